@@ -1,0 +1,84 @@
+# `make` alone lists what there is. Each target sets up what it needs.
+#
+#   PROFILE=rpi4        a profile of firmware_profiles/
+#   MODEL= WEIGHTS=     instead of the profile's own
+#   CALIBRATION=DIR     photographs to calibrate with, instead of those that come with the weights
+#   VERIFICATION=DIR    labelled photographs to check the artefacts with, likewise
+#   TORCH_INDEX=URL     a package index to take torch from; without it pip decides, which may be a CUDA build of several GB
+
+PYTHON_BASE ?= python3
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+PROFILE ?= host
+MODEL ?=
+WEIGHTS ?=
+CALIBRATION ?=
+VERIFICATION ?=
+TORCH_INDEX ?=
+ARCH ?= $(shell uname -m)
+DATA ?=
+SOURCE ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup native convert run demo test lint train bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  profiles:         $(basename $(notdir $(sort $(wildcard firmware_profiles/*.yaml))))"
+
+# The stamp holds what was installed, so that a changed pyproject.toml installs anew.
+STAMP := $(VENV)/.installed
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON_BASE) >/dev/null || { echo "error: $(PYTHON_BASE) not found; install Python 3.11 to 3.13" >&2; exit 1; }
+	@$(PYTHON_BASE) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "error: $$($(PYTHON_BASE) --version) found; expected Python 3.11 to 3.13; pass PYTHON_BASE=" >&2; exit 1; }
+	$(PYTHON_BASE) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch==2.13.0"
+	$(PYTHON) -m pip install --quiet --editable ".[host,dev]"
+	@touch $@
+
+setup: $(STAMP) native ## install the host's packages into .venv and build the native library
+
+native: $(STAMP) ## build the ExecuTorch library (ARCH=aarch64 for a board)
+	@$(PYTHON) -m device.native.build --arch $(ARCH)
+
+CONVERT := $(PYTHON) -m converter --profile $(PROFILE) $(if $(MODEL),--model $(MODEL)) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
+	$(if $(CALIBRATION),--calibration $(CALIBRATION)) $(if $(VERIFICATION),--verification $(VERIFICATION))
+
+convert: setup ## lower the network for PROFILE= into build/PROFILE/
+	@$(CONVERT) $(ARGS)
+
+run: setup ## run build/PROFILE/ on SOURCE=, or on the profile's camera
+	@$(PYTHON) -m device.run --bundle build/$(PROFILE) $(if $(SOURCE),--source "$(SOURCE)",--camera) $(ARGS)
+
+demo: setup ## convert for this machine and run the daemon on photographs
+	@$(PYTHON) -m converter --profile host
+	@$(PYTHON) -m converter.samples --out build/demo/photographs
+	@for runtime in litert executorch; do \
+		$(PYTHON) -m device.run --bundle build/host --source images:build/demo/photographs --runtime $$runtime \
+			--predictions build/demo/$$runtime.jsonl --telemetry build/demo/telemetry.sqlite && echo || exit; done
+	@echo "labels of every photograph: build/demo/*.jsonl    report: build/host/report.html"
+
+test: setup ## run the tests
+	@$(PYTHON) -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff, mypy --strict, import-linter
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@$(VENV)/bin/lint-imports
+
+train: setup ## train MODEL= on the labelled folder DATA=
+	@test -n "$(DATA)" || { echo "error: DATA= is missing; expected a folder with train/<class>/ and validation/<class>/" >&2; exit 2; }
+	@$(PYTHON) -m converter.train --data $(DATA) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+bench: setup ## the benchmarks, as ratios in one run
+	@$(PYTHON) -m tests.benchmarks $(ARGS)
+
+clean: ## remove build/ and the native library; the virtual environment stays
+	rm -rf build device/native/lib
+
+-include tests/board/board.mk

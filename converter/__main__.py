@@ -1,0 +1,124 @@
+"""``python -m converter --profile rpi4``: lowers a network for a board and writes the bundle."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from converter.checkpoints import shipped_names
+from converter.models import model_names
+from converter.profiles import FOLDER, SCHEMA_NAME, encode_schema, load_profile, profile_names
+from converter.progress import StageProgress
+from converter.stages import Request, convert
+from device.bundle import open_bundle
+from device.contract import Manifest
+from device.errors import ProfileError, exit_with_one_line, nearest
+
+BUILD = Path("build")
+CACHE = BUILD / "cache"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m converter",
+        description="Lowers a network to .pte and .tflite for a board, checks what it computes, and writes the bundle.",
+    )
+    parser.add_argument("--profile", metavar="NAME", help=f"a profile of firmware_profiles/ ({', '.join(profile_names())})")
+    parser.add_argument("--model", metavar="NAME", help=f"instead of the profile's ({', '.join(model_names())})")
+    parser.add_argument(
+        "--weights", metavar="NAME|PATH", help="instead of the profile's: a shipped checkpoint, or a file with its card"
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="DIR", help="photographs to take the ranges from (default: the weights' own)"
+    )
+    parser.add_argument(
+        "--verification", type=Path, metavar="DIR", help="labelled photographs, DIR/<label>/*, to check with (likewise)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the bundle (default: build/<profile>)")
+    parser.add_argument("--jobs", type=int, default=2, choices=(1, 2), help="exports at a time (default: 2)")
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.add_argument("--list", action="store_true", help="list profiles, models and weights, and end")
+    parser.add_argument("--write-schema", action="store_true", help=f"write firmware_profiles/{SCHEMA_NAME}, and end")
+    return parser
+
+
+def list_choices(console: Console) -> None:
+    """Prints what ``--profile``, ``--model`` and ``--weights`` take."""
+    profiles = Table("profile", "what it is", "runtime", "threads", title=None, box=None, header_style="bold")
+    for name in profile_names():
+        profile = load_profile(name).profile
+        profiles.add_row(name, profile.description, profile.runtime.name, str(profile.runtime.threads))
+    models = Table("model", "shipped weights", box=None, header_style="bold")
+    for name in model_names():
+        models.add_row(name, ", ".join(shipped_names(name)) or "none: pass --weights FILE")
+    console.print(profiles)
+    console.print()
+    console.print(models)
+
+
+def print_summary(console: Console, out: Path, manifest: Manifest, manifest_sha256: str) -> None:
+    """Prints what was made and what it is worth."""
+    table = Table("artefact", "size", "delegates", "outside", "SQNR", "top-1 as fp32", box=None, header_style="bold")
+    for artefact in manifest.artefacts:
+        table.add_row(
+            str(out / artefact.file),
+            f"{(out / artefact.file).stat().st_size / 1e6:.2f} MB",
+            str(artefact.delegates),
+            ", ".join(artefact.undelegated_ops) or "nothing",
+            f"{artefact.sqnr_db:.1f} dB",
+            f"{artefact.top1_agreement:.1%}",
+        )
+    console.print(table)
+    console.print(f"manifest sha256 {manifest_sha256}", highlight=False, soft_wrap=True)
+    console.print(f"report {out / 'report.html'}", highlight=False)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses flags and converts."""
+    parser = build_parser()
+    flags = parser.parse_args(arguments)
+    console = Console()
+    if flags.write_schema:
+        (FOLDER / SCHEMA_NAME).write_bytes(encode_schema())
+        return 0
+    if flags.list:
+        list_choices(console)
+        return 0
+    if flags.profile is None:
+        parser.error(f"--profile is missing; expected one of {', '.join(profile_names())}")
+    loaded = load_profile(flags.profile)
+    model = flags.model or loaded.profile.model.name
+    if model not in model_names():
+        where = "--model" if flags.model else loaded.where("model", "name")
+        raise ProfileError(where, f"{model!r} is not a model", expected=nearest(model, model_names()), reason="unknown_model")
+    out = flags.out or BUILD / flags.profile
+    request = Request(
+        profile=loaded,
+        model=model,
+        weights=flags.weights or loaded.profile.model.weights,
+        out=out,
+        cache=CACHE / "artefacts",
+        calibration=flags.calibration,
+        verification=flags.verification,
+        jobs=flags.jobs,
+    )
+    started_s = time.monotonic()
+    with StageProgress(CACHE / "durations.json") as progress:
+        manifest = convert(request, progress.tell)
+    if flags.json:
+        print(msgspec.json.encode(manifest).decode())
+        return 0
+    print_summary(console, out, manifest, open_bundle(out).manifest_sha256)
+    console.print(f"converted in {time.monotonic() - started_s:.0f} s", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_with_one_line(main))

@@ -1,0 +1,281 @@
+"""Reads profiles: YAML that inherits, checked to the last key, with file and line in every complaint."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import yaml
+
+from device.contract import Profile
+from device.errors import ProfileError, nearest
+from device.registry import METERS
+
+FOLDER = Path(__file__).parent.parent / "firmware_profiles"
+SCHEMA_NAME = "schema.json"
+
+KeyPath = tuple[str | int, ...]
+
+
+class Position(NamedTuple):
+    """Where a value was written."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class LoadedProfile(NamedTuple):
+    """A resolved profile, and where each of its values was written."""
+
+    profile: Profile
+    positions: dict[KeyPath, Position]
+
+    def where(self, *path: str | int) -> str:
+        """``rpi4.yaml:12 camera.rate_fps``: the place to point at when the value turns out wrong later."""
+        return _where(self.positions, path, self.profile.name)
+
+
+class _Document(NamedTuple):
+    values: dict[str, Any]
+    positions: dict[KeyPath, Position]
+
+
+def profile_names(folder: Path = FOLDER) -> tuple[str, ...]:
+    """Profiles that there are."""
+    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+
+
+def load_profile(name: str, folder: Path = FOLDER) -> LoadedProfile:
+    """Reads a profile and what it inherits from, and checks it.
+
+    Args:
+        name: of the profile; its file is ``<name>.yaml``.
+        folder: where profiles are.
+
+    Raises:
+        ProfileError: ``missing``, ``yaml``, ``cycle``, ``unknown_key``, ``invalid`` (a wrong value) or ``contradiction``.
+    """
+    document = _load_inherited(name, folder, ())
+    _refuse_unknown_keys(document, Profile, (), name)
+    profile = _convert(document, name)
+    loaded = LoadedProfile(profile, document.positions)
+    _check_agreement(loaded, name)
+    return loaded
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema by which an editor completes profiles.
+
+    Nothing is required in it: a profile that inherits may leave out anything. The loader is the strict one.
+    """
+    schema = msgspec.json.schema(Profile)
+    _drop_required(schema)
+    schema["title"] = "ghostwatt profile"
+    return schema
+
+
+def encode_schema() -> bytes:
+    """The bytes of ``firmware_profiles/schema.json``."""
+    return msgspec.json.format(msgspec.json.encode(json_schema(), order="sorted"), indent=2) + b"\n"
+
+
+def _drop_required(node: object) -> None:
+    if isinstance(node, dict):
+        node.pop("required", None)
+        for value in node.values():
+            _drop_required(value)
+    elif isinstance(node, list):
+        for value in node:
+            _drop_required(value)
+
+
+# --- YAML, with positions ---------------------------------------------------------------------------------------------
+
+
+def _load_inherited(name: str, folder: Path, heirs: tuple[str, ...]) -> _Document:
+    if name in heirs:
+        chain = " -> ".join((*heirs, name))
+        raise ProfileError(f"{heirs[-1]}.yaml inherits", f"goes in a circle: {chain}", reason="cycle")
+    document = _read_yaml(name, folder, heirs)
+    parent = document.values.get("inherits")
+    if parent is None:
+        return document
+    if not isinstance(parent, str):
+        raise ProfileError(_where(document.positions, ("inherits",), name), repr(parent), expected="a profile's name")
+    return _merge(_load_inherited(parent, folder, (*heirs, name)), document)
+
+
+def _read_yaml(name: str, folder: Path, heirs: tuple[str, ...]) -> _Document:
+    path = folder / f"{name}.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        where = f"{heirs[-1]}.yaml inherits" if heirs else f"profile {name!r}"
+        raise ProfileError(
+            where, f"there is no readable {path.name}", expected=nearest(name, profile_names(folder)), reason="missing"
+        ) from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise ProfileError(f"{path.name}:{line}", getattr(error, "problem", None) or "is not YAML", reason="yaml") from error
+    positions: dict[KeyPath, Position] = {}
+    values = _construct(root, (), path.name, positions)
+    if not isinstance(values, dict):
+        raise ProfileError(f"{path.name}:1", "holds no keys", expected="a mapping with name, board, model, ...", reason="yaml")
+    return _Document(values, positions)
+
+
+def _construct(node: yaml.Node | None, path: KeyPath, file: str, positions: dict[KeyPath, Position]) -> Any:
+    if node is None:
+        return None
+    # A key's own line is the better one: a block's value starts a line below.
+    positions.setdefault(path, Position(file, node.start_mark.line + 1))
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            line = key_node.start_mark.line + 1
+            if key in mapping:
+                raise ProfileError(f"{file}:{line} {_dotted((*path, key))}", "is given twice", reason="yaml")
+            positions[(*path, key)] = Position(file, line)
+            mapping[key] = _construct(value_node, (*path, key), file, positions)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(item, (*path, index), file, positions) for index, item in enumerate(node.value)]
+    return yaml.SafeLoader("").construct_object(node)
+
+
+def _merge(parent: _Document, child: _Document) -> _Document:
+    """The child's values win; mappings merge key by key, lists are replaced."""
+    values = _merge_values(parent.values, child.values)
+    return _Document(values, {**parent.positions, **child.positions})
+
+
+def _merge_values(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(parent)
+    for key, value in child.items():
+        inherited = merged.get(key)
+        merged[key] = _merge_values(inherited, value) if isinstance(inherited, dict) and isinstance(value, dict) else value
+    return merged
+
+
+# --- shape, then meaning, then agreement ------------------------------------------------------------------------------
+
+
+def _dotted(path: KeyPath) -> str:
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return text.removeprefix(".")
+
+
+def _where(positions: dict[KeyPath, Position], path: KeyPath, name: str) -> str:
+    known = path
+    while known and known not in positions:
+        known = known[:-1]
+    position = positions.get(known, Position(f"{name}.yaml", 1))
+    return f"{position} {_dotted(path)}".rstrip()
+
+
+def _refuse_unknown_keys(document: _Document, struct: type[msgspec.Struct], path: KeyPath, name: str) -> None:
+    node: Any = document.values
+    for step in path:
+        node = node[step]
+    if not isinstance(node, dict):
+        return  # the wrong shape; conversion says so, with the place
+    fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for key in node:
+        if key not in fields:
+            raise ProfileError(
+                _where(document.positions, (*path, key), name),
+                "is not a key",
+                expected=nearest(key, fields),
+                reason="unknown_key",
+            )
+        inner = _struct_within(fields[key])
+        if inner is None:
+            continue
+        items = range(len(node[key])) if isinstance(node[key], list) else None
+        for suffix in [(key,)] if items is None else [(key, index) for index in items]:
+            _refuse_unknown_keys(document, inner, (*path, *suffix), name)
+
+
+def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
+    """The struct that a field holds, directly, in a tuple, or optionally."""
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return annotation
+    if typing.get_origin(annotation) in (tuple, typing.Union, types.UnionType):
+        return next(filter(None, map(_struct_within, typing.get_args(annotation))), None)
+    return None
+
+
+def _convert(document: _Document, name: str) -> Profile:
+    try:
+        return msgspec.convert(document.values, Profile)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        path = tuple(int(index) if index else key for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", place))
+        raise ProfileError(
+            _where(document.positions, path, name),
+            _value_text(document.values, path),
+            expected=message.removeprefix("Expected ") + _unit_hint(path),
+            reason="invalid",
+        ) from error
+
+
+def _value_text(values: Any, path: KeyPath) -> str:
+    for step in path:
+        try:
+            values = values[step]
+        except (KeyError, IndexError, TypeError):
+            return "is missing"
+    return f"{str(values)!r}" if isinstance(values, str) else f"{values}"
+
+
+_UNITS = {
+    "_fps": "frames a second",
+    "_px": "pixels",
+    "_s": "seconds",
+    "_hz": "hertz",
+    "_ohm": "ohms",
+    "_mb": "megabytes",
+    "_c": "degrees Celsius",
+}
+
+
+def _unit_hint(path: KeyPath) -> str:
+    key = str(path[-1]) if path else ""
+    unit = next((unit for suffix, unit in _UNITS.items() if key.endswith(suffix)), None)
+    return f" (a bare number of {unit})" if unit else ""
+
+
+def _check_agreement(loaded: LoadedProfile, name: str) -> None:
+    profile = loaded.profile
+    if profile.name != name:
+        raise ProfileError(
+            loaded.where("name"), profile.name, expected=f"{name}, as the file is called", reason="contradiction"
+        )
+    if profile.runtime.threads > profile.board.cores:
+        raise ProfileError(
+            loaded.where("runtime", "threads"),
+            str(profile.runtime.threads),
+            expected=f"at most {profile.board.cores}, the cores of {profile.board.name}",
+            reason="contradiction",
+        )
+    for index, meter in enumerate(profile.power.meters):
+        if meter.kind not in METERS.names():
+            raise ProfileError(
+                loaded.where("power", "meters", index, "kind"),
+                repr(meter.kind),
+                expected=nearest(meter.kind, METERS.names()),
+                reason="invalid",
+            )

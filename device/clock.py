@@ -1,0 +1,46 @@
+"""Time: the system's, and one that tests turn by hand."""
+
+from __future__ import annotations
+
+import time
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ns(self) -> int:
+        """Monotonic nanoseconds."""
+        return time.monotonic_ns()
+
+    def wall_time_s(self) -> float:
+        """Seconds since 1970."""
+        return time.time()
+
+    def sleep(self, duration_s: float) -> None:
+        """Waits; returns at once for a duration of 0 or less."""
+        if duration_s > 0:
+            time.sleep(duration_s)
+
+
+class ManualClock:
+    """A clock that moves only when told to, or when someone sleeps on it."""
+
+    def __init__(self, start_ns: int = 0, wall_time_s: float = 0.0) -> None:
+        self._now_ns = start_ns
+        self._wall_offset_s = wall_time_s - start_ns / 1e9
+
+    def now_ns(self) -> int:
+        """Monotonic nanoseconds."""
+        return self._now_ns
+
+    def wall_time_s(self) -> float:
+        """Seconds since 1970."""
+        return self._wall_offset_s + self._now_ns / 1e9
+
+    def sleep(self, duration_s: float) -> None:
+        """Moves the clock by ``duration_s``."""
+        self.advance(max(0.0, duration_s))
+
+    def advance(self, duration_s: float) -> None:
+        """Moves the clock forward."""
+        self._now_ns += round(duration_s * 1e9)

@@ -1,0 +1,117 @@
+"""What a person reads: a live status line on a terminal, plain lines elsewhere, and the summary."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TextIO
+
+from device.protocols import IntervalRecord, Percentiles
+from device.recorder import RunSummary
+
+PLAIN_INTERVAL_S = 10.0
+"""Time between status lines where there is no terminal: a journal is read by people, and kept on an SD card."""
+
+_ERASE_LINE = "\r\x1b[K"
+
+
+class StatusLine:
+    """Shows how the run goes.
+
+    Args:
+        stream: usually stderr.
+        is_quiet: True shows troubles only.
+    """
+
+    def __init__(self, stream: TextIO, *, is_quiet: bool) -> None:
+        self._stream = stream
+        self._is_quiet = is_quiet
+        self._is_live = stream.isatty()
+        self._last_shown_ns: int | None = None
+        self._is_line_open = False
+
+    def show(self, record: IntervalRecord) -> None:
+        """Shows an interval: in place on a terminal, now and then elsewhere."""
+        if self._is_quiet:
+            return
+        text = format_interval(record)
+        if self._is_live:
+            width = shutil.get_terminal_size().columns
+            self._stream.write(_ERASE_LINE + text[: width - 1])
+            self._is_line_open = True
+        elif self._last_shown_ns is None or record.timestamp_ns - self._last_shown_ns >= PLAIN_INTERVAL_S * 1e9:
+            self._last_shown_ns = record.timestamp_ns
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def say(self, line: str) -> None:
+        """Says something that must not be overwritten. Safe from any thread: one write."""
+        self._stream.write((_ERASE_LINE if self._is_line_open else "") + f"warning: {line}\n")
+        self._stream.flush()
+
+    def end(self) -> None:
+        """Leaves the status line."""
+        if self._is_line_open:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._is_line_open = False
+
+
+def format_interval(record: IntervalRecord) -> str:
+    """One line: FPS, latency, dropped frames, power with its source, temperature."""
+    parts = [f"{record.fps:6.1f} FPS"]
+    if record.latency_s:
+        parts.append(f"latency p50 {record.latency_s.p50 * 1e3:.1f} ms p99 {record.latency_s.p99 * 1e3:.1f} ms")
+    if record.dropped:
+        parts.append(f"dropped {record.dropped}")
+    parts.append(format_power(record.power_w, record.power_source, record.power_scope, record.power_is_estimate))
+    if record.temperature_c is not None:
+        parts.append(f"{record.temperature_c:.0f} °C")
+    if record.throttled:
+        parts.append(f"THROTTLED ({record.throttled})")
+    return " | ".join(parts)
+
+
+def format_power(power_w: float | None, source: str | None, scope: str | None, is_estimate: bool | None) -> str:
+    """``2.31 W (ina219 (hwmon), board, measured)``; says so where there is no figure."""
+    if power_w is None:
+        return "no power figure"
+    return f"{power_w:.2f} W ({source}, {scope}, {'ESTIMATE' if is_estimate else 'measured'})"
+
+
+def _format_percentiles(values: Percentiles | None) -> str:
+    if values is None:
+        return "-"
+    return "  ".join(f"{name} {getattr(values, name) * 1e3:8.2f} ms" for name in ("p50", "p90", "p99"))
+
+
+def format_summary(summary: RunSummary) -> str:
+    """The table that a run ends with."""
+    if summary.power:
+        power = summary.power
+        power_text = format_power(power.w, power.source, power.scope, power.is_estimate)
+    else:
+        power_text = f"no figure: {summary.power_missing_reason}"
+    rows = [
+        (
+            "profile",
+            f"{summary.profile}: {summary.model}, {summary.runtime} ({summary.runtime_version}), {_threads(summary.threads)}",
+        ),
+        ("frames", f"{summary.frames} in {summary.duration_s:.1f} s, {summary.dropped} dropped, {summary.bad_frames} damaged"),
+        ("speed", f"{summary.fps:.1f} FPS"),
+        ("latency", _format_percentiles(summary.latency_s)),
+    ]
+    rows += [(f"  {name}", _format_percentiles(getattr(summary.stage_s, name))) for name in summary.stage_s.__struct_fields__]
+    rows.append(("power", power_text))
+    if summary.energy_per_inference_j is not None:
+        kind = "ESTIMATE" if summary.power and summary.power.is_estimate else "measured"
+        rows.append(("energy", f"{summary.energy_per_inference_j * 1e3:.1f} mJ an inference (gross, {kind})"))
+    rows.append(("memory", f"{summary.peak_rss_bytes / 1e6:.0f} MB at most"))
+    if summary.temperature_c is not None:
+        rows.append(("heat", f"{summary.temperature_c:.0f} °C"))
+    if summary.labels:
+        rows.append(("labels", ", ".join(f"{label} {count}" for label, count in list(summary.labels.items())[:8])))
+    return "\n".join(f"{name:<13}{text}" for name, text in rows)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread" + ("s" if count > 1 else "")

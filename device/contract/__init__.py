@@ -1,0 +1,36 @@
+"""The vocabulary that host and board share: frozen, strict, and owned by the reader."""
+
+from device.contract.manifest import MANIFEST_SCHEMA, Artefact, FileEntry, Manifest, ModelCard
+from device.contract.profile import (
+    PROFILE_SCHEMA,
+    Board,
+    Camera,
+    Limits,
+    Meter,
+    Model,
+    Power,
+    Profile,
+    Runtime,
+    Telemetry,
+)
+from device.contract.tensor import Preprocessing, TensorSpec
+
+__all__ = [
+    "MANIFEST_SCHEMA",
+    "PROFILE_SCHEMA",
+    "Artefact",
+    "Board",
+    "Camera",
+    "FileEntry",
+    "Limits",
+    "Manifest",
+    "Meter",
+    "Model",
+    "ModelCard",
+    "Power",
+    "Preprocessing",
+    "Profile",
+    "Runtime",
+    "Telemetry",
+    "TensorSpec",
+]

@@ -1,0 +1,86 @@
+"""The manifest: what is in a bundle, what made it, and what it promises."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from device.contract.profile import Profile
+from device.contract.tensor import Preprocessing, TensorSpec
+
+MANIFEST_SCHEMA = 1
+"""Raised when a reader of the old number could misread a new manifest."""
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of the bundle. Names are plain file names: no folders, so no path can lead outside."""
+
+    name: FileName
+    size_bytes: int
+    sha256: Sha256
+
+
+class Artefact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One lowered network.
+
+    Attributes:
+        runtime: name of the runtime that runs it, as `device.registry` knows it.
+        file: name of its file in the bundle.
+        precision: ``int8`` or ``fp32``.
+        recipe: name of the quantisation recipe that made it.
+        input: what `Session.run` takes.
+        output: what `Session.run` gives.
+        delegates: how many delegate partitions the graph has.
+        undelegated_ops: names of the operators that stand outside every delegate.
+        sqnr_db: of its logits against eager fp32, over the verification images.
+        top1_agreement: share of the verification images on which it names the same class as eager fp32.
+    """
+
+    runtime: str
+    file: FileName
+    precision: str
+    recipe: str
+    input: TensorSpec
+    output: TensorSpec
+    delegates: int
+    undelegated_ops: tuple[str, ...]
+    sqnr_db: float
+    top1_agreement: float
+
+
+class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The network in the bundle.
+
+    Attributes:
+        name: variant, as `converter.models` knows it.
+        weights: name of the checkpoint, or the file name of the user's own.
+        weights_sha256: of the checkpoint file.
+        parameters: learnable parameters.
+        macs: multiply-accumulates of one inference.
+        num_classes: length of ``labels.txt``.
+        preprocessing: as the weights demand.
+    """
+
+    name: str
+    weights: str
+    weights_sha256: Sha256
+    parameters: int
+    macs: int
+    num_classes: Annotated[int, Meta(ge=1)]
+    preprocessing: Preprocessing
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The bundle's ``manifest.json``; holds no time and no host name, so that equal input gives equal bytes."""
+
+    schema: int
+    profile: Profile
+    model: ModelCard
+    artefacts: tuple[Artefact, ...]
+    files: tuple[FileEntry, ...]
+    versions: dict[str, str]

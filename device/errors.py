@@ -1,0 +1,161 @@
+"""The error tree: what went wrong, where, what was expected, and what to do, in one line.
+
+Every class has an exit code, and every error a ``reason``, a short stable word that a program can branch on::
+
+    try:
+        bundle = open_bundle(path)
+    except BundleError as error:
+        if error.reason == "tampered":
+            ...
+
+Exit codes below 10 are the shell's and argparse's (2 = wrong flag); 128 and above are signals.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+
+class GhostwattError(Exception):
+    """Base of every error that a person or a program is meant to read.
+
+    Args:
+        where: the file, key, flag or device, as precisely as it is known (``rpi4.yaml:12 camera.rate_fps``).
+        found: what was there.
+        expected: what should have been there.
+        remedy: what to do now.
+        reason: a stable word for programs.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, where: str, found: str, *, expected: str = "", remedy: str = "", reason: str = "invalid") -> None:
+        self.where = where
+        self.found = found
+        self.expected = expected
+        self.remedy = remedy
+        self.reason = reason
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        parts = [f"{self.where}: {self.found}"]
+        if self.expected:
+            parts.append(f"expected {self.expected}")
+        if self.remedy:
+            parts.append(self.remedy)
+        return "; ".join(" ".join(part.split()) for part in parts)
+
+
+class UsageError(GhostwattError):
+    """A flag, or a combination of flags, that makes no sense."""
+
+    exit_code = 2
+
+
+class ProfileError(GhostwattError):
+    """A profile that is missing, malformed, or contradicts itself."""
+
+    exit_code = 10
+
+
+class BundleError(GhostwattError):
+    """A bundle that can't be trusted: ``missing``, ``truncated``, ``tampered``, ``schema``, ``malformed``, ``labels``."""
+
+    exit_code = 11
+
+
+class BoardError(GhostwattError):
+    """The board isn't what the bundle or the profile was made for."""
+
+    exit_code = 12
+
+
+class SourceError(GhostwattError):
+    """A camera, a stream or a file that gives no frames: ``missing``, ``empty``, ``decode``, ``stalled``, ``ended``."""
+
+    exit_code = 20
+
+
+class MissingDependencyError(GhostwattError):
+    """A package or a library that the chosen implementation needs isn't installed."""
+
+    exit_code = 30
+
+
+class ModelLoadError(GhostwattError):
+    """A runtime refused a model: ``malformed``, ``version``, ``undelegated``, ``signature``."""
+
+    exit_code = 31
+
+
+class InferenceError(GhostwattError):
+    """A loaded model failed to run, or was given the wrong array."""
+
+    exit_code = 32
+
+
+class SelfTestError(GhostwattError):
+    """The board computes something else than the host did."""
+
+    exit_code = 33
+
+
+class MeterError(GhostwattError):
+    """A power meter, or a thermal sensor, that can't be read: ``missing``, ``permission``, ``malformed``."""
+
+    exit_code = 40
+
+
+class SinkError(GhostwattError):
+    """Telemetry or predictions that can't be written: ``full``, ``permission``, ``damaged``."""
+
+    exit_code = 50
+
+
+class ConversionError(GhostwattError):
+    """A conversion that would have produced a bad bundle: ``undelegated``, ``accuracy``, ``export``, ``weights``."""
+
+    exit_code = 60
+
+
+class TrainingError(GhostwattError):
+    """A data set or a checkpoint that can't be trained from: ``empty``, ``one_class``, ``broken_image``, ``mismatch``."""
+
+    exit_code = 61
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Says which names there are, and which one was probably meant.
+
+    Returns:
+        ``did you mean 'litert'? (there are: executorch, litert)``, without the question where nothing is near.
+    """
+    known = sorted(names)
+    close = difflib.get_close_matches(name, known, n=1)
+    question = f"did you mean {close[0]!r}? " if close else ""
+    return f"{question}(there are: {', '.join(known) or 'none'})"
+
+
+def exit_with_one_line(main: Callable[[], int]) -> int:
+    """Runs a command's ``main``; an error of ours becomes one line on stderr and its own exit code.
+
+    ``GHOSTWATT_TRACEBACK=1`` in the environment lets the traceback through.
+    """
+    import os
+
+    try:
+        return main()
+    except GhostwattError as error:
+        if os.environ.get("GHOSTWATT_TRACEBACK") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output (`| head`) went away; that is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,1 @@
+"""The C++ between `device.runtimes.executorch` and ExecuTorch, and what builds it."""

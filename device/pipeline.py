@@ -1,0 +1,254 @@
+"""The loop: newest frame in, labels out. Knows protocols and a clock, and no concrete class.
+
+Two threads: one reads the source and keeps the newest frame, the caller's runs the network. A live source overtakes a slow
+network, and the frames in between are dropped and counted; a file waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple, Protocol
+
+from device.contract import Limits, Preprocessing
+from device.errors import SourceError
+from device.postprocess import dequantise, rank
+from device.preprocess import fit_frame
+from device.protocols import Clock, Frame, FrameSource, Prediction, Session
+from device.resources import Resource
+
+WAKE_INTERVAL_S = 0.1
+"""How long the loop may wait for a frame before it looks whether to stop."""
+
+TOP_LABELS = 5
+
+
+class StageTimes(NamedTuple):
+    """Where the time of one frame went, in seconds. ``capture_s`` is the reader's wait for the source."""
+
+    capture_s: float
+    preprocess_s: float
+    inference_s: float
+    postprocess_s: float
+
+
+class Observer(Protocol):
+    """Is told what happens, from the loop's thread; must return quickly and raise nothing."""
+
+    def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
+        """A frame went through."""
+
+    def on_bad_frame(self, error: SourceError) -> None:
+        """A frame was damaged and left out."""
+
+    def on_tick(self, dropped: int) -> None:
+        """Time passed: called after each frame, and at least every `WAKE_INTERVAL_S`.
+
+        Args:
+            dropped: frames overtaken since the start.
+        """
+
+
+class Captured(NamedTuple):
+    """A frame, and how long the source took to give it."""
+
+    frame: Frame
+    capture_s: float
+
+
+class FrameReader(Resource):
+    """Reads a source in a thread and keeps one frame for the loop: the newest of a live source, the next of a file.
+
+    Args:
+        source: read until it ends; not closed here.
+        clock: for the time that reads take.
+        stall_timeout_s: a source that gives nothing for this long has stalled.
+    """
+
+    def __init__(self, source: FrameSource, clock: Clock, stall_timeout_s: float) -> None:
+        self._source = source
+        self._clock = clock
+        self._stall_timeout_s = stall_timeout_s
+        self._changed = threading.Condition()
+        self._captured: Captured | None = None
+        self._bad_frames: list[SourceError] = []
+        self._failure: BaseException | None = None
+        self._ended = False
+        self._closing = False
+        self._overtaken = 0
+        self._thread = threading.Thread(target=self._work, name="frame-reader", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were overtaken by a newer one before the loop took them."""
+        return self._overtaken
+
+    @property
+    def has_ended(self) -> bool:
+        """True once the source has ended, and everything that it gave was taken: frames, damaged frames, its failure."""
+        with self._changed:
+            return self._ended and self._captured is None and self._failure is None and not self._bad_frames
+
+    def take(self, timeout_s: float) -> Captured | None:
+        """Waits for a frame and takes it; None where none came in time, or none will.
+
+        Raises:
+            GhostwattError: what ended the source, once its last good frame was taken.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._captured is not None or self._ended, timeout_s)
+            captured, self._captured = self._captured, None
+            self._changed.notify_all()
+            if captured is None and self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+            return captured
+
+    def take_bad_frames(self) -> list[SourceError]:
+        """Damaged frames since the last call."""
+        with self._changed:
+            bad_frames, self._bad_frames = self._bad_frames, []
+            return bad_frames
+
+    def close(self) -> None:
+        """Stops reading; doesn't wait for a driver that hangs."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout=1.0)
+
+    def _work(self) -> None:
+        try:
+            while self._read_one():
+                pass
+        except BaseException as error:  # handed to the loop's thread, which raises it
+            self._failure = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _read_one(self) -> bool:
+        started_ns = self._clock.now_ns()
+        try:
+            frame = self._source.read(self._stall_timeout_s)
+        except SourceError as error:
+            if error.reason != "decode":
+                raise
+            with self._changed:
+                self._bad_frames.append(error)
+                return not self._closing
+        if frame is None:
+            return False
+        captured = Captured(frame, (self._clock.now_ns() - started_ns) / 1e9)
+        with self._changed:
+            if not self._source.spec.is_live:
+                self._changed.wait_for(lambda: self._captured is None or self._closing)
+            self._overtaken += self._captured is not None
+            self._captured = captured
+            self._changed.notify_all()
+            return not self._closing
+
+
+class Pipeline:
+    """Runs frames through a session until the source ends, a limit is reached, or it is told to stop.
+
+    Args:
+        source: an open source.
+        session: a loaded network.
+        preprocessing: as the weights demand.
+        labels: of the network's classes.
+        limits: of the profile.
+        clock: for every duration.
+        stall_timeout_s: see `FrameReader`.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        session: Session,
+        *,
+        preprocessing: Preprocessing,
+        labels: tuple[str, ...],
+        limits: Limits,
+        clock: Clock,
+        stall_timeout_s: float,
+    ) -> None:
+        self._source = source
+        self._session = session
+        self._preprocessing = preprocessing
+        self._labels = labels
+        self._clock = clock
+        self._stall_timeout_s = stall_timeout_s
+        self._least_period_s = 1.0 / limits.max_rate_fps if limits.max_rate_fps else 0.0
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Lets the frame in hand finish, then ends `run`. Safe in a signal handler."""
+        self._stop.set()
+
+    def run(self, observer: Observer, *, max_frames: int | None = None, max_duration_s: float | None = None) -> None:
+        """Runs to the end.
+
+        Args:
+            observer: told of every frame.
+            max_frames: ends after this many results.
+            max_duration_s: ends after this long.
+
+        Raises:
+            GhostwattError: what ended the source, or the network's failure. The observer has every result until then.
+        """
+        frames = 0
+        deadline_ns = None if max_duration_s is None else self._clock.now_ns() + round(max_duration_s * 1e9)
+        with FrameReader(self._source, self._clock, self._stall_timeout_s) as reader:
+            while not self._stop.is_set() and (max_frames is None or frames < max_frames):
+                started_ns = self._clock.now_ns()
+                if deadline_ns is not None and started_ns >= deadline_ns:
+                    return
+                frames += self._step(reader, observer)
+                if reader.has_ended:
+                    return
+                self._keep_rate(started_ns, observer, reader)
+
+    def _step(self, reader: FrameReader, observer: Observer) -> bool:
+        try:
+            captured = reader.take(WAKE_INTERVAL_S)
+        finally:
+            for error in reader.take_bad_frames():
+                observer.on_bad_frame(error)
+        if captured is not None:
+            prediction, times = self._process(captured)
+            observer.on_frame(prediction, times)
+        observer.on_tick(reader.dropped)
+        return captured is not None
+
+    def _process(self, captured: Captured) -> tuple[Prediction, StageTimes]:
+        now_ns = self._clock.now_ns
+        frame = captured.frame
+        started_ns = now_ns()
+        pixels = fit_frame(frame.pixels, self._preprocessing)
+        fitted_ns = now_ns()
+        output = self._session.run(pixels[None])
+        inferred_ns = now_ns()
+        ranking = rank(dequantise(output, self._session.output), TOP_LABELS)
+        ended_ns = now_ns()
+        prediction = Prediction(
+            origin=frame.origin or None,
+            index=frame.index,
+            timestamp_ns=frame.timestamp_ns,
+            latency_s=(ended_ns - frame.timestamp_ns) / 1e9,
+            labels=tuple(self._labels[index] for index in ranking.indices),
+            scores=ranking.scores,
+        )
+        times = StageTimes(
+            captured.capture_s,
+            (fitted_ns - started_ns) / 1e9,
+            (inferred_ns - fitted_ns) / 1e9,
+            (ended_ns - inferred_ns) / 1e9,
+        )
+        return prediction, times
+
+    def _keep_rate(self, started_ns: int, observer: Observer, reader: FrameReader) -> None:
+        next_ns = started_ns + round(self._least_period_s * 1e9)
+        while (remaining_s := (next_ns - self._clock.now_ns()) / 1e9) > 0 and not self._stop.is_set():
+            self._clock.sleep(min(remaining_s, WAKE_INTERVAL_S))
+            observer.on_tick(reader.dropped)

@@ -1,0 +1,54 @@
+"""From a camera's frame to the network's pixels: pure functions, the same on the board and in calibration.
+
+Normalisation is not here: it is folded into the artefact, which takes raw pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device.contract import Preprocessing
+
+Image = NDArray[np.uint8]
+
+# The grey that YOLO-style letterboxing made customary; close to the mean of natural images.
+LETTERBOX_GREY = 114
+
+
+def fit_frame(frame: Image, spec: Preprocessing) -> Image:
+    """Crops or pads a frame to the aspect of the network's input, and scales it.
+
+    A frame that already has the network's size is taken as it is: a source that scales (an ISP) has also cropped.
+
+    Args:
+        frame: ``(H, W, 3)`` uint8, RGB.
+        spec: as the weights demand.
+
+    Returns:
+        ``(input_px, input_px, 3)`` uint8, RGB. May be ``frame`` itself.
+    """
+    side = spec.input_px
+    if frame.shape[:2] == (side, side):
+        return frame
+    # Only here, so that a source that scales needs no OpenCV.
+    from device.imaging import resize
+
+    if spec.fit == "crop":
+        return resize(_central_square(frame, spec.crop_fraction), side, side, spec.interpolation)
+    if spec.fit == "stretch":
+        return resize(frame, side, side, spec.interpolation)
+    height, width = frame.shape[:2]
+    scale = side / max(height, width)
+    inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
+    canvas = np.full((side, side, 3), LETTERBOX_GREY, np.uint8)
+    top, left = (side - inner_height) // 2, (side - inner_width) // 2
+    canvas[top : top + inner_height, left : left + inner_width] = resize(frame, inner_width, inner_height, spec.interpolation)
+    return canvas
+
+
+def _central_square(frame: Image, fraction: float) -> Image:
+    height, width = frame.shape[:2]
+    side = max(1, round(min(height, width) * fraction))
+    top, left = (height - side) // 2, (width - side) // 2
+    return frame[top : top + side, left : left + side]

@@ -1,0 +1,384 @@
+"""The seams: what a source, a runtime, a meter and a sink must do, may do, and in which order they are called.
+
+Whatever opens is a context manager whose ``close`` may be called twice. Implementations are named in `device.registry`; each
+protocol has one conformance suite under ``tests/conformance/`` that every implementation passes.
+
+Times are nanoseconds of the monotonic clock, so that an adjusted wall clock moves nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from device.contract import TensorSpec
+from device.contract.profile import Scope
+
+Array = NDArray[np.generic]
+Image = NDArray[np.uint8]
+
+
+class Closeable(Protocol):
+    """Something that holds a device, a file or memory until it is closed."""
+
+    def close(self) -> None:
+        """Releases everything. May be called twice, and from another thread than the one that reads."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+class SourceSpec(msgspec.Struct, frozen=True):
+    """What a source delivers.
+
+    Attributes:
+        uri: as given, without credentials.
+        is_live: frames come at the world's pace: a slow reader loses them. A file waits instead.
+        rate_fps: nominal; None where frames come as fast as they are read.
+    """
+
+    uri: str
+    is_live: bool
+    rate_fps: float | None = None
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One picture.
+
+    Attributes:
+        pixels: ``(H, W, 3)`` uint8, RGB, C-contiguous. Owned by whoever holds the frame: a source never writes to it again.
+        timestamp_ns: when the sensor saw it, or, where the source can't tell, when it arrived.
+        index: counts from 0, and counts frames that were dropped too.
+        origin: the file it came from; empty for cameras.
+    """
+
+    pixels: Image
+    timestamp_ns: int
+    index: int
+    origin: str = ""
+
+
+class FrameSource(Closeable, Protocol):
+    """Gives frames in order. Opened by its constructor; used from one thread, but closed from any.
+
+    ``read`` must give up after ``timeout_s``: a driver that hangs must not hang the caller.
+    """
+
+    @property
+    def spec(self) -> SourceSpec:
+        """What this source delivers; constant."""
+
+    def read(self, timeout_s: float) -> Frame | None:
+        """Waits for the next frame.
+
+        Returns:
+            The frame, or None at the end of the stream; then again None at each further call.
+
+        Raises:
+            SourceError: ``stalled`` after ``timeout_s`` without a frame, ``decode`` for a frame that is damaged. The source
+                stays usable after ``decode``: the next ``read`` goes on behind it.
+        """
+
+
+# --- inference --------------------------------------------------------------------------------------------------------
+
+
+class Session(Closeable, Protocol):
+    """A loaded network. Used from one thread at a time.
+
+    The input is always raw pixels, ``(1, H, W, 3)`` uint8, RGB: normalisation is inside the artefact, and what a runtime's
+    boundary needs beyond that is the session's own business.
+    """
+
+    @property
+    def input(self) -> TensorSpec:
+        """What `run` takes."""
+
+    @property
+    def output(self) -> TensorSpec:
+        """What `run` gives: ``(1, C)``; real score = ``(value - zero_point) * scale``."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that the runtime really uses."""
+
+    def run(self, pixels: Image) -> Array:
+        """Runs the network once.
+
+        Args:
+            pixels: of `input`'s shape and dtype, C-contiguous.
+
+        Returns:
+            An array of `output`'s shape and dtype, valid until the next `run` or `close`.
+
+        Raises:
+            InferenceError: wrong shape, dtype or layout; the runtime failed; or the session is closed.
+        """
+
+
+class Runtime(Protocol):
+    """Opens models. Constructing one is cheap; `open` imports and loads what is needed."""
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+
+    @property
+    def version(self) -> str:
+        """Of the library that runs the network, with its name (``ai-edge-litert 2.3.0``)."""
+
+    def open(self, model: Path, *, input: TensorSpec, output: TensorSpec, threads: int) -> Session:
+        """Loads a model wholly delegated to XNNPACK.
+
+        Args:
+            model: the artefact's file.
+            input: what the manifest promises of the session's input; checked against the file.
+            output: likewise.
+            threads: for inference; the delegate's own pool, not Python's.
+
+        Raises:
+            MissingDependencyError: the runtime's library isn't installed; says what to install.
+            ModelLoadError: ``malformed`` file, ``version`` too new, ``signature`` other than promised, or ``undelegated``:
+                the delegate did not take the graph.
+        """
+
+
+# --- power and heat ---------------------------------------------------------------------------------------------------
+
+
+class PowerSample(msgspec.Struct, frozen=True):
+    """Power at one moment, or its mean since the previous sample where the meter counts energy.
+
+    Attributes:
+        timestamp_ns: monotonic.
+        power_w: watts, positive when consumed.
+        energy_j: energy since the previous sample, where the meter counts it itself; None: integrate ``power_w``.
+    """
+
+    timestamp_ns: int
+    power_w: float
+    energy_j: float | None = None
+
+
+class PowerMeter(Closeable, Protocol):
+    """Reads power. The constructor opens it, and raises `MeterError` where it isn't there.
+
+    Every figure keeps ``source``, ``scope`` and ``is_estimate`` all the way to the plot.
+    """
+
+    @property
+    def source(self) -> str:
+        """What gives the figure (``ina219 (hwmon)``, ``rapl``)."""
+
+    @property
+    def scope(self) -> Scope:
+        """What the figure covers."""
+
+    @property
+    def is_estimate(self) -> bool:
+        """True where a model, not a sensor, gives the figure."""
+
+    def read(self) -> PowerSample | None:
+        """Reads once, within a few milliseconds.
+
+        Returns:
+            The sample, or None where the meter needs two readings and this was the first.
+
+        Raises:
+            MeterError: the sensor is gone, or gave something that is no power. The next `read` may succeed.
+        """
+
+
+class PowerFigure(msgspec.Struct, frozen=True):
+    """Power over a span of time, with everything that must be said beside it.
+
+    Attributes:
+        power_w: mean over the part of the span that the meter covered.
+        energy_j: over that part.
+        covered_s: length of that part; shorter than the span where the meter had gaps.
+        source: see `PowerMeter`.
+        scope: see `PowerMeter`.
+        is_estimate: see `PowerMeter`.
+    """
+
+    power_w: float
+    energy_j: float
+    covered_s: float
+    source: str
+    scope: Scope
+    is_estimate: bool
+
+
+class PowerReader(Protocol):
+    """Samples meters all the time, and sums up."""
+
+    def take(self) -> PowerFigure | None:
+        """The headline meter's figure since the last call; None where it gave no sample."""
+
+    def total(self) -> PowerFigure | None:
+        """The headline meter's figure since the start; None where it gave no sample."""
+
+
+ThrottleFlag = Literal["under_voltage", "frequency_capped", "throttled", "soft_temperature_limit"]
+
+
+class ThermalSample(msgspec.Struct, frozen=True):
+    """Heat and speed of the processor; None where the board has no such sensor.
+
+    Attributes:
+        temperature_c: of the hottest zone that belongs to the processor.
+        frequency_hz: of the fastest core.
+        throttled: flags that hold now; None where the board can't tell ("unsupported", which isn't "ok").
+    """
+
+    temperature_c: float | None
+    frequency_hz: float | None
+    throttled: tuple[ThrottleFlag, ...] | None
+
+
+class Thermals(Protocol):
+    """Reads heat and speed. Never raises: what can't be read is None."""
+
+    def read(self) -> ThermalSample:
+        """Reads once."""
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """What was run, where: written once, first."""
+
+    run_id: str
+    started_at_utc: str
+    profile: str
+    model: str
+    weights: str
+    manifest_sha256: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    source: str
+    board: str
+    machine: str
+    kernel: str
+    python: str
+    governor: str | None
+    version: str
+
+
+class Percentiles(msgspec.Struct, frozen=True):
+    """Of a set of durations, in seconds."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+class IntervalRecord(msgspec.Struct, frozen=True):
+    """What happened in one interval (a second, usually).
+
+    A figure that could not be had is None, never 0.
+
+    Attributes:
+        timestamp_ns: end of the interval, monotonic.
+        wall_time_s: the same moment by the wall clock, seconds since 1970.
+        duration_s: length of the interval.
+        frames: inferences that ended in it.
+        dropped: frames that came and were never looked at.
+        fps: ``frames / duration_s``.
+        latency_s: frame's timestamp to result.
+        capture_s .. postprocess_s: median of each stage.
+        power_w: mean, of the headline meter.
+        energy_j: likewise, over the interval.
+    """
+
+    timestamp_ns: int
+    wall_time_s: float
+    duration_s: float
+    frames: int
+    dropped: int
+    fps: float
+    latency_s: Percentiles | None
+    capture_s: float | None
+    preprocess_s: float | None
+    inference_s: float | None
+    postprocess_s: float | None
+    power_w: float | None
+    energy_j: float | None
+    power_source: str | None
+    power_scope: Scope | None
+    power_is_estimate: bool | None
+    temperature_c: float | None
+    frequency_hz: float | None
+    throttled: str | None
+    rss_bytes: int
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """The result of one frame: labels with their scores (softmax, 0..1), best first.
+
+    Attributes:
+        origin: the frame's file; None for cameras.
+        index: the frame's.
+        timestamp_ns: the frame's.
+        latency_s: frame's timestamp to result.
+        labels: of the best classes.
+        scores: in the order of ``labels``.
+    """
+
+    origin: str | None
+    index: int
+    timestamp_ns: int
+    latency_s: float
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+Record = RunRecord | IntervalRecord | Prediction
+
+
+class Sink(Closeable, Protocol):
+    """Takes records, in order, from one thread: `RunRecord` first, then the others. Ignores kinds that it has no use for.
+
+    May block: it is always driven through `device.sinks.background`, which keeps it away from the frame loop.
+    """
+
+    def write(self, record: Record) -> None:
+        """Takes one record; may buffer it.
+
+        Raises:
+            SinkError: it could not be kept. The sink stays usable: a later write may succeed.
+        """
+
+    def flush(self) -> None:
+        """Makes durable what was written.
+
+        Raises:
+            SinkError: it could not be kept; nothing that was flushed before is lost.
+        """
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Time as a parameter, so that tests need not wait."""
+
+    def now_ns(self) -> int:
+        """Monotonic nanoseconds."""
+
+    def wall_time_s(self) -> float:
+        """Seconds since 1970, by a clock that may jump."""
+
+    def sleep(self, duration_s: float) -> None:
+        """Waits; returns at once for a duration of 0 or less."""

@@ -1,0 +1,327 @@
+"""The daemon: ``python -m device.run`` reads frames, runs the network, and logs speed and power.
+
+The only place where concrete sources, runtimes, meters and sinks are put together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import msgspec
+
+from device import __version__
+from device.board import BoardFacts, detect_board
+from device.bundle import Bundle, find_bundle, open_bundle
+from device.clock import SystemClock
+from device.console import StatusLine, format_summary
+from device.contract import Profile
+from device.errors import GhostwattError, SourceError, UsageError, exit_with_one_line
+from device.meters.sampler import PowerSampler
+from device.meters.select import open_meters
+from device.meters.thermals import SysfsThermals
+from device.pipeline import Pipeline
+from device.process import read_memory
+from device.protocols import FrameSource, Prediction, Record, RunRecord, Runtime, Session
+from device.recorder import Instruments, Recorder, RunFacts, RunSummary
+from device.registry import RUNTIMES, SOURCES
+from device.selftest import run_self_test
+from device.sinks.background import BackgroundSink
+from device.sinks.predictions import PredictionsFile
+from device.sinks.telemetry import TelemetryStore
+from device.sources import SourceOptions, open_source
+
+BUILD = Path("build")
+PREDICTIONS_FLUSH_S = 1.0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m device.run",
+        description="Reads frames, runs the bundle's network on them, and logs frames a second, latency and power.",
+    )
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle (default: this board's, under build/)")
+    frames = parser.add_mutually_exclusive_group()
+    frames.add_argument("--camera", action="store_true", help="read the profile's own camera")
+    frames.add_argument(
+        "--source",
+        metavar="URI",
+        help="read images:DIR-or-glob, video:FILE, synthetic:640x480@30 (kinds: " + ", ".join(SOURCES.own_names()) + ")",
+    )
+    parser.add_argument("--runtime", metavar="NAME", help=f"instead of the profile's ({', '.join(RUNTIMES.own_names())})")
+    parser.add_argument("--threads", type=_positive_int, metavar="N", help="instead of the profile's")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--frames", type=_positive_int, metavar="N", help="end after N results")
+    length.add_argument("--duration", type=_positive_float, metavar="S", help="end after S seconds")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="write a JSON line a frame")
+    parser.add_argument("--telemetry", type=Path, metavar="FILE", help="keep a row a second in this SQLite file")
+    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    parser.add_argument(
+        "--self-test", action="store_true", help="compare the bundle's golden images with the host's scores, and end"
+    )
+    parser.add_argument("--version", action="version", version=f"ghostwatt {__version__}")
+    return parser
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+class Chosen(NamedTuple):
+    """What will run: the bundle, and the profile's choices after the flags."""
+
+    bundle: Bundle
+    runtime: Runtime
+    threads: int
+
+    @property
+    def profile(self) -> Profile:
+        """The bundle's profile."""
+        return self.bundle.manifest.profile
+
+
+def choose(flags: argparse.Namespace, facts: BoardFacts) -> Chosen:
+    """Opens the bundle and settles on runtime and threads.
+
+    Raises:
+        BundleError: no bundle, or one that can't be trusted.
+        UsageError: an unknown runtime, or more threads than this machine has cores.
+        MissingDependencyError: the runtime isn't installed.
+    """
+    bundle = open_bundle(flags.bundle or find_bundle(BUILD, facts.compatible, facts.machine))
+    name = flags.runtime or bundle.manifest.profile.runtime.name
+    runtime: Runtime = RUNTIMES.load(name)()
+    bundle.artefact(name)
+    threads = flags.threads or bundle.manifest.profile.runtime.threads
+    if threads > facts.cores:
+        raise UsageError(
+            "--threads" if flags.threads else f"profile {bundle.manifest.profile.name} runtime.threads",
+            str(threads),
+            expected=f"at most {facts.cores}, the cores of this machine",
+            remedy="pass --threads",
+            reason="threads",
+        )
+    return Chosen(bundle, runtime, threads)
+
+
+def open_session(chosen: Chosen) -> Session:
+    """Loads the bundle's artefact for the chosen runtime."""
+    artefact = chosen.bundle.artefact(chosen.runtime.name)
+    return chosen.runtime.open(
+        chosen.bundle.path(artefact.file), input=artefact.input, output=artefact.output, threads=chosen.threads
+    )
+
+
+def open_frames(flags: argparse.Namespace, profile: Profile) -> FrameSource:
+    """Opens what ``--camera`` or ``--source`` names.
+
+    Raises:
+        UsageError: neither was given, or a URI that makes no sense.
+        SourceError: it gives no frames.
+    """
+    if not flags.camera and flags.source is None:
+        raise UsageError("frames", "none named", expected="--camera, or --source URI", reason="no_source")
+    camera = profile.camera
+    options = SourceOptions(width_px=camera.width_px, height_px=camera.height_px, rate_fps=camera.rate_fps)
+    return open_source(camera.uri if flags.camera else flags.source, options)
+
+
+class Outlets:
+    """Where records go: the sinks that the flags named, each behind a thread of its own.
+
+    Args:
+        may_wait: True where the source waits for us, so that no prediction need be lost.
+    """
+
+    def __init__(
+        self, flags: argparse.Namespace, profile: Profile, *, may_wait: bool, on_trouble: Callable[[str], None]
+    ) -> None:
+        self._may_wait = may_wait
+        self._records: BackgroundSink | None = None
+        self._predictions: BackgroundSink | None = None
+        if flags.telemetry:
+            interval_s = profile.telemetry.flush_interval_s
+            store = TelemetryStore(flags.telemetry)
+            self._records = BackgroundSink(store, flush_interval_s=interval_s, on_trouble=on_trouble)
+        if flags.predictions:
+            lines = PredictionsFile(flags.predictions)
+            self._predictions = BackgroundSink(lines, flush_interval_s=PREDICTIONS_FLUSH_S, on_trouble=on_trouble)
+
+    def write(self, record: Record) -> None:
+        """Hands a record to the sink that keeps its kind."""
+        if isinstance(record, Prediction):
+            if self._predictions:
+                self._predictions.write(record, may_wait=self._may_wait)
+        elif self._records:
+            self._records.write(record, may_wait=False)
+
+    def close(self) -> int:
+        """Flushes and closes; returns how many records were lost on the way."""
+        outlets = [outlet for outlet in (self._records, self._predictions) if outlet]
+        for outlet in outlets:
+            outlet.close()
+        return sum(outlet.lost for outlet in outlets)
+
+
+@contextlib.contextmanager
+def stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the run after the frame in hand; a second Ctrl-C ends it at once."""
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        pipeline.stop()
+        restore()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        restore()
+
+
+def run_self_test_command(chosen: Chosen, flags: argparse.Namespace) -> int:
+    """``--self-test``: runs the golden images and prints the verdict."""
+    with open_session(chosen) as session:
+        result = run_self_test(session, chosen.bundle, chosen.runtime.name)
+    if flags.json:
+        print(msgspec.json.encode({"self_test": result, "runtime": chosen.runtime.name, "threads": chosen.threads}).decode())
+    else:
+        print(
+            f"self-test passed: {chosen.runtime.name} gave the host's scores on {result.images} images "
+            f"(largest difference {result.max_error:.3g}, allowed {result.tolerance:.3g})"
+        )
+    return 0
+
+
+def describe_run(chosen: Chosen, facts: BoardFacts, source_uri: str, threads: int) -> RunRecord:
+    """The telemetry's record of what runs where."""
+    manifest = chosen.bundle.manifest
+    return RunRecord(
+        run_id=os.urandom(16).hex(),
+        started_at_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        profile=chosen.profile.name,
+        model=manifest.model.name,
+        weights=manifest.model.weights,
+        manifest_sha256=chosen.bundle.manifest_sha256,
+        runtime=chosen.runtime.name,
+        runtime_version=chosen.runtime.version,
+        threads=threads,
+        source=source_uri,
+        board=facts.model or facts.machine,
+        machine=facts.machine,
+        kernel=facts.kernel,
+        python=platform.python_version(),
+        governor=facts.governor,
+        version=__version__,
+    )
+
+
+def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> int:
+    """Runs the daemon proper; prints the summary even when the source fails."""
+    profile = chosen.profile
+    clock = SystemClock()
+    status = StatusLine(sys.stderr, is_quiet=False)
+    failure: GhostwattError | None = None
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_frames(flags, profile))
+        session = stack.enter_context(open_session(chosen))
+        outlets = Outlets(flags, profile, may_wait=not source.spec.is_live, on_trouble=status.say)
+        meters, missing = open_meters(profile.power, profile.board, clock=clock)
+        for meter in meters:
+            stack.enter_context(meter)
+        sampler = stack.enter_context(PowerSampler(meters, profile.power.sample_rate_hz, clock=clock)) if meters else None
+        power_missing_reason = None if meters else "; ".join(missing) or "the profile names no meter"
+        run_record = describe_run(chosen, facts, source.spec.uri, session.threads)
+        outlets.write(run_record)
+        recorder = Recorder(
+            RunFacts(
+                profile=profile.name,
+                model=chosen.bundle.manifest.model.name,
+                runtime=chosen.runtime.name,
+                runtime_version=chosen.runtime.version,
+                threads=session.threads,
+                source=source.spec.uri,
+            ),
+            Instruments(sampler, power_missing_reason, SysfsThermals(), read_memory),
+            clock=clock,
+            interval_s=profile.telemetry.interval_s,
+            write=outlets.write,
+            on_interval=status.show,
+            on_trouble=status.say,
+        )
+        pipeline = Pipeline(
+            source,
+            session,
+            preprocessing=chosen.bundle.manifest.model.preprocessing,
+            labels=chosen.bundle.labels,
+            limits=profile.limits,
+            clock=clock,
+            stall_timeout_s=profile.camera.stall_timeout_s,
+        )
+        with stop_on_signals(pipeline):
+            try:
+                pipeline.run(recorder, max_frames=flags.frames, max_duration_s=flags.duration)
+            except GhostwattError as error:
+                failure = error
+        summary = recorder.finish()
+        status.end()
+        lost = outlets.close()
+    _print_summary(summary, as_json=flags.json)
+    if lost:
+        print(f"warning: {lost} records were lost: a sink was too slow", file=sys.stderr)
+    return _verdict(failure, recorder)
+
+
+def _print_summary(summary: RunSummary, *, as_json: bool) -> None:
+    print(msgspec.json.encode(summary).decode() if as_json else format_summary(summary))
+    sys.stdout.flush()
+
+
+def _verdict(failure: GhostwattError | None, recorder: Recorder) -> int:
+    if failure is not None:
+        raise failure
+    if recorder.bad_frames:
+        raise SourceError(
+            "frames",
+            f"{recorder.bad_frames} could not be decoded and were left out, as said above",
+            remedy="remove or replace them",
+            reason="decode",
+        )
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses flags and runs."""
+    flags = build_parser().parse_args(arguments)
+    facts = detect_board()
+    chosen = choose(flags, facts)
+    if flags.self_test:
+        return run_self_test_command(chosen, flags)
+    return run_frames(chosen, facts, flags)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_with_one_line(main))

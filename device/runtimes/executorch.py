@@ -1,0 +1,255 @@
+"""ExecuTorch through our own C interface (``device/native``): no torch in the process.
+
+ExecuTorch has one thread pool a process. Sessions that are open at once therefore have the same number of threads; another
+number is refused until they are closed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import struct
+import threading
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from device.contract import TensorSpec
+from device.contract.tensor import DType
+from device.errors import InferenceError, MissingDependencyError, ModelLoadError
+from device.protocols import Array, Image
+from device.runtimes import checks
+
+_ABI_VERSION = 1
+_LIBRARY = "libghostwatt_executorch.so"
+_IDENTIFIER = b"ET12"
+_KIND = "ExecuTorch"
+_MAX_RANK = 4
+_MESSAGE_BYTES = 512
+_DTYPES: tuple[DType, ...] = ("uint8", "int8", "float32")
+
+_REASONS = {
+    "Undelegated": "undelegated",
+    "Signature": "signature",
+    "ThreadsBusy": "threads",
+    "NoThreadPool": "threads",
+    "OutOfMemory": "memory",
+    "MemoryAllocationFailed": "memory",
+    "DelegateMemoryAllocationFailed": "memory",
+    "DelegateInvalidCompatibility": "version",
+    "NotSupported": "version",
+}
+"""Status of the native side to an error's reason; every other status of a load is ``malformed``."""
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (("dtype", ctypes.c_int32), ("rank", ctypes.c_int32), ("shape", ctypes.c_int32 * _MAX_RANK))
+
+
+class _Description(ctypes.Structure):
+    _fields_ = (
+        ("input", _Tensor),
+        ("output", _Tensor),
+        ("side_px", ctypes.c_int32),
+        ("is_channels_last", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+    )
+
+
+class _Library:
+    """The functions of ``ghostwatt_executorch.h``. Calls release the interpreter's lock."""
+
+    def __init__(self, directory: Path) -> None:
+        library = _load_library(directory)
+        self.version = library.gw_executorch_version
+        self.version.restype = ctypes.c_char_p
+        self.status_name = library.gw_status_name
+        self.status_name.restype = ctypes.c_char_p
+        self.open = library.gw_open
+        self.open.argtypes = (ctypes.c_char_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_void_p), ctypes.c_char_p)
+        self.describe = library.gw_describe
+        self.describe.argtypes = (ctypes.c_void_p, ctypes.POINTER(_Description))
+        self.describe.restype = None
+        self.run = library.gw_run
+        self.run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
+        self.close = library.gw_close
+        self.close.argtypes = (ctypes.c_void_p,)
+        self.close.restype = None
+
+    def name_of(self, status: int) -> str:
+        name: bytes = self.status_name(status)
+        return name.decode()
+
+
+def _load_library(directory: Path) -> ctypes.CDLL:
+    path = directory / _LIBRARY
+    if struct.calcsize("P") != 8:
+        raise MissingDependencyError(
+            "runtime executorch", "this is a 32-bit Python", expected="64 bits", remedy="install a 64-bit OS", reason="32_bit"
+        )
+    if not path.is_file():
+        raise MissingDependencyError(
+            "runtime executorch", f"{path} is not there", remedy="build it: make native", reason="not_installed"
+        )
+    try:
+        library = ctypes.CDLL(str(path))
+        version = library.gw_abi_version()
+    except (OSError, AttributeError) as error:
+        raise MissingDependencyError(
+            "runtime executorch",
+            f"{path} can't be loaded ({error})",
+            remedy=f"build it for this machine: make native ARCH={platform.machine()}",
+            reason="not_loadable",
+        ) from error
+    if version != _ABI_VERSION:
+        raise MissingDependencyError(
+            "runtime executorch",
+            f"{path} has interface version {version}",
+            expected=str(_ABI_VERSION),
+            remedy="build it again: make native",
+            reason="abi",
+        )
+    return library
+
+
+class ExecuTorchRuntime:
+    """Opens ``.pte`` files.
+
+    Args:
+        library_dir: where ``libghostwatt_executorch.so`` and the libraries that it needs are; by default where ``make
+            native`` puts them for this machine.
+    """
+
+    name = "executorch"
+
+    def __init__(self, library_dir: Path | None = None) -> None:
+        self._library_dir = library_dir or Path(__file__).parents[1] / "native" / "lib" / platform.machine()
+
+    @cached_property
+    def _library(self) -> _Library:
+        return _Library(self._library_dir)
+
+    @property
+    def version(self) -> str:
+        """Of the library that runs the network, with its name."""
+        version: bytes = self._library.version()
+        return f"executorch {version.decode()}"
+
+    def open(self, model: Path, *, input: TensorSpec, output: TensorSpec, threads: int) -> ExecuTorchSession:
+        """Loads a program; see `device.protocols.Runtime.open`.
+
+        The file is verified before it is read, which catches truncation and inconsistent tables. Damage inside the delegate's
+        own data can't be told from other data: a bundle's hashes are what protects that.
+        """
+        library = self._library
+        checks.check_threads(model, threads)
+        checks.check_file(model, _IDENTIFIER, kind=_KIND)
+        handle = ctypes.c_void_p()
+        message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+        status = library.open(bytes(model), threads, ctypes.byref(handle), message)
+        if status != 0:
+            _refuse(model, library.name_of(status), message.value.decode(errors="replace"))
+        session = ExecuTorchSession(library, handle, model, (input, output))
+        try:
+            checks.check_spec(model, "input", found=session.input, promised=input)
+            checks.check_spec(model, "output", found=session.output, promised=output)
+        except ModelLoadError:
+            session.close()
+            raise
+        return session
+
+
+def _refuse(model: Path, status: str, message: str) -> None:
+    reason = _REASONS.get(status, "malformed")
+    if reason == "undelegated":
+        checks.refuse_undelegated(model, message)
+    if reason == "signature":
+        checks.refuse_signature(model, "signature", message, "one image in, one row of scores out")
+    if reason == "malformed":
+        checks.refuse_malformed(model, f"ExecuTorch refused it: {status} ({message})")
+    raise ModelLoadError(str(model), f"ExecuTorch could not load it: {status} ({message})", reason=reason)
+
+
+class ExecuTorchSession:
+    """A loaded program; see `device.protocols.Session`.
+
+    Pixels are converted to the program's own boundary (float32 or 8 bits, channels first or last) in one pass of the native
+    side, straight into the memory that the program reads.
+    """
+
+    def __init__(
+        self, library: _Library, handle: ctypes.c_void_p, model: Path, promised: tuple[TensorSpec, TensorSpec]
+    ) -> None:
+        description = _Description()
+        library.describe(handle, ctypes.byref(description))
+        self._library = library
+        self._handle: ctypes.c_void_p | None = handle
+        self._model = model
+        # `close` may come from another thread while `run` is inside the library.
+        self._lock = threading.Lock()
+        self._message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+        self._threads = int(description.threads)
+        self._input = checks.pixel_spec(promised[0].name, description.side_px)
+        self._output = _output_spec(description.output, promised[1])
+        self._scores: Array = np.zeros(self._output.shape, self._output.dtype)
+        self._scores_address = self._scores.ctypes.data
+
+    @property
+    def input(self) -> TensorSpec:
+        """What `run` takes."""
+        return self._input
+
+    @property
+    def output(self) -> TensorSpec:
+        """What `run` gives."""
+        return self._output
+
+    @property
+    def threads(self) -> int:
+        """Threads of ExecuTorch's pool that run this network, the caller's own among them."""
+        return self._threads
+
+    def run(self, pixels: Image) -> Array:
+        """Runs the network once; see `device.protocols.Session.run`."""
+        checks.check_pixels(pixels, self._input)
+        with self._lock:
+            if self._handle is None:
+                checks.refuse_closed(self._model)
+            status = self._library.run(self._handle, pixels.ctypes.data, self._scores_address, self._message)
+        if status != 0:
+            text = self._message.value.decode(errors="replace")
+            raise InferenceError(str(self._model), f"failed to run: {self._library.name_of(status)} ({text})", reason="failed")
+        return self._scores
+
+    def close(self) -> None:
+        """Frees the network, after a `run` that is under way; may be called twice."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+        if handle is not None:
+            self._library.close(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _output_spec(tensor: _Tensor, promised: TensorSpec) -> TensorSpec:
+    dtype = _DTYPES[tensor.dtype]
+    is_real = dtype == "float32"
+    return TensorSpec(
+        name=promised.name,
+        shape=tuple(tensor.shape[: tensor.rank]),
+        dtype=dtype,
+        layout="NC",
+        # A program keeps no scale of an integer output: the manifest's is the only one.
+        scale=1.0 if is_real else promised.scale,
+        zero_point=0 if is_real else promised.zero_point,
+    )

@@ -1,0 +1,243 @@
+"""LiteRT: ``ai_edge_litert``, or ``tflite_runtime`` where that is all there is; `LiteRtRuntime.version` says which.
+
+LiteRT hands a graph to XNNPACK by itself, and goes on without it in silence where it can't. So the delegation of every graph is
+read back, and anything outside the delegate is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from device.contract import TensorSpec
+from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT, DType
+from device.errors import InferenceError, MissingDependencyError
+from device.protocols import Array, Image
+from device.runtimes import checks
+
+_IDENTIFIER = b"TFL3"
+_KIND = "TensorFlow Lite"
+_SIGN_BIT = np.uint8(0x80)
+_REAL_BY_PIXEL = ((np.arange(256) - PIXEL_ZERO_POINT) * PIXEL_SCALE).astype(np.float32)
+_DTYPES: dict[type, DType] = {np.uint8: "uint8", np.int8: "int8", np.float32: "float32"}
+_BOUNDARY: dict[DType, tuple[float, int]] = {
+    "uint8": (PIXEL_SCALE, PIXEL_ZERO_POINT),
+    "int8": (PIXEL_SCALE, 0),
+    "float32": (1.0, 0),
+}
+"""Scale and zero point that a file's input must have, by its type."""
+
+
+class _Package(NamedTuple):
+    distribution: str
+    module: str
+
+
+_PACKAGES = (
+    _Package("ai-edge-litert", "ai_edge_litert.interpreter"),
+    _Package("tflite-runtime", "tflite_runtime.interpreter"),
+)
+
+
+def _find_package() -> _Package:
+    for package in _PACKAGES:
+        if find_spec(package.module.partition(".")[0]) is not None:
+            return package
+    raise MissingDependencyError(
+        "runtime litert",
+        "ai_edge_litert is not installed",
+        remedy="pip install 'ghostwatt[litert]'",
+        reason="not_installed",
+    )
+
+
+def _load_interpreter(package: _Package) -> Any:
+    try:
+        return import_module(package.module).Interpreter
+    except ImportError as error:
+        raise MissingDependencyError(
+            "runtime litert",
+            f"{package.distribution} can't be loaded ({error})",
+            remedy="pip install --force-reinstall 'ghostwatt[litert]'",
+            reason="not_loadable",
+        ) from error
+
+
+class LiteRtRuntime:
+    """Opens ``.tflite`` files."""
+
+    name = "litert"
+
+    @property
+    def version(self) -> str:
+        """Of the library that runs the network, with its name."""
+        package = _find_package()
+        try:
+            return f"{package.distribution} {version(package.distribution)}"
+        except PackageNotFoundError:
+            return f"{package.distribution} of unknown version"
+
+    def open(self, model: Path, *, input: TensorSpec, output: TensorSpec, threads: int) -> LiteRtSession:
+        """Loads a network; see `device.protocols.Runtime.open`.
+
+        LiteRT checks little of a file's inside: a bundle's hashes are what protects from damage.
+        """
+        interpreter_class = _load_interpreter(_find_package())
+        checks.check_threads(model, threads)
+        checks.check_file(model, _IDENTIFIER, kind=_KIND)
+        try:
+            interpreter = interpreter_class(model_path=str(model), num_threads=threads)
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            checks.refuse_malformed(model, f"LiteRT refused it: {error}")
+        session = LiteRtSession(interpreter, model, threads, names=(input.name, output.name))
+        checks.check_spec(model, "input", found=session.input, promised=input)
+        checks.check_spec(model, "output", found=session.output, promised=output)
+        _check_delegation(interpreter, model, self.version)
+        return session
+
+
+def _check_delegation(interpreter: Any, model: Path, runtime_version: str) -> None:
+    # Nodes that a delegate replaced stay in the list, so that only the delegate's own ends tell what really runs: it must give
+    # the graph's output, and wait for nothing that another node gives.
+    nodes = interpreter._get_ops_details()
+    delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
+    if not delegates:
+        checks.refuse_undelegated(
+            model,
+            f"{runtime_version} gave XNNPACK nothing of it",
+            # tflite-runtime is built without XNNPACK's int8 kernels: such a network would run ten times slower.
+            remedy="pip install 'ghostwatt[litert]'" if runtime_version.startswith("tflite") else "",
+        )
+    inputs = set(interpreter._interpreter.InputIndices())
+    outputs = set(interpreter._interpreter.OutputIndices())
+    made_by_nodes = {tensor for node in nodes for tensor in node["outputs"]}
+    delegate = delegates[0]
+    takes, gives = set(delegate["inputs"]), set(delegate["outputs"])
+    if len(delegates) > 1 or not inputs <= takes or gives != outputs or takes & made_by_nodes:
+        checks.refuse_undelegated(model, f"{runtime_version} split it into {len(delegates)} delegates and operators of its own")
+
+
+class LiteRtSession:
+    """A loaded network; see `device.protocols.Session`.
+
+    Pixels are written into the interpreter's own input buffer, by one array operation.
+    """
+
+    def __init__(self, interpreter: Any, model: Path, threads: int, names: tuple[str, str]) -> None:
+        self._interpreter: Any = interpreter
+        self._model = model
+        self._threads = threads
+        # `close` may come from another thread while `run` is inside the library.
+        self._lock = threading.Lock()
+        taken = _only(interpreter.get_input_details(), model, "inputs")
+        given = _only(interpreter.get_output_details(), model, "outputs")
+        self._boundary = _check_boundary(taken, model)
+        self._input = checks.pixel_spec(names[0], int(taken["shape"][1]))
+        self._output = _output_spec(given, model, names[1])
+        self._input_view = interpreter.tensor(taken["index"])
+        self._output_index = given["index"]
+
+    @property
+    def input(self) -> TensorSpec:
+        """What `run` takes."""
+        return self._input
+
+    @property
+    def output(self) -> TensorSpec:
+        """What `run` gives."""
+        return self._output
+
+    @property
+    def threads(self) -> int:
+        """Threads of XNNPACK's pool that run this network, the caller's own among them."""
+        return self._threads
+
+    def run(self, pixels: Image) -> Array:
+        """Runs the network once; see `device.protocols.Session.run`."""
+        checks.check_pixels(pixels, self._input)
+        with self._lock:
+            if self._interpreter is None:
+                checks.refuse_closed(self._model)
+            try:
+                self._write(pixels)
+                self._interpreter.invoke()
+                scores: Array = self._interpreter.get_tensor(self._output_index)
+            except (ValueError, RuntimeError) as error:
+                raise InferenceError(str(self._model), f"failed to run: {error}", reason="failed") from error
+        return scores
+
+    def _write(self, pixels: Image) -> None:
+        # The view must be gone before `invoke`, which refuses to run while anyone holds one.
+        view = self._input_view()
+        if self._boundary == "int8":
+            np.bitwise_xor(pixels, _SIGN_BIT, out=view.view(np.uint8))
+        elif self._boundary == "uint8":
+            np.copyto(view, pixels)
+        else:
+            # No index is ever out of range; "clip" only spares a buffer.
+            np.take(_REAL_BY_PIXEL, pixels, out=view, mode="clip")
+
+    def close(self) -> None:
+        """Frees the network, after a `run` that is under way; may be called twice."""
+        with self._lock:
+            self._interpreter = None
+            self._input_view = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _only(details: list[dict[str, Any]], model: Path, which: str) -> dict[str, Any]:
+    if len(details) != 1:
+        checks.refuse_signature(model, "signature", f"{len(details)} {which}", f"one of the {which}")
+    return details[0]
+
+
+def _dtype(details: dict[str, Any], model: Path, which: str) -> DType:
+    dtype = _DTYPES.get(details["dtype"])
+    if dtype is None:
+        checks.refuse_signature(model, which, f"type {details['dtype'].__name__}", ", ".join(_BOUNDARY))
+    return dtype
+
+
+def _quantisation(details: dict[str, Any]) -> tuple[float, int]:
+    scale, zero_point = details["quantization"]
+    # A real-valued tensor has scale 0 in the file.
+    return (float(scale), int(zero_point)) if scale else (1.0, 0)
+
+
+def _check_boundary(details: dict[str, Any], model: Path) -> DType:
+    dtype = _dtype(details, model, "input")
+    shape = tuple(int(size) for size in details["shape"])
+    if len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or shape[1] != shape[2]:
+        checks.refuse_signature(model, "input", f"shape {shape}", "(1, S, S, 3)")
+    scale, zero_point = _quantisation(details)
+    wanted_scale, wanted_zero_point = _BOUNDARY[dtype]
+    if zero_point != wanted_zero_point or not np.isclose(scale, wanted_scale, rtol=checks.SCALE_TOLERANCE, atol=0.0):
+        checks.refuse_signature(
+            model,
+            "input",
+            f"{dtype} with scale {scale:.6g}, zero point {zero_point}",
+            f"scale {wanted_scale:.6g}, zero point {wanted_zero_point}",
+        )
+    return dtype
+
+
+def _output_spec(details: dict[str, Any], model: Path, name: str) -> TensorSpec:
+    dtype = _dtype(details, model, "output")
+    shape = tuple(int(size) for size in details["shape"])
+    if len(shape) != 2 or shape[0] != 1:
+        checks.refuse_signature(model, "output", f"shape {shape}", "(1, C)")
+    scale, zero_point = _quantisation(details)
+    return TensorSpec(name=name, shape=shape, dtype=dtype, layout="NC", scale=scale, zero_point=zero_point)

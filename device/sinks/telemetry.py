@@ -1,0 +1,168 @@
+"""The telemetry store: one SQLite file, many runs, a row an interval.
+
+Write-ahead log and one transaction a flush: a power cut loses what was not flushed, and nothing else. Rows that can't be
+written wait in memory, up to a bound, for a disk that has room again.
+
+References:
+    https://sqlite.org/wal.html and https://sqlite.org/pragma.html#pragma_synchronous for WAL with ``synchronous=NORMAL``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from device.errors import SinkError
+from device.protocols import IntervalRecord, Percentiles, Record, RunRecord
+from device.resources import Resource
+
+STORE_SCHEMA = 1
+_HEADER = b"SQLite format 3\x00"
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS run (
+    run_id TEXT PRIMARY KEY, started_at_utc TEXT NOT NULL, profile TEXT NOT NULL, model TEXT NOT NULL, weights TEXT NOT NULL,
+    manifest_sha256 TEXT NOT NULL, runtime TEXT NOT NULL, runtime_version TEXT NOT NULL, threads INTEGER NOT NULL,
+    source TEXT NOT NULL, board TEXT NOT NULL, machine TEXT NOT NULL, kernel TEXT NOT NULL, python TEXT NOT NULL,
+    governor TEXT, version TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS interval (
+    run_id TEXT NOT NULL REFERENCES run, timestamp_ns INTEGER NOT NULL, wall_time_s REAL NOT NULL, duration_s REAL NOT NULL,
+    frames INTEGER NOT NULL, dropped INTEGER NOT NULL, fps REAL NOT NULL,
+    latency_p50_s REAL, latency_p90_s REAL, latency_p99_s REAL,
+    capture_s REAL, preprocess_s REAL, inference_s REAL, postprocess_s REAL,
+    power_w REAL, energy_j REAL, power_source TEXT, power_scope TEXT, power_is_estimate INTEGER,
+    temperature_c REAL, frequency_hz REAL, throttled TEXT, rss_bytes INTEGER NOT NULL,
+    PRIMARY KEY (run_id, timestamp_ns)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class TelemetryStore(Resource):
+    """Keeps `RunRecord` and `IntervalRecord`.
+
+    Args:
+        path: of the SQLite file; made, with its folder, at the first flush.
+        pending_limit: rows that may wait in memory while the disk is full; beyond it the oldest go.
+
+    Raises:
+        SinkError: ``permission`` where the path can't be a file, ``damaged`` where another kind of file lies there.
+    """
+
+    def __init__(self, path: Path, *, pending_limit: int = 3600) -> None:
+        self._path = path
+        self._run: RunRecord | None = None
+        self._run_is_stored = False
+        self._pending: deque[IntervalRecord] = deque(maxlen=pending_limit)
+        self._connection: sqlite3.Connection | None = None
+        self.lost = 0
+        _check_path(path)
+
+    def write(self, record: Record) -> None:
+        """Buffers a record."""
+        if isinstance(record, RunRecord):
+            self._run, self._run_is_stored = record, False
+        elif isinstance(record, IntervalRecord):
+            self.lost += len(self._pending) == self._pending.maxlen
+            self._pending.append(record)
+
+    def flush(self) -> None:
+        """Commits what is buffered in one transaction."""
+        if self._run is None or (self._run_is_stored and not self._pending):
+            return
+        try:
+            connection = self._connect()
+            with connection:
+                if not self._run_is_stored:
+                    _insert(connection, "run", msgspec.structs.asdict(self._run))
+                for record in self._pending:
+                    _insert(connection, "interval", _interval_row(self._run.run_id, record))
+        except (sqlite3.Error, OSError) as error:
+            self._disconnect()
+            code = getattr(error, "sqlite_errorcode", None)
+            raise SinkError(
+                f"telemetry {self._path}",
+                f"can't be written ({error}); {len(self._pending)} rows wait in memory",
+                remedy="free some space, or name another place with --telemetry",
+                reason="full" if code == sqlite3.SQLITE_FULL else "write",
+            ) from error
+        self._run_is_stored = True
+        self._pending.clear()
+
+    def close(self) -> None:
+        """Closes the file, folding the write-ahead log into it. Doesn't flush."""
+        self._disconnect()
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Made in whichever thread flushes, closed in whichever closes: never used from two at once.
+            connection = sqlite3.connect(self._path, timeout=5.0, check_same_thread=False)
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+                _check_schema(connection, self._path)
+                connection.executescript(_TABLES)
+                connection.execute(f"PRAGMA user_version={STORE_SCHEMA}")
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _check_path(path: Path) -> None:
+    where = f"telemetry {path}"
+    if path.is_dir():
+        raise SinkError(where, "is a folder", expected="a file", reason="permission")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise SinkError(where, f"{parent} is no folder", expected="a file in a folder", reason="permission")
+    if not path.exists():
+        return
+    try:
+        with path.open("r+b") as file:
+            header = file.read(len(_HEADER))
+    except OSError as error:
+        raise SinkError(
+            where, error.strerror or str(error), expected="a file that can be written", reason="permission"
+        ) from error
+    if header and header != _HEADER:
+        raise SinkError(
+            where, "exists and is no telemetry store", remedy="name another file; this one was left as it is", reason="damaged"
+        )
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found not in (0, STORE_SCHEMA):
+        raise SinkError(
+            f"telemetry {path}",
+            f"has schema {found}",
+            expected=str(STORE_SCHEMA),
+            remedy="name another file with --telemetry",
+            reason="schema",
+        )
+
+
+def _insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
+    names = ", ".join(row)
+    marks = ", ".join(f":{name}" for name in row)
+    connection.execute(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", row)  # noqa: S608  # names are ours
+
+
+def _interval_row(run_id: str, record: IntervalRecord) -> dict[str, Any]:
+    row = msgspec.structs.asdict(record)
+    latency: Percentiles | None = row.pop("latency_s")
+    for name in ("p50", "p90", "p99"):
+        row[f"latency_{name}_s"] = getattr(latency, name) if latency else None
+    return {"run_id": run_id, **row}

@@ -1,0 +1,6 @@
+"""Frame sources: where pictures come from. `open_source` turns a URI into one; `device.registry` knows which there are."""
+
+from device.sources.base import SourceOptions
+from device.sources.uri import open_source
+
+__all__ = ["SourceOptions", "open_source"]

@@ -1,0 +1,57 @@
+"""What every source shares: the options it may be opened with, its description, and what happens after `close`."""
+
+from __future__ import annotations
+
+import threading
+
+import msgspec
+
+from device.clock import SystemClock
+from device.errors import SourceError
+from device.protocols import Clock, SourceSpec
+from device.resources import Resource
+
+
+class SourceOptions(msgspec.Struct, frozen=True):
+    """What to ask of a source beyond its URI.
+
+    A source takes what it can choose: a file keeps its own size and rate. `SourceSpec` and the frames say what came of it.
+
+    Attributes:
+        width_px: of the frames; None for the source's own choice.
+        height_px: likewise.
+        rate_fps: likewise, of sources that are live.
+        loop: files begin again at their end.
+        clock: paces what is paced, and stamps frames that bring no time of their own.
+    """
+
+    width_px: int | None = None
+    height_px: int | None = None
+    rate_fps: float | None = None
+    loop: bool = False
+    clock: Clock = msgspec.field(default_factory=SystemClock)
+
+
+class BaseSource(Resource):
+    """Base of the sources here.
+
+    Subclasses add ``from_uri(rest, options)``, a classmethod that takes what follows the scheme's colon, and
+    ``read(timeout_s)``, which calls `_require_open` first. Those that hold something extend `close`.
+    """
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self._spec = spec
+        self._closed = threading.Event()
+
+    @property
+    def spec(self) -> SourceSpec:
+        """What this source delivers; constant."""
+        return self._spec
+
+    def close(self) -> None:
+        """Ends the source; a `read` that waits in another thread raises soon after."""
+        self._closed.set()
+
+    def _require_open(self) -> None:
+        if self._closed.is_set():
+            raise SourceError(self._spec.uri, "read after close", expected="a source that is open", reason="closed")

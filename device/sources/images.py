@@ -1,0 +1,106 @@
+"""Pictures from files: a folder, a glob, or one file."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+from typing import NoReturn, Self
+
+from device.errors import SourceError, UsageError
+from device.imaging import decode_image
+from device.protocols import Frame, SourceSpec
+from device.sources.base import BaseSource, SourceOptions
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""What counts as a picture in a folder, in any case. A file that is named outright is taken whatever its ending."""
+
+
+class ImagesSource(BaseSource):
+    """Reads image files in order of their paths, as fast as they are asked for.
+
+    Files are listed once, when the source opens, and decoded when their turn comes.
+
+    Args:
+        pattern: a folder (searched to its bottom), a file, or a glob, in which ``**`` stands for any folders.
+        options: ``loop`` and ``clock`` are taken.
+
+    Raises:
+        UsageError: the pattern is empty.
+        SourceError: ``missing`` where nothing is there, ``empty`` where no image is.
+    """
+
+    def __init__(self, pattern: str, options: SourceOptions | None = None) -> None:
+        super().__init__(SourceSpec(uri=f"images:{pattern}", is_live=False))
+        options = options or SourceOptions()
+        self._clock = options.clock
+        self._loop = options.loop
+        self._files = list_images(pattern)
+        self._next = 0
+
+    @classmethod
+    def from_uri(cls, rest: str, options: SourceOptions) -> Self:
+        """Opens ``images:REST``."""
+        return cls(rest, options)
+
+    def read(self, timeout_s: float) -> Frame | None:  # noqa: ARG002 - a file doesn't make one wait
+        """Decodes the next file. See `FrameSource.read`."""
+        self._require_open()
+        if not self._loop and self._next >= len(self._files):
+            return None
+        path = self._files[self._next % len(self._files)]
+        index = self._next
+        self._next += 1
+        try:
+            pixels = decode_image(path)
+        except SourceError as error:
+            # A file that has gone since it was listed costs one frame, as a damaged one does; not the run.
+            raise SourceError(
+                error.where, error.found, expected=error.expected, remedy=error.remedy, reason="decode"
+            ) from error
+        return Frame(pixels=pixels, timestamp_ns=self._clock.now_ns(), index=index, origin=_printable(path))
+
+
+def list_images(pattern: str) -> list[Path]:
+    """Finds the images that a pattern names, sorted, each once.
+
+    Raises:
+        UsageError: the pattern is empty.
+        SourceError: ``missing`` where nothing is there, ``empty`` where no image is.
+    """
+    if not pattern:
+        raise UsageError("source", "images: names no folder", expected="images:DIR, images:FILE or images:'GLOB'")
+    # A file's name may hold brackets: what exists is never taken for a glob.
+    found = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
+    if not found and not glob.has_magic(pattern):
+        raise SourceError(pattern, "no such file or folder", expected="a folder of images, or a glob", reason="missing")
+    images: set[Path] = set()
+    for name in found:
+        path = Path(name)
+        images.update(_walk(path) if path.is_dir() else [path] if path.is_file() else [])
+    if not images:
+        raise SourceError(
+            pattern, "no image in it", expected=f"files ending in {' '.join(sorted(IMAGE_SUFFIXES))}", reason="empty"
+        )
+    return sorted(images)
+
+
+def _walk(folder: Path) -> list[Path]:
+    # A leading dot is a hidden file, or the shadow that macOS leaves beside each photograph on an SD card.
+    return [
+        Path(parent, name)
+        for parent, _, names in os.walk(folder, onerror=_refuse)
+        for name in names
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+    ]
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise SourceError(
+        str(error.filename), error.strerror or str(error), expected="a folder that can be read", reason="missing"
+    ) from error
+
+
+def _printable(path: Path) -> str:
+    # A name that isn't UTF-8 would otherwise break the first JSON line that holds it.
+    return os.fsencode(path).decode(errors="replace")

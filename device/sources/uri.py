@@ -1,0 +1,50 @@
+"""From ``--source``'s URI to an open source."""
+
+from __future__ import annotations
+
+import re
+
+from device.errors import UsageError
+from device.protocols import FrameSource
+from device.registry import SOURCES
+from device.sources.base import SourceOptions
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Splits a source's URI at its first colon.
+
+    Returns:
+        The scheme in lower case, and everything behind the colon, unchanged.
+
+    Raises:
+        UsageError: there is no scheme, or it holds characters that no scheme has.
+    """
+    scheme, colon, rest = uri.partition(":")
+    if not colon or not _SCHEME.fullmatch(scheme):
+        raise UsageError(
+            "source",
+            f"{uri!r} names no kind of source",
+            expected="KIND:REST, such as images:photos, video:clip.mp4 or synthetic:640x480@30",
+            reason="malformed_uri",
+        )
+    return scheme.lower(), rest
+
+
+def open_source(uri: str, options: SourceOptions | None = None) -> FrameSource:
+    """Opens the source that a URI names.
+
+    Args:
+        uri: ``KIND:REST``; the kinds are those of `device.registry.SOURCES`.
+        options: what to ask of the source beyond the URI.
+
+    Raises:
+        UsageError: the URI is malformed, or its kind is unknown; says which there are.
+        MissingDependencyError: the source needs a package that isn't installed.
+        SourceError: the source isn't there, or holds nothing.
+    """
+    scheme, rest = split_uri(uri)
+    source_class = SOURCES.load(scheme)
+    source: FrameSource = source_class.from_uri(rest, options or SourceOptions())
+    return source

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converter.profiles import FOLDER, SCHEMA_NAME, encode_schema, load_profile, profile_names
+from device.contract import Profile
+from device.errors import ProfileError
+
+pytestmark = pytest.mark.host
+
+BASE = """\
+name: base
+description: a board
+board:
+  name: base
+  title: Board
+  arch: aarch64
+  cpu: cortex-a72
+  cores: 4
+  memory_mb: 1024
+model:
+  name: ghostnet_100
+  weights: clothing
+runtime:
+  name: litert
+  threads: 3
+camera:
+  uri: "picamera2:0"
+  rate_fps: 30
+power:
+  meters:
+    - kind: ina2xx
+      shunt_ohm: 0.1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "base.yaml").write_text(BASE)
+    return tmp_path
+
+
+def refusal(folder: Path, old: str, new: str) -> str:
+    assert old in BASE
+    (folder / "base.yaml").write_text(BASE.replace(old, new))
+    with pytest.raises(ProfileError) as caught:
+        load_profile("base", folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_shipped_profile_is_sound(name: str) -> None:
+    profile = load_profile(name).profile
+    assert profile.name == name
+    assert profile.runtime.threads <= profile.board.cores
+    # What is in a manifest must come back as it was.
+    assert msgspec.json.decode(msgspec.json.encode(profile), type=Profile) == profile
+
+
+def test_the_promised_profiles_are_there() -> None:
+    promised = {"host", "rpi3", "rpi4", "rpi5", "rpi-zero2w", "android-arm64", "rpi4-eco", "rpi5-max"}
+    assert promised <= set(profile_names())
+
+
+def test_schema_for_editors_is_current() -> None:
+    current = (FOLDER / SCHEMA_NAME).read_bytes()
+    assert current == encode_schema(), "run: python -m converter --write-schema"
+
+
+def test_an_operating_point_inherits_and_overrides(folder: Path) -> None:
+    (folder / "eco.yaml").write_text("name: eco\ndescription: slow\ninherits: base\nruntime:\n  threads: 1\n")
+    base, eco = load_profile("base", folder).profile, load_profile("eco", folder).profile
+    assert eco.runtime.threads == 1
+    assert eco.runtime.name == "litert"
+    assert eco.board == base.board
+    assert eco.power == base.power
+
+
+def test_an_unknown_key_is_refused_with_its_place_and_the_near_one(folder: Path) -> None:
+    assert refusal(folder, "rate_fps", "rate_fsp").startswith(
+        "base.yaml:18 camera.rate_fsp: is not a key; expected did you mean 'rate_fps'?"
+    )
+
+
+def test_an_unknown_key_in_a_list_is_refused(folder: Path) -> None:
+    assert "base.yaml:22 power.meters[0].shunt_ohms" in refusal(folder, "shunt_ohm", "shunt_ohms")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "hint"),
+    [
+        ("rate_fps: 30", "rate_fps: 30fps", "base.yaml:18 camera.rate_fps: '30fps'", "a bare number of frames a second"),
+        ("memory_mb: 1024", "memory_mb: 1 GB", "base.yaml:9 board.memory_mb: '1 GB'", "a bare number of megabytes"),
+        ("shunt_ohm: 0.1", "shunt_ohm: -1", "base.yaml:22 power.meters[0].shunt_ohm: -1", "> 0.0"),
+        ("threads: 3", "threads: 0", "base.yaml:15 runtime.threads: 0", ">= 1"),
+        ("name: litert", "name: litertt", "base.yaml:14 runtime.name: 'litertt'", "litertt"),
+        ("arch: aarch64", "arch: armv7l", "base.yaml:6 board.arch: 'armv7l'", "armv7l"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_place_and_what_was_expected(
+    folder: Path, old: str, new: str, where: str, hint: str
+) -> None:
+    message = refusal(folder, old, new)
+    assert message.startswith(where)
+    assert hint in message
+
+
+def test_a_missing_section_is_named(folder: Path) -> None:
+    assert "camera" in refusal(folder, 'camera:\n  uri: "picamera2:0"\n  rate_fps: 30\n', "")
+
+
+def test_more_threads_than_cores_are_refused(folder: Path) -> None:
+    assert refusal(folder, "threads: 3", "threads: 5").startswith("base.yaml:15 runtime.threads: 5; expected at most 4")
+
+
+def test_an_inherited_contradiction_points_at_the_file_that_made_it(folder: Path) -> None:
+    (folder / "max.yaml").write_text("name: max\ndescription: fast\ninherits: base\nruntime:\n  threads: 9\n")
+    with pytest.raises(ProfileError, match=r"max\.yaml:5 runtime\.threads: 9"):
+        load_profile("max", folder)
+
+
+def test_an_unknown_meter_lists_the_known(folder: Path) -> None:
+    assert "did you mean 'ina2xx'?" in refusal(folder, "kind: ina2xx", "kind: ina2x")
+
+
+def test_a_circle_is_refused(folder: Path) -> None:
+    (folder / "a.yaml").write_text("inherits: b\n")
+    (folder / "b.yaml").write_text("inherits: a\n")
+    with pytest.raises(ProfileError, match="a -> b -> a"):
+        load_profile("a", folder)
+
+
+def test_a_missing_parent_is_told_in_the_heirs_file(folder: Path) -> None:
+    (folder / "eco.yaml").write_text("inherits: bas\n")
+    with pytest.raises(ProfileError, match=r"eco\.yaml inherits: .*did you mean 'base'"):
+        load_profile("eco", folder)
+
+
+def test_a_name_that_is_not_the_files_is_refused(folder: Path) -> None:
+    assert "expected base" in refusal(folder, "name: base\ndesc", "name: bass\ndesc")
+
+
+def test_a_key_given_twice_is_refused(folder: Path) -> None:
+    assert "base.yaml:3" in refusal(folder, "description: a board\n", "description: a board\ndescription: again\n")
+
+
+def test_broken_yaml_points_at_its_line(folder: Path) -> None:
+    assert refusal(folder, "board:\n", "board: [\n").startswith("base.yaml:")
+
+
+def test_an_unknown_profile_lists_the_known(folder: Path) -> None:
+    with pytest.raises(ProfileError, match="did you mean 'base'"):
+        load_profile("bsae", folder)
+
+
+@given(st.text(max_size=300))
+def test_junk_never_gives_anything_but_a_profile_error(tmp_path_factory: pytest.TempPathFactory, junk: str) -> None:
+    folder = tmp_path_factory.mktemp("junk")
+    (folder / "junk.yaml").write_text(junk, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(ProfileError):
+        load_profile("junk", folder)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.conftest import PROJECT, command, daemon, environment
+
+
+def test_photographs_become_labels_figures_and_telemetry(runtime: str, bundle: Path, photographs: Path, tmp_path: Path) -> None:
+    predictions, telemetry = tmp_path / "predictions.jsonl", tmp_path / "telemetry.sqlite"
+    run = daemon(
+        "--bundle", bundle, "--source", f"images:{photographs}", "--runtime", runtime,
+        "--predictions", predictions, "--telemetry", telemetry, "--json",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    summary = run.summary
+    assert summary["frames"] == 12
+    assert summary["dropped"] == summary["bad_frames"] == 0
+    assert summary["runtime"] == runtime
+    assert summary["fps"] > 0
+    assert set(summary["stage_s"]) == {"capture", "preprocess", "inference", "postprocess"}
+    assert summary["latency_s"]["p50"] <= summary["latency_s"]["p99"]
+    assert (summary["power"] is None) == (summary["energy_per_inference_j"] is None) == bool(summary["power_missing_reason"])
+    assert sum(summary["labels"].values()) == 12
+
+    lines = [json.loads(line) for line in predictions.read_text().splitlines()]
+    assert [line["source"] for line in lines] == [str(path) for path in sorted(photographs.rglob("*.png"))]
+    assert all(len(line["labels"]) == len(line["scores"]) == 4 for line in lines)
+
+    with sqlite3.connect(telemetry) as connection:
+        stored = connection.execute("SELECT profile, runtime, source, manifest_sha256 FROM run").fetchall()
+        frames = connection.execute("SELECT sum(frames) FROM interval").fetchone()
+    assert stored[0][:2] == ("host", runtime)
+    assert len(stored[0][3]) == 64
+    assert frames == (12,)
+
+
+def test_both_runtimes_give_the_same_labels(bundle: Path, photographs: Path, tmp_path: Path) -> None:
+    found = []
+    for name in ("litert", "executorch"):
+        path = tmp_path / f"{name}.jsonl"
+        assert (
+            daemon("--bundle", bundle, "--source", f"images:{photographs}", "--runtime", name, "--predictions", path).code == 0
+        )
+        found.append([json.loads(line)["labels"][0] for line in path.read_text().splitlines()])
+    assert found[0] == found[1]
+
+
+def test_self_test_passes_with_the_bundles_golden_images(runtime: str, bundle: Path) -> None:
+    run = daemon("--bundle", bundle, "--runtime", runtime, "--self-test", "--json")
+    assert run.code == 0, run.err
+    assert run.summary["self_test"]["images"] == 8
+
+
+def test_a_person_gets_a_table(runtime: str, bundle: Path) -> None:
+    run = daemon("--bundle", bundle, "--source", "synthetic:64x48", "--frames", "20", "--runtime", runtime)
+    assert run.code == 0
+    rows = {line.split()[0]: line for line in run.out.splitlines()}
+    assert {"profile", "frames", "speed", "latency", "power", "memory", "labels"} <= set(rows)
+    assert "20 in" in rows["frames"]
+
+
+def test_duration_ends_the_run(bundle: Path) -> None:
+    summary = daemon("--bundle", bundle, "--source", "synthetic:32x32@50", "--duration", "1", "--json").summary
+    assert 0.9 < summary["duration_s"] < 30
+    assert summary["frames"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_batch_and_prints_the_summary(number: signal.Signals, bundle: Path, tmp_path: Path) -> None:
+    telemetry, predictions = tmp_path / "telemetry.sqlite", tmp_path / "predictions.jsonl"
+    arguments = command(
+        "--bundle", bundle, "--source", "synthetic:32x32@50", "--telemetry", telemetry, "--predictions", predictions, "--json"
+    )  # fmt: skip
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=PROJECT, env=environment()
+    )
+    deadline_s = time.monotonic() + 60
+    while not (predictions.exists() and predictions.stat().st_size) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    summary = json.loads(out)
+    assert summary["frames"] > 0
+    with sqlite3.connect(telemetry) as connection:
+        assert connection.execute("SELECT sum(frames) FROM interval").fetchone() == (summary["frames"],)
+    assert len(predictions.read_text().splitlines()) == summary["frames"]
+
+
+def test_without_a_bundle_the_machines_own_is_taken(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "build").symlink_to(bundle.parent)
+    run = daemon("--source", "synthetic:32x32", "--frames", "3", "--json", cwd=tmp_path)
+    assert run.code == 0, run.err
+    assert run.summary["profile"] == "host"
+
+
+def test_importing_the_daemon_takes_the_base_install_only() -> None:
+    code = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class OnlyTheBase(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        root = name.partition(".")[0]
+        if root not in {"device", "numpy", "msgspec"} and root not in sys.stdlib_module_names:
+            raise ImportError(f"{name} is not in the base install", name=name)
+
+sys.meta_path.insert(0, OnlyTheBase())
+import device.run
+print("torch" in sys.modules, "cv2" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PROJECT, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_no_torch_in_the_process(runtime: str, bundle: Path) -> None:
+    code = (
+        "import sys\nfrom device.run import main\n"
+        f"code = main(['--bundle', {str(bundle)!r}, '--source', 'synthetic:64x64', '--frames', '3', '--runtime', {runtime!r}])\n"
+        "libraries = open('/proc/self/maps').read()\n"
+        "assert 'torch' not in sys.modules and 'libtorch' not in libraries\nassert code == 0"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PROJECT, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_names_the_sources_and_runtimes() -> None:
+    run = daemon("--help")
+    assert run.code == 0
+    for word in ("images:", "synthetic", "litert", "executorch", "--telemetry", "--self-test"):
+        assert word in run.out
+
+
+def test_peak_memory_stays_under_80_mb(runtime: str, bundle: Path, photographs: Path) -> None:
+    summary = daemon("--bundle", bundle, "--source", f"images:{photographs}", "--runtime", runtime, "--json").summary
+    # The tiny network leaves 16 MB of the 80 for GhostNet's weights and activations.
+    assert summary["peak_rss_bytes"] < 64e6

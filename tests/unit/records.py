@@ -1,0 +1,63 @@
+"""Records with plausible values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from device.protocols import IntervalRecord, Percentiles, Prediction, RunRecord
+
+
+def run_record() -> RunRecord:
+    """A run on a host."""
+    return RunRecord(
+        run_id="run-1",
+        started_at_utc="2026-01-02T03:04:05+00:00",
+        profile="host",
+        model="ghostnet_100",
+        weights="clothing",
+        manifest_sha256="0" * 64,
+        runtime="litert",
+        runtime_version="ai-edge-litert 2.3.0",
+        threads=1,
+        source="images:photographs",
+        board="x86-64",
+        machine="x86_64",
+        kernel="6.1",
+        python="3.11",
+        governor=None,
+        version="0.1.0",
+    )
+
+
+def interval(timestamp_ns: int, **changes: Any) -> IntervalRecord:
+    """A second at 100 FPS without a power figure."""
+    values: dict[str, Any] = {
+        "timestamp_ns": timestamp_ns,
+        "wall_time_s": 1e9,
+        "duration_s": 1.0,
+        "frames": 100,
+        "dropped": 0,
+        "fps": 100.0,
+        "latency_s": Percentiles(0.01, 0.02, 0.03),
+        "capture_s": 0.001,
+        "preprocess_s": 0.001,
+        "inference_s": 0.006,
+        "postprocess_s": 0.0001,
+        "power_w": None,
+        "energy_j": None,
+        "power_source": None,
+        "power_scope": None,
+        "power_is_estimate": None,
+        "temperature_c": 50.0,
+        "frequency_hz": None,
+        "throttled": None,
+        "rss_bytes": 50_000_000,
+    }
+    return IntervalRecord(**(values | changes))
+
+
+def prediction(index: int, origin: str | None = None) -> Prediction:
+    """A hat, probably."""
+    return Prediction(
+        origin=origin, index=index, timestamp_ns=index, latency_s=0.01, labels=("hat", "shoes"), scores=(0.75, 0.25)
+    )

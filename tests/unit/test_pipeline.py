@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from device.clock import ManualClock, SystemClock
+from device.contract import Limits, Preprocessing
+from device.errors import InferenceError, SourceError
+from device.pipeline import Pipeline, StageTimes
+from device.protocols import Clock, Frame, FrameSource, Image, Prediction, SourceSpec
+from device.resources import Resource
+from tests.unit.fakes import LABELS, SIDE_PX, ColourSession, ListSource, coloured
+
+
+class Log:
+    """Remembers what the loop says."""
+
+    def __init__(self) -> None:
+        self.predictions: list[Prediction] = []
+        self.times: list[StageTimes] = []
+        self.bad: list[SourceError] = []
+        self.dropped = 0
+        self.ticks = 0
+
+    def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
+        self.predictions.append(prediction)
+        self.times.append(times)
+
+    def on_bad_frame(self, error: SourceError) -> None:
+        self.bad.append(error)
+
+    def on_tick(self, dropped: int) -> None:
+        self.dropped = dropped
+        self.ticks += 1
+
+
+def make_pipeline(
+    source: FrameSource, session: ColourSession | None = None, *, clock: Clock | None = None, limits: Limits | None = None
+) -> Pipeline:
+    return Pipeline(
+        source,
+        session or ColourSession(),
+        preprocessing=Preprocessing(input_px=SIDE_PX),
+        labels=LABELS,
+        limits=limits or Limits(),
+        clock=clock or SystemClock(),
+        stall_timeout_s=5.0,
+    )
+
+
+def test_every_frame_of_a_file_gets_its_own_label_in_order() -> None:
+    colours = ["red", "blue", "dark", "green"] * 5
+    log = Log()
+    make_pipeline(ListSource([coloured(colour) for colour in colours])).run(log)
+    assert [prediction.labels[0] for prediction in log.predictions] == colours
+    assert [prediction.origin for prediction in log.predictions] == [f"{index}.png" for index in range(20)]
+    assert log.dropped == 0
+
+
+def test_a_frame_of_another_size_is_fitted() -> None:
+    log = Log()
+    make_pipeline(ListSource([coloured("green", 100)])).run(log)
+    assert log.predictions[0].labels[0] == "green"
+
+
+def test_damaged_frames_are_told_and_left_out_wherever_they_stand() -> None:
+    bad = SourceError("x.jpg", "no image", reason="decode")
+    log = Log()
+    make_pipeline(ListSource([bad, coloured("red"), bad, coloured("blue"), bad])).run(log)
+    assert [prediction.labels[0] for prediction in log.predictions] == ["red", "blue"]
+    assert log.bad == [bad, bad, bad]
+
+
+def test_what_ends_the_source_is_raised_after_its_last_good_frame() -> None:
+    stall = SourceError("camera", "no frame for 5 s", reason="stalled")
+    log = Log()
+    with pytest.raises(SourceError) as caught:
+        make_pipeline(ListSource([coloured("red"), coloured("blue"), stall, coloured("green")])).run(log)
+    assert caught.value is stall
+    assert len(log.predictions) == 2
+
+
+def test_a_failing_network_ends_the_run() -> None:
+    class Broken(ColourSession):
+        def run(self, pixels: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+            raise InferenceError("session", "broken")
+
+    with pytest.raises(InferenceError):
+        make_pipeline(ListSource([coloured("red")] * 3), Broken()).run(Log())
+
+
+def test_ends_after_the_given_number_of_frames() -> None:
+    session = ColourSession()
+    log = Log()
+    make_pipeline(ListSource([coloured("red")] * 50), session).run(log, max_frames=7)
+    assert len(log.predictions) == session.runs == 7
+
+
+def test_ends_after_the_given_time() -> None:
+    clock = ManualClock()
+    log = Log()
+    session = ColourSession(clock, duration_s=0.3)
+    make_pipeline(ListSource([coloured("red")] * 50, clock=clock), session, clock=clock).run(log, max_duration_s=1.0)
+    assert len(log.predictions) == 4  # the fourth begins at 0.9 s
+
+
+class LiveSource(Resource):
+    """Gives a frame whenever the test lets it."""
+
+    def __init__(self) -> None:
+        self.spec = SourceSpec(uri="live:", is_live=True)
+        self.given = 0
+        self.allowed = threading.Semaphore(0)
+
+    def read(self, timeout_s: float) -> Frame | None:
+        if not self.allowed.acquire(timeout=timeout_s):
+            raise SourceError("live", "no frame", reason="stalled")
+        self.given += 1
+        return Frame(coloured("red"), 0, self.given - 1)
+
+
+class ReleasingSession(ColourSession):
+    """Lets three frames come while it works, and waits until they have."""
+
+    def __init__(self, source: LiveSource, enough: threading.Event) -> None:
+        super().__init__()
+        self._source = source
+        self._enough = enough
+
+    def run(self, pixels: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+        for _ in range(3):
+            self._source.allowed.release()
+        wanted = 3 * (self.runs + 1)
+        while self._source.given <= wanted - 1:
+            self._enough.wait(0.001)
+        return super().run(pixels)
+
+
+def test_a_live_source_overtakes_a_slow_network_and_the_newest_frame_is_taken() -> None:
+    source = LiveSource()
+    log = Log()
+    source.allowed.release()
+    make_pipeline(source, ReleasingSession(source, threading.Event())).run(log, max_frames=4)
+    indices = [prediction.index for prediction in log.predictions]
+    assert indices[0] == 0
+    assert indices == sorted(set(indices))
+    assert log.dropped >= indices[-1] - len(indices) - 1
+    assert log.dropped > 0
+
+
+def test_stop_ends_a_source_that_never_does() -> None:
+    source = LiveSource()
+    pipeline = make_pipeline(source)
+    worker = threading.Thread(target=pipeline.run, args=(Log(),))
+    worker.start()
+    source.allowed.release()
+    pipeline.stop()
+    worker.join(timeout=10.0)
+    assert not worker.is_alive()
+
+
+def test_keeps_to_the_profiles_rate() -> None:
+    clock = ManualClock()
+    log = Log()
+    session = ColourSession(clock, duration_s=0.05)
+    pipeline = make_pipeline(
+        ListSource([coloured("red")] * 5, clock=clock), session, clock=clock, limits=Limits(max_rate_fps=2.0)
+    )
+    pipeline.run(log)
+    # Four waits of half a second; a fifth if the end was seen late.
+    assert 2.0 <= clock.now_ns() / 1e9 <= 2.6
+
+
+def test_times_of_the_stages_are_told_apart() -> None:
+    clock = ManualClock()
+    log = Log()
+    make_pipeline(ListSource([coloured("red")], clock=clock), ColourSession(clock, 0.25), clock=clock).run(log)
+    assert log.times[0].inference_s == 0.25
+    assert log.times[0].preprocess_s == log.times[0].postprocess_s == 0.0
+    assert log.predictions[0].latency_s == 0.25

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from device.errors import SinkError
+from device.protocols import Record
+from device.resources import Resource
+from device.sinks.background import BackgroundSink
+from device.sinks.predictions import PredictionsFile
+from device.sinks.telemetry import TelemetryStore
+from tests.unit.records import interval, prediction, run_record
+
+
+def rows(path: Path, query: str) -> list[tuple[object, ...]]:
+    with sqlite3.connect(path) as connection:
+        return connection.execute(query).fetchall()
+
+
+class TestTelemetryStore:
+    def test_keeps_what_was_flushed(self, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "telemetry.sqlite"
+        with TelemetryStore(path) as store:
+            store.write(run_record())
+            store.write(interval(1, power_w=2.5, power_is_estimate=True, power_source="estimate", power_scope="board"))
+            store.write(interval(2, power_w=None))
+            store.flush()
+        assert rows(path, "SELECT run_id, profile FROM run") == [("run-1", "host")]
+        found = rows(
+            path, "SELECT fps, latency_p90_s, power_w, power_is_estimate, power_source FROM interval ORDER BY timestamp_ns"
+        )
+        assert found == [(100.0, 0.02, 2.5, 1, "estimate"), (100.0, 0.02, None, None, None)]
+
+    def test_many_runs_share_a_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "telemetry.sqlite"
+        for run_id in ("run-1", "run-2"):
+            with TelemetryStore(path) as store:
+                store.write(msgspec.structs.replace(run_record(), run_id=run_id))
+                store.write(interval(1))
+                store.flush()
+        assert rows(path, "SELECT run_id FROM interval ORDER BY run_id") == [("run-1",), ("run-2",)]
+
+    def test_what_was_not_flushed_is_all_that_a_kill_loses(self, tmp_path: Path) -> None:
+        path = tmp_path / "telemetry.sqlite"
+        code = (
+            "import os, sys\nfrom pathlib import Path\nfrom device.sinks.telemetry import TelemetryStore\n"
+            "from tests.unit.records import interval, run_record\n"
+            "store = TelemetryStore(Path(sys.argv[1]))\nstore.write(run_record())\nstore.write(interval(1))\nstore.flush()\n"
+            "store.write(interval(2))\nos.kill(os.getpid(), 9)\n"
+        )
+        assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
+        assert rows(path, "SELECT count(*) FROM interval") == [(1,)]
+        assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+
+    def test_a_folder_for_a_file_is_refused_at_once(self, tmp_path: Path) -> None:
+        with pytest.raises(SinkError, match="is a folder"):
+            TelemetryStore(tmp_path)
+
+    def test_another_kind_of_file_is_refused_and_left_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "notes.txt"
+        path.write_text("dear diary, this is not a database")
+        with pytest.raises(SinkError) as caught:
+            TelemetryStore(path)
+        assert caught.value.reason == "damaged"
+        assert path.read_text().startswith("dear diary")
+
+    def test_a_store_of_another_schema_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "telemetry.sqlite"
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA user_version=99")
+        store = TelemetryStore(path)
+        store.write(run_record())
+        with pytest.raises(SinkError, match="schema 99"):
+            store.flush()
+
+    def test_rows_wait_while_the_disk_is_full_and_come_when_it_has_room(self, tmp_path: Path) -> None:
+        path = tmp_path / "telemetry.sqlite"
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with TelemetryStore(path) as store:
+            store.write(run_record())
+            store.write(interval(1))
+            store.flush()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(path), limit[1]))
+            try:
+                for index in range(2, 400):
+                    store.write(interval(index))
+                with pytest.raises(SinkError):
+                    store.flush()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            store.flush()
+        assert rows(path, "SELECT count(*) FROM interval") == [(399,)]
+
+    def test_a_full_disk_loses_the_oldest_rows_only_beyond_the_bound(self, tmp_path: Path) -> None:
+        path = tmp_path / "telemetry.sqlite"
+        with TelemetryStore(path, pending_limit=3) as store:
+            store.write(run_record())
+            for index in range(1, 6):
+                store.write(interval(index))
+            store.flush()
+            assert store.lost == 2
+        assert rows(path, "SELECT timestamp_ns FROM interval") == [(3,), (4,), (5,)]
+
+
+def test_predictions_are_a_json_line_a_frame(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    with PredictionsFile(path) as sink:
+        sink.write(run_record())
+        sink.write(prediction(0, origin="a.jpg"))
+        sink.write(prediction(1, origin=None))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["source"] for line in lines] == ["a.jpg", 1]
+    assert lines[0]["labels"] == ["hat", "shoes"]
+    assert lines[0]["scores"] == [0.75, 0.25]
+
+
+def test_predictions_in_a_place_that_cannot_be_made_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkError):
+        PredictionsFile(tmp_path / "file" / "predictions.jsonl")
+
+
+class RecordingSink(Resource):
+    """Remembers; blocks or fails on demand."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.is_broken = False
+        self.flushes = 0
+        self.closed = False
+
+    def write(self, record: Record) -> None:
+        self.gate.wait()
+        if self.is_broken:
+            raise SinkError("sink", "broken")
+        self.records.append(record)
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class TestBackgroundSink:
+    def test_writes_everything_in_order_and_closes(self) -> None:
+        sink = RecordingSink()
+        outlet = BackgroundSink(sink, flush_interval_s=60.0, on_trouble=lambda _: None)
+        sent = [prediction(index) for index in range(100)]
+        for record in sent:
+            outlet.write(record, may_wait=True)
+        outlet.close()
+        outlet.close()
+        assert sink.records == sent
+        assert sink.closed
+        assert sink.flushes >= 1
+
+    def test_a_sink_that_blocks_never_blocks_the_writer(self) -> None:
+        sink = RecordingSink()
+        sink.gate.clear()
+        troubles: list[str] = []
+        outlet = BackgroundSink(sink, flush_interval_s=60.0, on_trouble=troubles.append, capacity=4)
+        for index in range(50):
+            outlet.write(prediction(index), may_wait=False)
+        assert outlet.lost >= 45
+        outlet.close(timeout_s=0.2)
+        assert "hangs" in troubles[-1]
+        sink.gate.set()
+
+    def test_trouble_is_told_once_and_the_rest_is_still_written(self) -> None:
+        sink = RecordingSink()
+        sink.is_broken = True
+        troubles: list[str] = []
+        outlet = BackgroundSink(sink, flush_interval_s=60.0, on_trouble=troubles.append)
+        for index in range(10):
+            outlet.write(prediction(index), may_wait=True)
+        outlet.close()
+        assert [line for line in troubles if "the run goes on" in line] == ["sink: broken; the run goes on"]
