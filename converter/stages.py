@@ -10,18 +10,20 @@ import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import fx
 
 from converter.cache import Cache, hash_sources, installed_versions, make_key
 from converter.checkpoints import Checkpoint, load_checkpoint
 from converter.exporters import Exported, load_exporter
+from converter.exporters.quiet import quiet
 from converter.folding import fold
 from converter.models.counting import count_macs, count_parameters
 from converter.photographs import (
@@ -99,7 +101,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
     checkpoint: Checkpoint
     preprocessing: Preprocessing
-    network: nn.Module
+    network: fx.GraphModule
     recipe: Recipe
 
 
@@ -202,19 +204,23 @@ def _run_jobs(jobs: list[ExportJob], at_a_time: int, tell: Tell) -> None:
     # Spawned, not forked: a fork of a process with torch's threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=min(at_a_time, len(jobs)), mp_context=context, max_tasks_per_child=1) as pool:
-        futures: list[Future[None]] = []
+        futures = {pool.submit(run_export_job, job): job for job in jobs}
         for job in jobs:
             tell(f"export {job.runtime}", "start")
-            future = pool.submit(run_export_job, job)
-            future.add_done_callback(
-                lambda done, job=job: tell(f"export {job.runtime}", "failed" if done.exception() else "done")
-            )  # type: ignore[misc]
-            futures.append(future)
         try:
-            for future in futures:
+            for future in as_completed(futures):
                 future.result()
+                tell(f"export {futures[future].runtime}", "done")
+        except BrokenProcessPool as error:
+            raise ConversionError(
+                f"export {futures[future].runtime}",
+                "its process was killed",
+                expected="about 1.2 GB of free memory an export",
+                remedy="pass --jobs 1, or free some memory",
+                reason="export",
+            ) from error
         except BaseException:
-            for process in list(pool._processes.values()):  # lowering can't be interrupted from inside
+            for process in multiprocessing.active_children():  # lowering can't be interrupted from inside
                 process.terminate()
             raise
 
@@ -223,10 +229,11 @@ def run_export_job(job: ExportJob) -> None:
     """Exports in this process; the entry point of a spawned one."""
     prepared = _prepare(load_checkpoint(job.model, job.weights), job.input_px, job.recipe)
     job.out.mkdir(parents=True)
-    exporter = load_exporter(job.runtime)
-    exported = exporter.export(
-        prepared.network, np.load(job.calibration), recipe=prepared.recipe, out=job.out / f"model.{exporter.suffix}"
-    )
+    with quiet():  # the toolchains talk while they are imported, too
+        exporter = load_exporter(job.runtime)
+        exported = exporter.export(
+            prepared.network, np.load(job.calibration), recipe=prepared.recipe, out=job.out / f"model.{exporter.suffix}"
+        )
     (job.out / EXPORTED_NAME).write_bytes(msgspec.json.encode(exported))
 
 
@@ -263,7 +270,7 @@ def choose(request: Request, prepared: Prepared) -> Photographs:
     return Photographs(calibration, verification)
 
 
-def verify_all(request: Request, prepared: Prepared, photographs: Photographs, exports: dict[str, Path]) -> dict[str, Verified]:
+def verify_all(prepared: Prepared, photographs: Photographs, exports: dict[str, Path]) -> dict[str, Verified]:
     """Runs each artefact as the board will, and compares with eager fp32.
 
     Raises:
@@ -420,5 +427,5 @@ def convert(request: Request, tell: Tell) -> Manifest:
     prepared = stage("load", lambda: load(request))
     photographs = stage("photographs", lambda: choose(request, prepared))
     exports = export_all(request, prepared, photographs, tell)
-    verified = stage("verify", lambda: verify_all(request, prepared, photographs, exports))
+    verified = stage("verify", lambda: verify_all(prepared, photographs, exports))
     return stage("write", lambda: write_bundle(request, prepared, photographs, exports, verified))

@@ -177,10 +177,21 @@ def predict(model: nn.Module, samples: tuple[Sample, ...], spec: Preprocessing) 
 
 
 class Trainer:
-    """One run: holds what has to be saved to go on after a kill."""
+    """One run: holds what has to be saved to go on after a kill.
 
-    def __init__(self, data: Path, recipe: Recipe, state_path: Path) -> None:
+    Args:
+        data: holds ``train/<class>/`` and ``validation/<class>/``.
+        recipe: what shapes the run.
+        state_path: where its state is kept between epochs.
+        workers: processes that prepare images beside the one that trains; 0 prepares them in between.
+
+    Raises:
+        TrainingError: the data can't be trained on.
+    """
+
+    def __init__(self, data: Path, recipe: Recipe, state_path: Path, *, workers: int = 1) -> None:
         self.recipe = recipe
+        self.workers = workers
         self.state_path = state_path
         self.spec = Preprocessing(input_px=recipe.test_px)
         train_folder = find_split(data, TRAIN_NAMES)
@@ -262,11 +273,13 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.recipe.seed * 100_003 + epoch)
         sampler = WeightedRandomSampler(weights.tolist(), len(labels), generator=generator)
         images = AugmentedImages(self.train_set.samples, self.input_px(epoch), self.spec, self.recipe.seed * 100_003 + epoch)
-        return iter(DataLoader(images, self.recipe.batch_size, sampler=sampler, num_workers=1, drop_last=True))
+        return iter(DataLoader(images, self.recipe.batch_size, sampler=sampler, num_workers=self.workers, drop_last=True))
 
     def train_epoch(self) -> Iterator[float]:
         """Trains for one epoch; yields the loss of each batch."""
         self.model.train()
+        # Dropout's randomness belongs to the epoch, so that a resumed run is the same run.
+        torch.manual_seed(self.recipe.seed * 100_003 + self.epochs_done)
         rng = np.random.default_rng((self.recipe.seed, self.epochs_done))
         for index, (images, labels) in enumerate(self.batches(self.epochs_done)):
             rate = self.learning_rate(self.epochs_done * self.steps_an_epoch + index)
@@ -324,7 +337,7 @@ def run(trainer: Trainer, out: Path, data_title: str, console: Console) -> Card:
         top1=round(score.top1, 4),
         top5=round(score.top5, 4),
         macro_top1=round(score.macro_top1, 4),
-        versions={"torch": torch.__version__},
+        versions={"torch": str(torch.__version__)},
     )
     save_checkpoint(out, trainer.average.model, card)
     trainer.state_path.unlink(missing_ok=True)
@@ -344,6 +357,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="checkpoint to write (default: build/weights/MODEL.DATA.safetensors)"
     )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that prepare images (default: 1)")
     for field in msgspec.structs.fields(Recipe):
         choices = model_names() if field.name == "model" else None
         parser.add_argument(
@@ -362,7 +376,7 @@ def main(arguments: list[str] | None = None) -> int:
     recipe = Recipe(**{field.name: getattr(flags, field.name) for field in msgspec.structs.fields(Recipe)})
     out: Path = flags.out or Path("build/weights") / f"{recipe.model}.{flags.data.resolve().name}.safetensors"
     console = Console()
-    trainer = Trainer(flags.data, recipe, out.with_suffix(".state"))
+    trainer = Trainer(flags.data, recipe, out.with_suffix(".state"), workers=flags.workers)
     trainer.resume()
     console.print(
         f"{recipe.model}: {len(trainer.train_set.samples)} photographs to train on, {len(trainer.validation_set.samples)} "

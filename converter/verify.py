@@ -53,7 +53,7 @@ def eager_logits(network: nn.Module, pixels: Pixels) -> Logits:
         ``(N, C)`` float32.
     """
     real = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - PIXEL_ZERO_POINT) * PIXEL_SCALE
-    return np.concatenate([network(batch).numpy() for batch in real.split(16)])
+    return np.concatenate([network(batch).numpy() for batch in torch.split(real, 16)])
 
 
 def artefact_logits(runtime: str, model: Path, pixels: Pixels, *, input: TensorSpec, output: TensorSpec) -> Logits:

@@ -50,7 +50,7 @@ class GhostwattError(Exception):
 
 
 class UsageError(GhostwattError):
-    """A flag, or a combination of flags, that makes no sense."""
+    """A flag, or a combination of flags, that makes no sense: ``unknown_<table>``, ``malformed_uri``, ``no_source``, ``threads``."""
 
     exit_code = 2
 
@@ -74,25 +74,34 @@ class BoardError(GhostwattError):
 
 
 class SourceError(GhostwattError):
-    """A camera, a stream or a file that gives no frames: ``missing``, ``empty``, ``decode``, ``stalled``, ``ended``."""
+    """A camera, a stream or a file that gives no frames.
+
+    ``missing``, ``empty``, ``decode``, ``stalled``, ``ended``, ``closed``.
+    """
 
     exit_code = 20
 
 
 class MissingDependencyError(GhostwattError):
-    """A package or a library that the chosen implementation needs isn't installed."""
+    """A package, a library or a compiler that is needed isn't there.
+
+    ``not_installed``, ``not_loadable``, ``abi``, ``32_bit``, ``compiler``, ``executorch``, ``compile``.
+    """
 
     exit_code = 30
 
 
 class ModelLoadError(GhostwattError):
-    """A runtime refused a model: ``malformed``, ``version``, ``undelegated``, ``signature``."""
+    """A runtime refused a model.
+
+    ``missing``, ``unreadable``, ``malformed``, ``version``, ``signature``, ``undelegated``, ``threads``, ``memory``.
+    """
 
     exit_code = 31
 
 
 class InferenceError(GhostwattError):
-    """A loaded model failed to run, or was given the wrong array."""
+    """A loaded model failed to run, or was given the wrong array: ``type``, ``shape``, ``layout``, ``closed``, ``failed``."""
 
     exit_code = 32
 
@@ -104,7 +113,9 @@ class SelfTestError(GhostwattError):
 
 
 class MeterError(GhostwattError):
-    """A power meter, or a thermal sensor, that can't be read: ``missing``, ``permission``, ``malformed``."""
+    """A power meter that can't be read: ``missing``, ``permission``, ``malformed``, ``shunt``,
+    ``ambiguous``.
+    """
 
     exit_code = 40
 

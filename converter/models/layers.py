@@ -64,7 +64,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         means = torch.mean(x, dim=(2, 3), keepdim=True)
-        return x * self.gate(self.conv_expand(self.act1(self.conv_reduce(means))))
+        return x * self.gate(self.conv_expand(self.act1(self.conv_reduce(means))))  # type: ignore[no-any-return]
 
 
 class ConvBnAct(nn.Module):

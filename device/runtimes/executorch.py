@@ -13,7 +13,7 @@ import threading
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import numpy as np
 
@@ -141,8 +141,9 @@ class ExecuTorchRuntime:
     def open(self, model: Path, *, input: TensorSpec, output: TensorSpec, threads: int) -> ExecuTorchSession:
         """Loads a program; see `device.protocols.Runtime.open`.
 
-        The file is verified before it is read, which catches truncation and inconsistent tables. Damage inside the delegate's
-        own data can't be told from other data: a bundle's hashes are what protects that.
+        The program's tables are verified before they are read: truncated, foreign and inconsistent files are refused.
+        ExecuTorch 1.5 trusts what lies behind them, the delegate's arguments and data, and may crash on damage there: a
+        bundle's hashes are what protects from that.
         """
         library = self._library
         checks.check_threads(model, threads)
@@ -151,7 +152,7 @@ class ExecuTorchRuntime:
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         status = library.open(bytes(model), threads, ctypes.byref(handle), message)
         if status != 0:
-            _refuse(model, library.name_of(status), message.value.decode(errors="replace"))
+            _refuse(model, library.name_of(status), message.value.decode(errors="replace").rstrip("."))
         session = ExecuTorchSession(library, handle, model, (input, output))
         try:
             checks.check_spec(model, "input", found=session.input, promised=input)
@@ -162,7 +163,7 @@ class ExecuTorchRuntime:
         return session
 
 
-def _refuse(model: Path, status: str, message: str) -> None:
+def _refuse(model: Path, status: str, message: str) -> NoReturn:
     reason = _REASONS.get(status, "malformed")
     if reason == "undelegated":
         checks.refuse_undelegated(model, message)

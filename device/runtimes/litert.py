@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from device.runtimes import checks
 _IDENTIFIER = b"TFL3"
 _KIND = "TensorFlow Lite"
 _SIGN_BIT = np.uint8(0x80)
-_REAL_BY_PIXEL = ((np.arange(256) - PIXEL_ZERO_POINT) * PIXEL_SCALE).astype(np.float32)
+_REAL_ZERO = np.float32(PIXEL_ZERO_POINT)
+_REAL_STEPS = np.float32(1.0 / PIXEL_SCALE)
 _DTYPES: dict[type, DType] = {np.uint8: "uint8", np.int8: "int8", np.float32: "float32"}
 _BOUNDARY: dict[DType, tuple[float, int]] = {
     "uint8": (PIXEL_SCALE, PIXEL_ZERO_POINT),
@@ -87,7 +88,8 @@ class LiteRtRuntime:
     def open(self, model: Path, *, input: TensorSpec, output: TensorSpec, threads: int) -> LiteRtSession:
         """Loads a network; see `device.protocols.Runtime.open`.
 
-        LiteRT checks little of a file's inside: a bundle's hashes are what protects from damage.
+        Truncated and foreign files are refused. A file that is damaged inside may pass, give wrong scores, or hang in the
+        library: a bundle's hashes are what protects from that.
         """
         interpreter_class = _load_interpreter(_find_package())
         checks.check_threads(model, threads)
@@ -96,7 +98,7 @@ class LiteRtRuntime:
             interpreter = interpreter_class(model_path=str(model), num_threads=threads)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            checks.refuse_malformed(model, f"LiteRT refused it: {error}")
+            _refuse(model, str(error))
         session = LiteRtSession(interpreter, model, threads, names=(input.name, output.name))
         checks.check_spec(model, "input", found=session.input, promised=input)
         checks.check_spec(model, "output", found=session.output, promised=output)
@@ -104,9 +106,16 @@ class LiteRtRuntime:
         return session
 
 
+def _refuse(model: Path, message: str) -> NoReturn:
+    # A delegate that has taken the graph can still fail to prepare it, with scales that its kernels don't span for one.
+    if "TfLiteXNNPackDelegate" in message:
+        checks.refuse_undelegated(model, message)
+    checks.refuse_malformed(model, f"LiteRT refused it: {message}")
+
+
 def _check_delegation(interpreter: Any, model: Path, runtime_version: str) -> None:
-    # Nodes that a delegate replaced stay in the list, so that only the delegate's own ends tell what really runs: it must give
-    # the graph's output, and wait for nothing that another node gives.
+    # Nodes that a delegate replaced stay in the list, so that only the delegates' own ends tell what really runs: what a
+    # delegate or the graph's output waits for, and no delegate gives, comes from a node outside.
     nodes = interpreter._get_ops_details()
     delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
     if not delegates:
@@ -116,13 +125,14 @@ def _check_delegation(interpreter: Any, model: Path, runtime_version: str) -> No
             # tflite-runtime is built without XNNPACK's int8 kernels: such a network would run ten times slower.
             remedy="pip install 'ghostwatt[litert]'" if runtime_version.startswith("tflite") else "",
         )
-    inputs = set(interpreter._interpreter.InputIndices())
-    outputs = set(interpreter._interpreter.OutputIndices())
-    made_by_nodes = {tensor for node in nodes for tensor in node["outputs"]}
-    delegate = delegates[0]
-    takes, gives = set(delegate["inputs"]), set(delegate["outputs"])
-    if len(delegates) > 1 or not inputs <= takes or gives != outputs or takes & made_by_nodes:
-        checks.refuse_undelegated(model, f"{runtime_version} split it into {len(delegates)} delegates and operators of its own")
+    needed = set(interpreter._interpreter.OutputIndices()).union(*(node["inputs"] for node in delegates))
+    given = set().union(*(node["outputs"] for node in delegates))
+    outside = {node["op_name"] for node in nodes if not (needed - given).isdisjoint(node["outputs"])}
+    if len(delegates) > 1 or outside:
+        names = ", ".join(sorted(outside)) or "none"
+        checks.refuse_undelegated(
+            model, f"{runtime_version} split it into {len(delegates)} delegates; operators outside: {names}"
+        )
 
 
 class LiteRtSession:
@@ -182,8 +192,9 @@ class LiteRtSession:
         elif self._boundary == "uint8":
             np.copyto(view, pixels)
         else:
-            # No index is ever out of range; "clip" only spares a buffer.
-            np.take(_REAL_BY_PIXEL, pixels, out=view, mode="clip")
+            # Two vectorised passes take a third of the time of one through a table.
+            np.subtract(pixels, _REAL_ZERO, out=view, dtype=np.float32)
+            np.divide(view, _REAL_STEPS, out=view)
 
     def close(self) -> None:
         """Frees the network, after a `run` that is under way; may be called twice."""

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -265,6 +266,7 @@ def test_operators_outside_the_delegate_are_refused(artefact: Artefact) -> None:
             MODELS / f"undelegated{artefact.format}", input=PIXELS, output=REAL_SCORES, threads=1
         )
     assert caught.value.reason == "undelegated"
+    assert "cumsum" in str(caught.value).lower()
 
 
 @each_runtime
@@ -342,6 +344,19 @@ for position in random.integers(0, 8 * tables, 400):
 print("alive")
 """
     assert run_script(HEADLINES[1], script) == "alive"
+
+
+def test_litert_without_its_delegate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    artefact = HEADLINES[0]
+    load_runtime("litert")
+    module = pytest.importorskip("ai_edge_litert.interpreter")
+    undelegated = partial(
+        module.Interpreter, experimental_op_resolver_type=module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )
+    monkeypatch.setattr(module, "Interpreter", undelegated)
+    with pytest.raises(ModelLoadError) as caught:
+        open_artefact(artefact)
+    assert caught.value.reason == "undelegated"
 
 
 def test_executorch_says_nothing_on_stderr_itself(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

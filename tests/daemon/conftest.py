@@ -73,7 +73,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
     """Each runtime in turn; one that isn't installed skips, but not in CI."""
     name: str = request.param
     try:
-        RUNTIMES.load(name)().version
+        assert RUNTIMES.load(name)().version
     except GhostwattError as error:
         if os.environ.get("CI"):
             raise

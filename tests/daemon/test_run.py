@@ -127,7 +127,8 @@ print("torch" in sys.modules, "cv2" in sys.modules)
 def test_no_torch_in_the_process(runtime: str, bundle: Path) -> None:
     code = (
         "import sys\nfrom device.run import main\n"
-        f"code = main(['--bundle', {str(bundle)!r}, '--source', 'synthetic:64x64', '--frames', '3', '--runtime', {runtime!r}])\n"
+        f"code = main(['--bundle', {str(bundle)!r}, '--source', 'synthetic:64x64', '--frames', '3',"
+        f" '--runtime', {runtime!r}])\n"
         "libraries = open('/proc/self/maps').read()\n"
         "assert 'torch' not in sys.modules and 'libtorch' not in libraries\nassert code == 0"
     )

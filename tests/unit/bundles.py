@@ -23,6 +23,7 @@ from device.contract import (
     Runtime,
     TensorSpec,
 )
+from device.contract.profile import Arch
 from device.postprocess import dequantise
 from device.protocols import Image
 from device.registry import RUNTIMES
@@ -30,7 +31,7 @@ from tests.unit.fakes import INPUT, LABELS, OUTPUT, SIDE_PX, ColourSession, colo
 
 
 def make_profile(
-    name: str = "host", *, inherits: str | None = None, compatible: tuple[str, ...] = (), arch: str = "x86_64"
+    name: str = "host", *, inherits: str | None = None, compatible: tuple[str, ...] = (), arch: Arch = "x86_64"
 ) -> Profile:
     """A profile of a board that is named like it."""
     return Profile(
@@ -43,7 +44,7 @@ def make_profile(
             cpu="x",
             cores=2,
             memory_mb=512,
-            compatible=compatible,  # type: ignore[arg-type]
+            compatible=compatible,
         ),
         model=Model(name="colours", weights="none", input_px=SIDE_PX),
         runtime=Runtime(name="litert", threads=1),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -158,7 +159,7 @@ def test_self_test_passes_where_the_scores_are_the_hosts(root: Path) -> None:
 def test_self_test_refuses_other_scores(root: Path, drift: float) -> None:
     class Drifting(ColourSession):
         def run(self, pixels: Image) -> Array:
-            return super().run(pixels) + drift
+            return np.add(super().run(pixels), drift)
 
     with pytest.raises(SelfTestError):
         run_self_test(Drifting(), open_bundle(root), "litert")
