@@ -7,7 +7,6 @@ norms are folded into the convolutions before them, dropout is gone.
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -39,6 +38,7 @@ class Normalisation(nn.Module):
         self.affine.bias = nn.Parameter(offset)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Takes and gives ``(N, 3, S, S)`` float32."""
         return self.affine(x)  # type: ignore[no-any-return]
 
 
@@ -72,7 +72,7 @@ def fold(model: nn.Module, spec: Preprocessing) -> fx.GraphModule:
     graph_module.graph.lint()
     graph_module.recompile()
     graph_module.delete_all_unused_submodules()
-    return cast("fx.GraphModule", graph_module.eval().requires_grad_(False))
+    return graph_module.eval().requires_grad_(False)
 
 
 def _fold_batch_norms(graph_module: fx.GraphModule) -> None:

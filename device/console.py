@@ -110,7 +110,7 @@ def format_summary(summary: RunSummary) -> str:
         rows.append(("heat", f"{summary.temperature_c:.0f} °C"))
     if summary.labels:
         rows.append(("labels", ", ".join(f"{label} {count}" for label, count in list(summary.labels.items())[:8])))
-    return "\n".join(f"{name:<13}{text}" for name, text in rows)
+    return "\n".join(f"{name:<14}{text}" for name, text in rows)
 
 
 def _threads(count: int) -> str:

@@ -128,6 +128,10 @@ class FrameReader(Resource):
             self._changed.notify_all()
 
     def _read_one(self) -> bool:
+        if not self._source.spec.is_live:
+            # A file waits until its last frame was taken, so that none grows old here.
+            with self._changed:
+                self._changed.wait_for(lambda: self._captured is None or self._closing)
         started_ns = self._clock.now_ns()
         try:
             frame = self._source.read(self._stall_timeout_s)
@@ -141,8 +145,6 @@ class FrameReader(Resource):
             return False
         captured = Captured(frame, (self._clock.now_ns() - started_ns) / 1e9)
         with self._changed:
-            if not self._source.spec.is_live:
-                self._changed.wait_for(lambda: self._captured is None or self._closing)
             self._overtaken += self._captured is not None
             self._captured = captured
             self._changed.notify_all()

@@ -37,7 +37,6 @@ from device.registry import RUNTIMES, SOURCES
 from device.selftest import run_self_test
 from device.sinks.background import BackgroundSink
 from device.sinks.predictions import PredictionsFile
-from device.sinks.telemetry import TelemetryStore
 from device.sources import SourceOptions, open_source
 
 BUILD = Path("build")
@@ -160,6 +159,9 @@ class Outlets:
         self._records: BackgroundSink | None = None
         self._predictions: BackgroundSink | None = None
         if flags.telemetry:
+            # Only here: SQLite costs 2 MB, which a board without telemetry need not give.
+            from device.sinks.telemetry import TelemetryStore
+
             interval_s = profile.telemetry.flush_interval_s
             store = TelemetryStore(flags.telemetry)
             self._records = BackgroundSink(store, flush_interval_s=interval_s, on_trouble=on_trouble)
@@ -246,8 +248,9 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
     status = StatusLine(sys.stderr, is_quiet=False)
     failure: GhostwattError | None = None
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_frames(flags, profile))
+        # The network first: what loading it takes is given back before the camera's libraries come.
         session = stack.enter_context(open_session(chosen))
+        source = stack.enter_context(open_frames(flags, profile))
         outlets = Outlets(flags, profile, may_wait=not source.spec.is_live, on_trouble=status.say)
         meters, missing = open_meters(profile.power, profile.board, clock=clock)
         for meter in meters:

@@ -102,6 +102,6 @@ def require_one_delegate(out: Path, delegates: int, undelegated_ops: tuple[str, 
         out.name,
         f"{delegates} delegates, outside of them: {outside}",
         expected="the whole graph inside one XNNPACK delegate",
-        remedy="write the operator in a form that XNNPACK has; a slice that keeps everything, and nn.Hardsigmoid, are the usual causes",
+        remedy="write the operator in a form that XNNPACK has; usual causes: a slice that keeps everything, nn.Hardsigmoid",
         reason="undelegated",
     )

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import litert_torch
 import numpy as np
-import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_quantizer.quantizer import Quantizer
 from ai_edge_quantizer.recipe import static_wi8_ai8

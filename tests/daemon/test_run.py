@@ -147,5 +147,5 @@ def test_help_names_the_sources_and_runtimes() -> None:
 
 def test_peak_memory_stays_under_80_mb(runtime: str, bundle: Path, photographs: Path) -> None:
     summary = daemon("--bundle", bundle, "--source", f"images:{photographs}", "--runtime", runtime, "--json").summary
-    # The tiny network leaves 16 MB of the 80 for GhostNet's weights and activations.
-    assert summary["peak_rss_bytes"] < 64e6
+    # The tiny network leaves 10 MB of the 80 for GhostNet's packed weights and activations.
+    assert summary["peak_rss_bytes"] < 70e6
