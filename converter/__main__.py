@@ -42,6 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--verification", type=Path, metavar="DIR", help="labelled photographs, DIR/<label>/*, to check with (likewise)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="the bundle (default: build/<profile>)")
+    parser.add_argument(
+        "--cache", type=Path, default=CACHE, metavar="DIR", help="results of earlier conversions (default: %(default)s)"
+    )
     parser.add_argument("--jobs", type=int, default=2, choices=(1, 2), help="exports at a time (default: 2)")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     parser.add_argument("--list", action="store_true", help="list profiles, models and weights, and end")
@@ -104,13 +107,13 @@ def main(arguments: list[str] | None = None) -> int:
         model=model,
         weights=flags.weights or loaded.profile.model.weights,
         out=out,
-        cache=CACHE / "artefacts",
+        cache=flags.cache / "artefacts",
         calibration=flags.calibration,
         verification=flags.verification,
         jobs=flags.jobs,
     )
     started_s = time.monotonic()
-    with StageProgress(CACHE / "durations.json") as progress:
+    with StageProgress(flags.cache / "durations.json") as progress:
         manifest = convert(request, progress.tell)
     if flags.json:
         print(msgspec.json.encode(manifest).decode())

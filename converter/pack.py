@@ -1,4 +1,4 @@
-"""``python -m converter.pack --data DIR --out FILE``: packs photographs to ship beside weights, to calibrate and verify with."""
+"""``python -m converter.pack --data DIR --out FILE``: packs photographs to calibrate and verify with, to ship with weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Parses flags and packs: calibration photographs from the training split, the others from the validation split."""
     parser = argparse.ArgumentParser(prog="python -m converter.pack", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds train/<class>/ and validation/<class>/")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="MODEL.WEIGHTS.photographs.zip, beside the weights")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="MODEL.WEIGHTS.photographs.zip, beside the weights"
+    )
     flags = parser.parse_args(arguments)
     train, validation = find_split(flags.data, TRAIN_NAMES), find_split(flags.data, VALIDATION_NAMES)
     if train is None or validation is None:

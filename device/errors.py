@@ -50,7 +50,7 @@ class GhostwattError(Exception):
 
 
 class UsageError(GhostwattError):
-    """A flag, or a combination of flags, that makes no sense: ``unknown_<table>``, ``malformed_uri``, ``no_source``, ``threads``."""
+    """A flag, or flags together, that make no sense: ``unknown_<table>``, ``malformed_uri``, ``no_source``, ``threads``."""
 
     exit_code = 2
 

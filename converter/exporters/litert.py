@@ -45,13 +45,13 @@ class LiteRtExporter:
         with quiet():
             try:
                 data = _make(network, pixels, recipe, tell)
+                tell("inspect")
+                interpreter = Interpreter(model_content=data, num_threads=1)
+                interpreter.allocate_tensors()
             except Exception as error:  # the toolchain has no error class of its own
                 raise ConversionError(
-                    out.name, f"litert-torch can't export it ({type(error).__name__}: {str(error)[:200]})", reason="export"
+                    out.name, f"LiteRT can't export it ({type(error).__name__}: {str(error)[:200]})", reason="export"
                 ) from error
-            tell("inspect")
-            interpreter = Interpreter(model_content=data, num_threads=1)
-            interpreter.allocate_tensors()
             delegates, outside = _inspect(interpreter)
         require_one_delegate(out, delegates, outside)
         scratch = out.with_suffix(".partial")

@@ -1,0 +1,209 @@
+"""The whole way from the shipped checkpoint to labels, as a person goes it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from converter import stages
+from converter.__main__ import main
+from converter.photographs import read_pack, spread, write_pack
+from converter.profiles import load_profile
+from converter.recipes import find_recipe
+from converter.samples import main as unpack_samples
+from converter.verify import require_floor
+from device.bundle import Bundle, open_bundle
+from device.errors import ConversionError
+from tests.daemon.conftest import PROJECT, daemon, environment
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+
+FILES = {"manifest.json", "model.tflite", "model.pte", "labels.txt", "golden.npz", "report.json", "report.html"}
+
+
+def convert(out: Path, cache: Path, *flags: str) -> Bundle:
+    assert main(["--profile", "rpi4", "--out", str(out), "--cache", str(cache), *flags]) == 0
+    return open_bundle(out)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("conversion")
+
+
+@pytest.fixture(scope="module")
+def bundle(work: Path) -> Bundle:
+    """The shipped weights, lowered once for all tests here."""
+    return convert(work / "rpi4", work / "cache")
+
+
+@pytest.fixture(scope="module")
+def photographs(work: Path) -> Path:
+    assert unpack_samples(["--out", str(work / "photographs")]) == 0
+    return work / "photographs"
+
+
+def test_the_bundle_holds_all_that_a_board_needs(bundle: Bundle) -> None:
+    assert {path.name for path in bundle.root.iterdir()} == FILES
+    assert bundle.manifest.profile.name == "rpi4"
+    assert {entry.name for entry in bundle.manifest.files} == FILES - {"manifest.json"}
+    assert bundle.manifest.model.parameters > 3e6
+
+
+@pytest.mark.parametrize("runtime", ["litert", "executorch"])
+def test_each_artefact_is_one_delegate_and_as_good_as_fp32(bundle: Bundle, runtime: str) -> None:
+    artefact = bundle.artefact(runtime)
+    assert artefact.delegates == 1
+    assert artefact.undelegated_ops == ()
+    assert artefact.sqnr_db >= 33.0
+    assert artefact.top1_agreement >= 0.98
+    assert artefact.input.dtype == "uint8"
+    assert artefact.input.layout == "NHWC"
+
+
+def test_the_report_says_what_the_manifest_says(bundle: Bundle) -> None:
+    report: dict[str, Any] = json.loads(bundle.path("report.json").read_bytes())
+    assert [item["artefact"]["sqnr_db"] for item in report["artefacts"]] == [one.sqnr_db for one in bundle.manifest.artefacts]
+    page = bundle.path("report.html").read_text()
+    assert "prefers-color-scheme: dark" in page
+    assert not re.search(r"(src|href)\s*=|url\(|@import", page), "the page fetches something"
+    for artefact in bundle.manifest.artefacts:
+        assert artefact.file in page
+
+
+def test_a_second_conversion_lowers_nothing_and_gives_the_same_bytes(
+    bundle: Bundle, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("an export that was cached was run again")
+
+    monkeypatch.setattr(stages, "_run_jobs", refuse)
+    assert convert(work / "again", work / "cache").manifest_sha256 == bundle.manifest_sha256
+
+
+def test_a_conversion_from_nothing_gives_the_same_bytes(bundle: Bundle, work: Path) -> None:
+    again = convert(work / "cold", work / "other-cache")
+    assert {entry.name: entry.sha256 for entry in again.manifest.files} == {
+        entry.name: entry.sha256 for entry in bundle.manifest.files
+    }
+    assert again.manifest_sha256 == bundle.manifest_sha256
+
+
+def request(work: Path, out: Path) -> stages.Request:
+    return stages.Request(
+        profile=load_profile("rpi4"),
+        model="ghostnet_100",
+        weights="clothing",
+        out=out,
+        cache=work / "cache" / "artefacts",
+    )
+
+
+def test_an_interrupted_conversion_leaves_the_old_bundle_whole(
+    bundle: Bundle, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = work / "interrupted"
+    shutil.copytree(bundle.root, out)
+
+    def interrupt(_: Path) -> Bundle:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "open_bundle", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        stages.convert(request(work, out), lambda *_: None)
+    assert open_bundle(out).manifest_sha256 == bundle.manifest_sha256
+    assert not list(work.glob(".interrupted*"))
+
+
+def test_an_artefact_below_the_recipes_floor_fails_the_conversion(
+    bundle: Bundle, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = work / "refused"
+    demanding = msgspec.structs.replace(find_recipe("int8"), min_sqnr_db=90.0)
+    monkeypatch.setattr(stages, "require_floor", lambda runtime, found, _: require_floor(runtime, found, demanding))
+    with pytest.raises(ConversionError, match=r"SQNR .* expected at least 90\.0 dB") as caught:
+        stages.convert(request(work, out), lambda *_: None)
+    assert caught.value.reason == "accuracy"
+    assert not out.exists()
+
+
+def test_both_runtimes_name_the_same_clothes_without_torch_in_80_mb(bundle: Bundle, photographs: Path, tmp_path: Path) -> None:
+    labels: dict[str, list[str]] = {}
+    for runtime in ("litert", "executorch"):
+        predictions = tmp_path / f"{runtime}.jsonl"
+        run = daemon(
+            "--bundle", bundle.root, "--source", f"images:{photographs}", "--runtime", runtime, "--threads", "1",
+            "--predictions", predictions, "--json",
+        )  # fmt: skip
+        assert run.code == 0, run.err
+        assert run.summary["peak_rss_bytes"] < 80e6
+        labels[runtime] = [json.loads(line)["labels"][0] for line in predictions.read_text().splitlines()]
+        self_test = daemon("--bundle", bundle.root, "--runtime", runtime, "--threads", "1", "--self-test")
+        assert self_test.code == 0, self_test.err
+    pairs = list(zip(labels["litert"], labels["executorch"], strict=True))
+    assert len(pairs) == 128
+    assert sum(one == other for one, other in pairs) >= 0.98 * len(pairs)
+
+
+def command(*flags: str) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "-m", "converter", *flags]
+    return subprocess.run(
+        arguments, capture_output=True, text=True, check=False, cwd=PROJECT, env=environment() | {"COLUMNS": "200"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (("--profile", "rpi44"), 10, "did you mean 'rpi4'?"),
+        (("--profile", "rpi4", "--model", "gohstnet_100"), 10, "did you mean 'ghostnet_100'?"),
+        (("--profile", "rpi4", "--weights", "clothign"), 60, "did you mean 'clothing'?"),
+        (("--profile", "rpi4", "--model", "ghostnet_130"), 60, "there are: none"),
+        (("--profile", "rpi4", "--calibration", "/nowhere"), 60, "/nowhere: is no folder"),
+        ((), 2, "--profile is missing"),
+    ],
+)
+def test_a_wrong_name_lists_the_right_ones(flags: tuple[str, ...], code: int, words: str) -> None:
+    done = command(*flags)
+    assert done.returncode == code, done.stderr
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_the_list_names_profiles_models_and_weights() -> None:
+    out = command("--list").stdout
+    for word in ("rpi4-eco", "android-arm64", "mobilenetv3_small_100", "clothing"):
+        assert word in out
+
+
+def test_a_pack_gives_equal_bytes_and_keeps_its_halves_apart(photographs: Path, tmp_path: Path) -> None:
+    from converter.datasets import read_labelled_folder
+    from device.contract import Preprocessing
+
+    folder = read_labelled_folder(photographs)
+    halves = {"calibration": spread(folder.samples, 20), "verification": folder.samples[-20:]}
+    for name in ("one.zip", "two.zip"):
+        write_pack(tmp_path / name, halves, folder.classes)
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    images = read_pack(tmp_path / "one.zip", "verification", folder.classes, Preprocessing(input_px=64))
+    assert images.pixels.shape == (20, 64, 64, 3)
+    assert images.labels is not None
+    assert set(images.labels.tolist()) <= set(range(len(folder.classes)))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"\xff" * 64])
+def test_a_damaged_pack_is_refused(tmp_path: Path, content: bytes) -> None:
+    from device.contract import Preprocessing
+
+    path = tmp_path / "pack.zip"
+    path.write_bytes(content)
+    with pytest.raises(ConversionError):
+        read_pack(path, "calibration", ("a",), Preprocessing())
