@@ -62,8 +62,8 @@ demo: setup ## convert for this machine and run the daemon on photographs
 			--predictions build/demo/$$runtime.jsonl --telemetry build/demo/telemetry.sqlite && echo || exit; done
 	@echo "labels of every photograph: build/demo/*.jsonl    report: build/host/report.html"
 
-test: setup ## run the tests
-	@$(PYTHON) -m pytest $(ARGS)
+test: setup ## run the tests (those of the emulated board: test-arm, test-board)
+	@$(PYTHON) -m pytest --ignore=tests/board $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(PYTHON) -m ruff check .

@@ -214,6 +214,7 @@ def save_checkpoint(path: Path, model: nn.Module, card: Card) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".partial")
     save_file(state, scratch)
+    scratch.chmod(0o644)  # safetensors makes files for their owner alone
     scratch.replace(path)
     text = msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
     scratch.write_bytes(text)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
-from converter.checkpoints import Card, save_checkpoint
+from converter.checkpoints import Card, load_strictly, read_state, save_checkpoint
 from converter.datasets import (
     TRAIN_NAMES,
     VALIDATION_NAMES,
@@ -40,6 +40,7 @@ from converter.datasets import (
     read_labelled_folder,
 )
 from converter.models import create_model, model_names
+from converter.ranges import RangePenalty
 from device.contract import Preprocessing
 from device.errors import TrainingError, exit_with_one_line
 from device.imaging import decode_image
@@ -49,7 +50,11 @@ Image = NDArray[np.uint8]
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """Everything that shapes a training run; stored with its state, so that a resumed run is the same run."""
+    """Everything that shapes a training run; stored with its state, so that a resumed run is the same run.
+
+    Attributes:
+        range_penalty: weight of `converter.ranges.RangePenalty` in the loss; 0 trains without.
+    """
 
     model: str = "ghostnet_100"
     epochs: int = 60
@@ -64,6 +69,7 @@ class Recipe(msgspec.Struct, frozen=True):
     last_px: int = 192
     test_px: int = 224
     seed: int = 0
+    range_penalty: float = 0.0
 
 
 class AugmentedImages(Dataset[tuple[Tensor, int]]):
@@ -183,14 +189,16 @@ class Trainer:
         data: holds ``train/<class>/`` and ``validation/<class>/``.
         recipe: what shapes the run.
         state_path: where its state is kept between epochs.
+        start: checkpoint to start from, of the same model and classes; None starts from scratch.
         workers: processes that prepare images beside the one that trains; 0 prepares them in between.
 
     Raises:
         TrainingError: the data can't be trained on.
     """
 
-    def __init__(self, data: Path, recipe: Recipe, state_path: Path, *, workers: int = 1) -> None:
+    def __init__(self, data: Path, recipe: Recipe, state_path: Path, *, start: Path | None = None, workers: int = 1) -> None:
         self.recipe = recipe
+        self.start = start
         self.workers = workers
         self.state_path = state_path
         self.spec = Preprocessing(input_px=recipe.test_px)
@@ -210,6 +218,9 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.model = create_model(recipe.model, num_classes=len(self.train_set.classes))
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+        if start is not None:
+            load_strictly(self.model, read_state(start), str(start))
+        self.ranges = RangePenalty(self.model) if recipe.range_penalty else None
         self.average = ExponentialAverage(self.model, recipe.ema_decay)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -288,9 +299,11 @@ class Trainer:
             share = float(rng.beta(self.recipe.mixup_alpha, self.recipe.mixup_alpha)) if self.recipe.mixup_alpha else 1.0
             partner = torch.from_numpy(rng.permutation(len(labels)))
             mixed = share * images + (1.0 - share) * images[partner]
-            logits = self.model(mixed.to(memory_format=torch.channels_last))
+            logits, penalty = self.run_model(mixed.to(memory_format=torch.channels_last))
             smoothing = self.recipe.label_smoothing
-            loss = share * functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+            loss = self.recipe.range_penalty * penalty + share * functional.cross_entropy(
+                logits, labels, label_smoothing=smoothing
+            )
             loss = loss + (1.0 - share) * functional.cross_entropy(logits, labels[partner], label_smoothing=smoothing)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -299,6 +312,12 @@ class Trainer:
             self.average.update(self.model)
             yield float(loss.detach())
         self.epochs_done += 1
+
+    def run_model(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of a batch, and the penalty on its activation ranges; 0 where the recipe has none."""
+        if self.ranges is None:
+            return self.model(images), torch.zeros(())
+        return self.ranges.measure(images)
 
     def validate(self) -> Score:
         """Accuracy of the averaged weights on the validation split, at the size that they will run at."""
@@ -332,7 +351,7 @@ def run(trainer: Trainer, out: Path, data_title: str, console: Console) -> Card:
         labels=trainer.train_set.classes,
         preprocessing=trainer.spec,
         data=data_title,
-        command="python -m converter.train " + " ".join(_flags(recipe)),
+        command="python -m converter.train " + " ".join(_flags(recipe, trainer.start)),
         validation_images=score.images,
         top1=round(score.top1, 4),
         top5=round(score.top5, 4),
@@ -344,9 +363,10 @@ def run(trainer: Trainer, out: Path, data_title: str, console: Console) -> Card:
     return card
 
 
-def _flags(recipe: Recipe) -> list[str]:
+def _flags(recipe: Recipe, start: Path | None) -> list[str]:
     chosen, usual = msgspec.to_builtins(recipe), msgspec.to_builtins(Recipe())
-    return ["--data DIR"] + [f"--{key.replace('_', '-')} {chosen[key]}" for key in chosen if chosen[key] != usual[key]]
+    given = ["--data DIR"] + ([f"--start {start.name}"] if start else [])
+    return given + [f"--{key.replace('_', '-')} {chosen[key]}" for key in chosen if chosen[key] != usual[key]]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -357,6 +377,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="checkpoint to write (default: build/weights/MODEL.DATA.safetensors)"
     )
+    parser.add_argument("--start", type=Path, metavar="FILE", help="checkpoint to start from (default: from scratch)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that prepare images (default: 1)")
     for field in msgspec.structs.fields(Recipe):
         choices = model_names() if field.name == "model" else None
@@ -376,7 +397,7 @@ def main(arguments: list[str] | None = None) -> int:
     recipe = Recipe(**{field.name: getattr(flags, field.name) for field in msgspec.structs.fields(Recipe)})
     out: Path = flags.out or Path("build/weights") / f"{recipe.model}.{flags.data.resolve().name}.safetensors"
     console = Console()
-    trainer = Trainer(flags.data, recipe, out.with_suffix(".state"), workers=flags.workers)
+    trainer = Trainer(flags.data, recipe, out.with_suffix(".state"), start=flags.start, workers=flags.workers)
     trainer.resume()
     console.print(
         f"{recipe.model}: {len(trainer.train_set.samples)} photographs to train on, {len(trainer.validation_set.samples)} "

@@ -1,0 +1,19 @@
+# The emulated board; included by the Makefile above, which sets PYTHON, PYTHON_BASE, ARGS and `setup`.
+
+.PHONY: setup-board board-bundle test-arm test-board arm-cost
+
+# The Pi 4's bundle is the Pi 5's too, in all but the profile. The converter does again only what has changed.
+board-bundle: setup
+	@$(PYTHON) -m converter --profile rpi4
+
+setup-board: ## install the packages that the emulated board needs (apt, with sudo)
+	@$(PYTHON_BASE) tests/board/harness/packages.py
+
+test-arm: board-bundle ## run the board's install on ARM code (qemu-user)
+	@$(PYTHON) -m pytest tests/board -m arm $(ARGS)
+
+test-board: board-bundle ## boot the emulated board and run the daemon on its camera and sensors
+	@$(PYTHON) -m pytest tests/board -m board $(ARGS)
+
+arm-cost: board-bundle ## count ARM instructions per inference (ARGS=--update sets the budget)
+	@$(PYTHON) -m tests.board.arm_cost $(ARGS)
