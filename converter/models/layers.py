@@ -41,10 +41,13 @@ class HardSigmoid(nn.Module):
 
 
 class HardSwish(nn.Module):
-    """``x * relu6(x + 3) / 6``, spelt out for the reason given at `HardSigmoid`."""
+    """``x / 6 * relu6(x + 3)``, spelt out for the reason given at `HardSigmoid`.
+
+    In this order, since the TFLite converter makes ``x * (relu6(x + 3) / 6)`` one HARD_SWISH, which XNNPACK lacks in int8.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * (functional.relu6(x + 3.0) * (1.0 / 6.0))
+        return x * (1.0 / 6.0) * functional.relu6(x + 3.0)
 
 
 class SqueezeExcite(nn.Module):
