@@ -2,6 +2,7 @@
 #
 #   PROFILE=rpi4        a profile of firmware_profiles/
 #   MODEL= WEIGHTS=     instead of the profile's own
+#   RECIPE=             instead of each format's default; `python -m converter --list` lists them
 #   CALIBRATION=DIR     photographs to calibrate with, instead of those that come with the weights
 #   VERIFICATION=DIR    labelled photographs to check the artefacts with, likewise
 #   TORCH_INDEX=URL     a package index to take torch from; without it pip decides, which may be a CUDA build of several GB
@@ -12,17 +13,19 @@ PYTHON := $(VENV)/bin/python
 PROFILE ?= host
 MODEL ?=
 WEIGHTS ?=
+RECIPE ?=
 CALIBRATION ?=
 VERIFICATION ?=
 TORCH_INDEX ?=
 ARCH ?= $(shell uname -m)
 DATA ?=
+BUNDLE ?=
 SOURCE ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native convert run demo test lint train bench clean
+.PHONY: help setup native convert run demo test lint train eval compare bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +49,12 @@ native: $(STAMP) ## build the ExecuTorch library (ARCH=aarch64 for a board)
 	@$(PYTHON) -m device.native.build --arch $(ARCH)
 
 CONVERT := $(PYTHON) -m converter --profile $(PROFILE) $(if $(MODEL),--model $(MODEL)) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
-	$(if $(CALIBRATION),--calibration $(CALIBRATION)) $(if $(VERIFICATION),--verification $(VERIFICATION))
+	$(if $(RECIPE),--recipe $(RECIPE)) $(if $(CALIBRATION),--calibration $(CALIBRATION)) \
+	$(if $(VERIFICATION),--verification $(VERIFICATION))
+
+# MODEL= and WEIGHTS= together, without BUNDLE=, mean eager fp32 alone.
+EVALUATED := $(if $(BUNDLE),--bundle $(BUNDLE),$(if $(and $(MODEL),$(WEIGHTS)),,--bundle build/$(PROFILE))) \
+	$(if $(MODEL),--model $(MODEL)) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 convert: setup ## lower the network for PROFILE= into build/PROFILE/
 	@$(CONVERT) $(ARGS)
@@ -74,6 +82,13 @@ lint: $(STAMP) ## ruff, mypy --strict, import-linter
 train: setup ## train MODEL= on the labelled folder DATA=
 	@test -n "$(DATA)" || { echo "error: DATA= is missing; expected a folder with train/<class>/ and validation/<class>/" >&2; exit 2; }
 	@$(PYTHON) -m converter.train --data $(DATA) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+eval: setup ## accuracy of eager, .pte and .tflite on the labelled folder DATA= (BUNDLE=build/PROFILE)
+	@test -n "$(DATA)" || { echo "error: DATA= is missing; expected a folder with <label>/*.jpg, or validation/<label>/*.jpg" >&2; exit 2; }
+	@$(PYTHON) -m converter.evaluate --data $(DATA) $(EVALUATED) $(ARGS)
+
+compare: setup ## compare GhostNet and MobileNetV3 and check the article's claims (ARGS=--quick: those alone)
+	@$(PYTHON) -m converter.compare $(ARGS)
 
 bench: setup ## the benchmarks, as ratios in one run
 	@$(PYTHON) -m tests.benchmarks $(ARGS)

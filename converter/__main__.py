@@ -11,11 +11,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from converter.checkpoints import shipped_names
+from converter.accuracy import Score
+from converter.checkpoints import find_checkpoint, known_names
 from converter.models import model_names
 from converter.profiles import FOLDER, SCHEMA_NAME, encode_schema, load_profile, profile_names
 from converter.progress import StageProgress
-from converter.stages import Request, convert
+from converter.recipes import RECIPES, default_recipe, find_recipe
+from converter.report import Report, read_report
+from converter.stages import RUNTIMES, Request, convert
 from device.bundle import open_bundle
 from device.contract import Manifest
 from device.errors import ProfileError, exit_with_one_line, nearest
@@ -33,7 +36,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", metavar="NAME", help=f"a profile of firmware_profiles/ ({', '.join(profile_names())})")
     parser.add_argument("--model", metavar="NAME", help=f"instead of the profile's ({', '.join(model_names())})")
     parser.add_argument(
-        "--weights", metavar="NAME|PATH", help="instead of the profile's: a shipped checkpoint, or a file with its card"
+        "--weights",
+        metavar="NAME|PATH",
+        help="instead of the profile's: a shipped checkpoint, imagenet (fetched), or a file with its card",
+    )
+    parser.add_argument(
+        "--recipe", metavar="NAME", help=f"instead of each format's default for the profile's precision ({', '.join(RECIPES)})"
     )
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR", help="photographs to take the ranges from (default: the weights' own)"
@@ -47,31 +55,43 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--jobs", type=int, default=2, choices=(1, 2), help="exports at a time (default: 2)")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
-    parser.add_argument("--list", action="store_true", help="list profiles, models and weights, and end")
+    parser.add_argument("--list", action="store_true", help="list profiles, models, weights and recipes, and end")
     parser.add_argument("--write-schema", action="store_true", help=f"write firmware_profiles/{SCHEMA_NAME}, and end")
     return parser
 
 
 def list_choices(console: Console) -> None:
-    """Prints what ``--profile``, ``--model`` and ``--weights`` take."""
+    """Prints what ``--profile``, ``--model``, ``--weights`` and ``--recipe`` take."""
     profiles = Table("profile", "what it is", "runtime", "threads", title=None, box=None, header_style="bold")
     for name in profile_names():
         profile = load_profile(name).profile
         profiles.add_row(name, profile.description, profile.runtime.name, str(profile.runtime.threads))
-    models = Table("model", "shipped weights", box=None, header_style="bold")
+    models = Table("model", "weights (imagenet is fetched)", box=None, header_style="bold")
     for name in model_names():
-        models.add_row(name, ", ".join(shipped_names(name)) or "none: pass --weights FILE")
+        models.add_row(name, ", ".join(known_names(name)) or "none: pass --weights FILE")
     console.print(profiles)
     console.print()
     console.print(models)
+    console.print()
+    console.print(list_recipes())
+
+
+def list_recipes() -> Table:
+    """The recipes, each with the formats whose default it is, and its reason."""
+    table = Table("recipe", "default of", "reason", box=None, header_style="bold")
+    for name, recipe in RECIPES.items():
+        formats = [runtime for runtime in RUNTIMES if default_recipe(recipe.precision, runtime) is recipe]
+        table.add_row(name, ", ".join(formats) or "–", recipe.reason)
+    return table
 
 
 def print_summary(console: Console, out: Path, manifest: Manifest, manifest_sha256: str) -> None:
     """Prints what was made and what it is worth."""
-    table = Table("artefact", "size", "delegates", "outside", "SQNR", "top-1 as fp32", box=None, header_style="bold")
+    table = Table("artefact", "recipe", "size", "delegates", "outside", "SQNR", "top-1 as fp32", box=None, header_style="bold")
     for artefact in manifest.artefacts:
         table.add_row(
             str(out / artefact.file),
+            artefact.recipe,
             f"{(out / artefact.file).stat().st_size / 1e6:.2f} MB",
             str(artefact.delegates),
             ", ".join(artefact.undelegated_ops) or "nothing",
@@ -79,8 +99,30 @@ def print_summary(console: Console, out: Path, manifest: Manifest, manifest_sha2
             f"{artefact.top1_agreement:.1%}",
         )
     console.print(table)
+    console.print()
+    print_accuracy(console, read_report(out))
+    console.print()
     console.print(f"manifest sha256 {manifest_sha256}", highlight=False, soft_wrap=True)
     console.print(f"report {out / 'report.html'}", highlight=False)
+
+
+def print_accuracy(console: Console, report: Report) -> None:
+    """Prints what fp32 and each artefact name right, and what int8 changes."""
+    if report.fp32 is None:
+        console.print("top-1 isn't known: the photographs have no labels; --verification DIR takes labelled ones")
+        return
+    table = Table("", f"top-1 of {report.verification.images}", "95 %", "against fp32", "95 %", box=None, header_style="bold")
+    table.add_row("fp32", *_format_top1(report.fp32.score), "", "")
+    for item in report.artefacts:
+        if item.judgement is not None and item.change is not None:
+            low, high = 100 * item.change.interval.low, 100 * item.change.interval.high
+            difference = f"{100 * item.change.top1:+.1f} points", f"{low:+.1f} to {high:+.1f}"
+            table.add_row(item.artefact.file, *_format_top1(item.judgement.score), *difference)
+    console.print(table)
+
+
+def _format_top1(found: Score) -> tuple[str, str]:
+    return f"{found.top1:.1%}", f"{100 * found.top1_interval.low:.1f} to {100 * found.top1_interval.high:.1f}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,6 +143,8 @@ def main(arguments: list[str] | None = None) -> int:
     if model not in model_names():
         where = "--model" if flags.model else loaded.where("model", "name")
         raise ProfileError(where, f"{model!r} is not a model", expected=nearest(model, model_names()), reason="unknown_model")
+    if flags.recipe is not None:
+        find_recipe(flags.recipe)  # a wrong name before a long download, not after
     out = flags.out or BUILD / flags.profile
     request = Request(
         profile=loaded,
@@ -111,8 +155,10 @@ def main(arguments: list[str] | None = None) -> int:
         calibration=flags.calibration,
         verification=flags.verification,
         jobs=flags.jobs,
+        recipe=flags.recipe,
     )
     started_s = time.monotonic()
+    find_checkpoint(request.model, request.weights)  # a download shows its own progress, so not below
     with StageProgress(flags.cache / "durations.json") as progress:
         manifest = convert(request, progress.tell)
     if flags.json:

@@ -13,12 +13,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 import msgspec
 
 LOWERING_PACKAGES = ("ai-edge-litert", "ai-edge-quantizer", "executorch", "litert-torch", "numpy", "torch", "torchao")
 """Distributions whose version shapes the artefacts; those that aren't there are left out."""
+
+_OWN_PACKAGES = ("converter", "device")
 
 
 def installed_versions() -> dict[str, str]:
@@ -37,6 +40,30 @@ def hash_sources(*folders: Path) -> str:
         for path in sorted(folder.rglob("*.py")):
             digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def hash_imported(module: str) -> str:
+    """Hash of a module and of all of the project that it imports, however indirectly, functions' own imports included.
+
+    Args:
+        module: its full name, in one of the project's packages.
+    """
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in _imported_files(module, root):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _imported_files(module: str, root: Path) -> list[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        # A folder with nothing else in it: the search must not wander off into torch where both lie in site-packages.
+        for package in _OWN_PACKAGES:
+            (Path(name) / package).symlink_to(root / package)
+        finder = ModuleFinder(path=[name])
+        finder.import_hook(module)
+        files = [getattr(found, "__file__", None) for found in finder.modules.values()]
+    return sorted(root / Path(file).relative_to(name) for file in files if file)
 
 
 def make_key(**parts: object) -> str:

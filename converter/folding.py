@@ -7,6 +7,7 @@ norms are folded into the convolutions before them, dropout is gone.
 from __future__ import annotations
 
 import copy
+import operator
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,8 +17,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from device.contract import Preprocessing
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
 
-# Below this, the affine is rounding: mean and deviation are those of the artefact's input.
-_IDENTITY_TOLERANCE = 1e-6
+# Below these, mean and deviation count as those of the artefact's input: no layer is spent on them. An offset of half a pixel
+# value is what the camera's own rounding moves a pixel by; so far does a mean of 0.5 (EfficientNet-Lite's) lie from 128/255.
+_SCALE_TOLERANCE = 1e-6
+_OFFSET_TOLERANCE = 0.5 * PIXEL_SCALE + 1e-6
 
 
 class Normalisation(nn.Module):
@@ -59,16 +62,20 @@ def fold(model: nn.Module, spec: Preprocessing) -> fx.GraphModule:
         spec: as the weights demand.
 
     Returns:
-        A graph that takes ``(pixel - 128) / 127.5`` and gives what ``model`` gives, to float32 rounding.
+        A graph that takes ``(pixel - 128) / 127.5`` and gives what ``model`` gives: to float32 rounding, and where the mean is
+        within half a pixel value of 128/255, as if it were that.
     """
     model = copy.deepcopy(model).eval()
     scale, offset = _affine(spec)
-    is_identity = torch.allclose(scale, torch.ones(3), atol=_IDENTITY_TOLERANCE) and torch.allclose(
-        offset, torch.zeros(3), atol=_IDENTITY_TOLERANCE
-    )
-    graph_module = fx.symbolic_trace(model if is_identity else nn.Sequential(Normalisation(spec), model))
+    is_identity = bool(((scale - 1.0).abs() <= _SCALE_TOLERANCE).all() and (offset.abs() <= _OFFSET_TOLERANCE).all())
+    graph_module = fx.symbolic_trace(model)
+    if not is_identity:
+        _prepend_normalisation(graph_module, spec)
     _fold_batch_norms(graph_module)
     _drop_dropout(graph_module)
+    _fold_padding(graph_module)
+    _fold_offsets(graph_module)
+    _fold_factors(graph_module)
     graph_module.graph.lint()
     graph_module.recompile()
     graph_module.delete_all_unused_submodules()
@@ -87,6 +94,89 @@ def _fold_batch_norms(graph_module: fx.GraphModule) -> None:
         graph_module.set_submodule(producer.target, fuse_conv_bn_eval(convolution, modules[node.target]))
         node.replace_all_uses_with(producer)
         graph_module.graph.erase_node(node)
+
+
+def _fold_padding(graph_module: fx.GraphModule) -> None:
+    """Has a convolution pad by itself where a layer before it pads unevenly (TensorFlow's SAME, at stride 2).
+
+    ExecuTorch's quantiser rounds what a padding layer takes and gives by scales of their own, and can't begin a network with one.
+    A convolution pads evenly only: so the kernel grows by zeros at its front, as wide as what the front is padded too much.
+    """
+    for node in list(graph_module.graph.nodes):
+        layer = _layer(graph_module, node)
+        padding = node.args[0] if isinstance(layer, nn.Conv2d) else None
+        if not isinstance(padding, fx.Node) or padding.op != "call_module" or len(padding.users) != 1:
+            continue
+        pad = graph_module.get_submodule(str(padding.target))
+        if not isinstance(pad, nn.ZeroPad2d) or not isinstance(layer, nn.Conv2d) or layer.padding != (0, 0):
+            continue
+        left, right, top, bottom = pad.padding
+        if right < left or bottom < top:
+            continue
+        layer.weight = nn.Parameter(functional.pad(layer.weight.data, (right - left, 0, bottom - top, 0)))
+        layer.kernel_size = (int(layer.weight.shape[2]), int(layer.weight.shape[3]))
+        layer.padding = (bottom, right)
+        padding.replace_all_uses_with(padding.args[0])
+        graph_module.graph.erase_node(padding)
+
+
+def _prepend_normalisation(graph_module: fx.GraphModule, spec: Preprocessing) -> None:
+    """Inside the graph, not around the model: its layers keep their names."""
+    graph_module.add_submodule("normalisation", Normalisation(spec).affine)
+    entry = next(node for node in graph_module.graph.nodes if node.op == "placeholder")
+    with graph_module.graph.inserting_after(entry):
+        affine = graph_module.graph.call_module("normalisation", (entry,))
+    entry.replace_all_uses_with(affine, delete_user_cb=lambda user: user is not affine)
+
+
+def _fold_offsets(graph_module: fx.GraphModule) -> None:
+    """Adds a constant that is added to a layer's output to the layer's bias: a gate's ``x + 3``."""
+    for node in list(graph_module.graph.nodes):
+        if node.target not in (operator.add, torch.add) or len(node.args) != 2 or not isinstance(node.args[1], int | float):
+            continue
+        layer = _layer(graph_module, node.args[0])
+        if layer is None or layer.bias is None or len(node.args[0].users) != 1:
+            continue
+        layer.bias.data = layer.bias.data + node.args[1]
+        node.replace_all_uses_with(node.args[0])
+        graph_module.graph.erase_node(node)
+
+
+def _fold_factors(graph_module: fx.GraphModule) -> None:
+    """Multiplies a constant factor of a product into the layers that take the product: a gate's ``/ 6``."""
+    for node in list(graph_module.graph.nodes):
+        if node.target not in (operator.mul, torch.mul) or not isinstance(node.args[1], int | float):
+            continue
+        products = list(node.users)
+        if len(products) != 1 or products[0].target not in (operator.mul, torch.mul):
+            continue
+        takers = _takers(graph_module, products[0])
+        layers = [_layer(graph_module, taker) for taker in takers]
+        if not layers or any(layer is None for layer in layers):
+            continue
+        for layer in layers:
+            assert layer is not None
+            layer.weight.data = layer.weight.data * node.args[1]
+        node.replace_all_uses_with(node.args[0])
+        graph_module.graph.erase_node(node)
+
+
+def _takers(graph_module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """The nodes that take a node's value, seen through those that pass it on as it is."""
+    found: list[fx.Node] = []
+    for user in node.users:
+        is_identity = user.op == "call_module" and isinstance(graph_module.get_submodule(str(user.target)), nn.Identity)
+        found += _takers(graph_module, user) if is_identity else [user]
+    return found
+
+
+def _layer(graph_module: fx.GraphModule, node: object) -> nn.Conv2d | nn.Linear | None:
+    """The layer that a node calls, if it calls one and nothing else calls it."""
+    if not isinstance(node, fx.Node) or node.op != "call_module":
+        return None
+    module = graph_module.get_submodule(str(node.target))
+    calls = sum(other.op == "call_module" and other.target == node.target for other in graph_module.graph.nodes)
+    return module if isinstance(module, nn.Conv2d | nn.Linear) and calls == 1 else None
 
 
 def _drop_dropout(graph_module: fx.GraphModule) -> None:

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.checkpoints import Checkpoint
 from converter.datasets import Sample, list_images, read_labelled_folder
 from device.contract import Preprocessing
 from device.errors import ConversionError, GhostwattError
@@ -52,6 +53,53 @@ class ImageSet(msgspec.Struct, frozen=True):
     labels: NDArray[np.int64] | None
     origin: str
     sha256: str
+
+
+class Photographs(msgspec.Struct, frozen=True):
+    """What to calibrate and to verify with; no photograph is in both."""
+
+    calibration: ImageSet
+    verification: ImageSet
+
+
+def choose_photographs(
+    checkpoint: Checkpoint, spec: Preprocessing, *, calibration: Path | None, verification: Path | None
+) -> Photographs:
+    """Chooses photographs for a checkpoint: the user's folders where given, else the pack beside the weights.
+
+    With a calibration folder but none to verify with, and no pack, the photographs after the calibration's own are taken.
+
+    Args:
+        checkpoint: whose labels they must have.
+        spec: how to fit them.
+        calibration: folder of photographs.
+        verification: labelled folder.
+
+    Raises:
+        ConversionError: there is nothing to calibrate with.
+    """
+    labels = checkpoint.card.labels
+    pack = checkpoint.path.with_name(checkpoint.path.stem + PACK_SUFFIX)
+    if calibration is None and not pack.is_file():
+        raise ConversionError(
+            f"weights {checkpoint.name} of {checkpoint.card.model}",
+            "come without photographs to take ranges from",
+            expected="a folder of photographs like those that the camera will see",
+            remedy="pass --calibration DIR (make: CALIBRATION=DIR)",
+            reason="calibration",
+        )
+    if calibration is None:
+        ranges = read_pack(pack, "calibration", labels, spec)
+    else:
+        ranges = read_folder(calibration, spec, count=CALIBRATION_IMAGES)
+    if verification is not None:
+        check = read_labelled(verification, labels, spec)
+    elif pack.is_file():
+        check = read_pack(pack, "verification", labels, spec)
+    else:
+        assert calibration is not None  # without both, the check above has refused
+        check = read_folder(calibration, spec, count=VERIFICATION_IMAGES, skip=CALIBRATION_IMAGES)
+    return Photographs(ranges, check)
 
 
 def make_image_set(images: list[NDArray[np.uint8]], labels: list[int] | None, origin: str) -> ImageSet:

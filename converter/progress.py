@@ -13,7 +13,15 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-USUAL_DURATION_S = {"load": 5.0, "export executorch": 60.0, "export litert": 60.0, "verify": 10.0, "write": 2.0}
+USUAL_DURATION_S = {
+    "load": 5.0,
+    "export executorch": 60.0,
+    "export litert": 60.0,
+    "sensitivity": 30.0,
+    "verify": 10.0,
+    "latency": 3.0,
+    "write": 2.0,
+}
 """What a stage takes on two cores, until this machine has shown what it takes here."""
 
 _TICK_S = 0.2

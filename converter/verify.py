@@ -10,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from converter.recipes import Recipe
+from converter.recipes import Recipe, recipe_names
+from converter.sensitivity import LayerNoise
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
 from device.errors import ConversionError
 from device.postprocess import dequantise
 from device.registry import RUNTIMES
+
+_WORST_LAYERS = 3  # that an error names
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -29,16 +32,12 @@ class Verification(msgspec.Struct, frozen=True):
         sqnr_db: signal to quantisation noise, over all logits of all images; infinite noise-free.
         cosine: mean cosine similarity of the logits of an image.
         top1_agreement: share of images on which both name the same class.
-        eager_top1: share of images on which eager fp32 names the right class; None without labels.
-        top1: likewise of the artefact.
     """
 
     images: int
     sqnr_db: float
     cosine: float
     top1_agreement: float
-    eager_top1: float | None
-    top1: float | None
 
 
 @torch.inference_mode()
@@ -62,44 +61,60 @@ def artefact_logits(runtime: str, model: Path, pixels: Pixels, *, input: TensorS
         return np.stack([dequantise(session.run(image[None]), session.output) for image in pixels])
 
 
-def compare(found: Logits, eager: Logits, labels: NDArray[np.int64] | None) -> Verification:
+def compare(found: Logits, eager: Logits) -> Verification:
     """Compares an artefact's logits with eager ones.
 
     Args:
         found: ``(N, C)`` float32, of the artefact.
         eager: ``(N, C)`` float32.
-        labels: ``(N,)`` int64 where they are known.
     """
     signal, reference = found.astype(np.float64), eager.astype(np.float64)
     noise_power = float(np.square(signal - reference).sum())
     signal_power = float(np.square(reference).sum())
     norms = np.linalg.norm(signal, axis=1) * np.linalg.norm(reference, axis=1)
-    found_top, eager_top = found.argmax(axis=1), eager.argmax(axis=1)
     return Verification(
         images=len(eager),
         sqnr_db=10.0 * float(np.log10(signal_power / noise_power)) if noise_power and signal_power else float("inf"),
         cosine=float(np.mean((signal * reference).sum(axis=1) / np.maximum(norms, 1e-12))),
-        top1_agreement=float((found_top == eager_top).mean()),
-        eager_top1=None if labels is None else float((eager_top == labels).mean()),
-        top1=None if labels is None else float((found_top == labels).mean()),
+        top1_agreement=float((found.argmax(axis=1) == eager.argmax(axis=1)).mean()),
     )
 
 
-def require_floor(runtime: str, verification: Verification, recipe: Recipe) -> None:
+def require_floor(runtime: str, verification: Verification, recipe: Recipe, layers: tuple[LayerNoise, ...] = ()) -> None:
     """Refuses an artefact that is worse than its recipe promises.
 
+    Args:
+        runtime: that runs it.
+        verification: what it is worth.
+        recipe: that made it.
+        layers: what each rounding costs, worst first; empty where that wasn't measured.
+
     Raises:
-        ConversionError: ``accuracy``; says by how much.
+        ConversionError: ``accuracy``; says by how much, and names the layers that cost most.
     """
     problems: list[str] = []
     if not verification.sqnr_db >= recipe.min_sqnr_db:
         problems.append(f"SQNR {verification.sqnr_db:.1f} dB, expected at least {recipe.min_sqnr_db:.1f} dB")
     if not verification.top1_agreement >= recipe.min_top1_agreement:
         problems.append(f"top-1 agreement {verification.top1_agreement:.1%}, expected at least {recipe.min_top1_agreement:.1%}")
+    if problems and layers:
+        worst = ", ".join(f"{layer.name} ({layer.operator}) {layer.sqnr_db:.1f} dB" for layer in layers[:_WORST_LAYERS])
+        problems.append(f"rounded alone, the worst are {worst}")
     if problems:
         raise ConversionError(
             f"{runtime} artefact, recipe {recipe.name}, {verification.images} images",
             "; ".join(problems),
-            remedy="calibrate on more, and more typical, photographs (--calibration), or convert with precision fp32",
+            remedy=_remedies(recipe),
             reason="accuracy",
         )
+
+
+def _remedies(recipe: Recipe) -> str:
+    """What to try with an artefact that is too far from fp32, the cheapest first."""
+    if recipe.precision == "fp32":
+        return "nothing is rounded here: check that the versions of the toolchain are those of pyproject.toml"
+    other = next(name for name in recipe_names("int8") if name != recipe.name)
+    return (
+        f"try --recipe {other}; calibrate on more, and more typical, photographs (--calibration DIR); "
+        "train with quantisation noise (python -m converter.train --noise-weight 0.1); or convert with --recipe fp32"
+    )

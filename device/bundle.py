@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from device.contract import MANIFEST_SCHEMA, Artefact, FileEntry, Manifest
+from device.contract import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA, Artefact, FileEntry, Manifest
 from device.errors import BundleError, nearest
 
 MANIFEST_NAME = "manifest.json"
@@ -169,11 +169,11 @@ class _Numbered(msgspec.Struct):
 def _parse_manifest(path: Path, data: bytes) -> Manifest:
     try:
         schema = msgspec.json.decode(data, type=_Numbered).schema
-        if schema != MANIFEST_SCHEMA:
+        if not OLDEST_MANIFEST_SCHEMA <= schema <= MANIFEST_SCHEMA:
             raise BundleError(
                 str(path),
                 f"has schema {schema}",
-                expected=str(MANIFEST_SCHEMA),
+                expected=f"{OLDEST_MANIFEST_SCHEMA} to {MANIFEST_SCHEMA}",
                 remedy="upgrade ghostwatt on this board" if schema > MANIFEST_SCHEMA else "convert the bundle again",
                 reason="schema",
             )

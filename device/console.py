@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TextIO
 
-from device.protocols import IntervalRecord, Percentiles
+from device.protocols import IntervalRecord, Percentiles, Prediction
 from device.recorder import RunSummary
 
 PLAIN_INTERVAL_S = 10.0
@@ -29,11 +29,11 @@ class StatusLine:
         self._last_shown_ns: int | None = None
         self._is_line_open = False
 
-    def show(self, record: IntervalRecord) -> None:
-        """Shows an interval: in place on a terminal, now and then elsewhere."""
+    def show(self, record: IntervalRecord, newest: Prediction | None = None) -> None:
+        """Shows an interval, with the newest result: in place on a terminal, now and then elsewhere."""
         if self._is_quiet:
             return
-        text = format_interval(record)
+        text = format_interval(record, newest)
         if self._is_live:
             width = shutil.get_terminal_size().columns
             self._stream.write(_ERASE_LINE + text[: width - 1])
@@ -56,9 +56,11 @@ class StatusLine:
             self._is_line_open = False
 
 
-def format_interval(record: IntervalRecord) -> str:
-    """One line: FPS, latency, dropped frames, power with its source, temperature."""
+def format_interval(record: IntervalRecord, newest: Prediction | None = None) -> str:
+    """One line: FPS, what was seen last, latency, dropped frames, power with its source, temperature."""
     parts = [f"{record.fps:6.1f} FPS"]
+    if newest:
+        parts.append(format_label(newest))
     if record.latency_s:
         parts.append(f"latency p50 {record.latency_s.p50 * 1e3:.1f} ms p99 {record.latency_s.p99 * 1e3:.1f} ms")
     if record.dropped:
@@ -69,6 +71,12 @@ def format_interval(record: IntervalRecord) -> str:
     if record.throttled:
         parts.append(f"THROTTLED ({record.throttled})")
     return " | ".join(parts)
+
+
+def format_label(prediction: Prediction) -> str:
+    """``hat 93%``, or ``unknown (hat 31%)``: so a class that is itself called "unknown" looks different."""
+    best = f"{prediction.labels[0]} {prediction.scores[0]:.0%}"
+    return f"{prediction.label} ({best})" if prediction.is_unknown else best
 
 
 def format_power(power_w: float | None, source: str | None, scope: str | None, is_estimate: bool | None) -> str:
@@ -110,6 +118,8 @@ def format_summary(summary: RunSummary) -> str:
         rows.append(("heat", f"{summary.temperature_c:.0f} °C"))
     if summary.labels:
         rows.append(("labels", ", ".join(f"{label} {count}" for label, count in list(summary.labels.items())[:8])))
+    if summary.unknown_below is not None:
+        rows.append(("unknown", f"{summary.unknown} of {summary.frames} frames: best score under {summary.unknown_below:g}"))
     return "\n".join(f"{name:<14}{text}" for name, text in rows)
 
 

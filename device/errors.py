@@ -138,16 +138,23 @@ class TrainingError(GhostwattError):
     exit_code = 61
 
 
+_SHOWN_NAMES = 20
+"""Of a list too long for one line: ImageNet has a thousand labels."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Says which names there are, and which one was probably meant.
 
     Returns:
-        ``did you mean 'litert'? (there are: executorch, litert)``, without the question where nothing is near.
+        ``did you mean 'litert'? (there are: executorch, litert)``, without the question where nothing is near. Of very many
+        names, the first few.
     """
     known = sorted(names)
     close = difflib.get_close_matches(name, known, n=1)
     question = f"did you mean {close[0]!r}? " if close else ""
-    return f"{question}(there are: {', '.join(known) or 'none'})"
+    more = f" and {len(known) - _SHOWN_NAMES} more" if len(known) > 2 * _SHOWN_NAMES else ""
+    shown = known[:_SHOWN_NAMES] if more else known
+    return f"{question}(there are: {', '.join(shown) or 'none'}{more})"
 
 
 def exit_with_one_line(main: Callable[[], int]) -> int:

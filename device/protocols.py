@@ -256,7 +256,10 @@ class Thermals(Protocol):
 
 
 class RunRecord(msgspec.Struct, frozen=True):
-    """What was run, where: written once, first."""
+    """What was run, where: written once, first.
+
+    ``unknown_below`` is the least score that named a class; None where one was named always.
+    """
 
     run_id: str
     started_at_utc: str
@@ -274,6 +277,7 @@ class RunRecord(msgspec.Struct, frozen=True):
     python: str
     governor: str | None
     version: str
+    unknown_below: float | None
 
 
 class Percentiles(msgspec.Struct, frozen=True):
@@ -295,6 +299,7 @@ class IntervalRecord(msgspec.Struct, frozen=True):
         duration_s: length of the interval.
         frames: inferences that ended in it.
         dropped: frames that came and were never looked at.
+        unknown: those of ``frames`` that were not named; 0 where the run has no threshold, see `RunRecord.unknown_below`.
         fps: ``frames / duration_s``.
         latency_s: frame's timestamp to result.
         capture_s .. postprocess_s: median of each stage.
@@ -307,6 +312,7 @@ class IntervalRecord(msgspec.Struct, frozen=True):
     duration_s: float
     frames: int
     dropped: int
+    unknown: int
     fps: float
     latency_s: Percentiles | None
     capture_s: float | None
@@ -324,8 +330,11 @@ class IntervalRecord(msgspec.Struct, frozen=True):
     rss_bytes: int
 
 
+UNKNOWN_LABEL = "unknown"
+
+
 class Prediction(msgspec.Struct, frozen=True):
-    """The result of one frame: labels with their scores (softmax, 0..1), best first.
+    """The result of one frame: labels with their scores (softmax by the weights' temperature, 0..1), best first.
 
     Attributes:
         origin: the frame's file; None for cameras.
@@ -334,6 +343,7 @@ class Prediction(msgspec.Struct, frozen=True):
         latency_s: frame's timestamp to result.
         labels: of the best classes.
         scores: in the order of ``labels``.
+        is_unknown: the best score is too low to name a class. This tells it apart from a class that is itself called "unknown".
     """
 
     origin: str | None
@@ -342,6 +352,12 @@ class Prediction(msgspec.Struct, frozen=True):
     latency_s: float
     labels: tuple[str, ...]
     scores: tuple[float, ...]
+    is_unknown: bool = False
+
+    @property
+    def label(self) -> str:
+        """What the frame is called: the best class, or `UNKNOWN_LABEL`."""
+        return UNKNOWN_LABEL if self.is_unknown else self.labels[0]
 
 
 Record = RunRecord | IntervalRecord | Prediction

@@ -44,7 +44,11 @@ class PowerSummary(msgspec.Struct, frozen=True):
 
 
 class RunSummary(msgspec.Struct, frozen=True):
-    """What ``--json`` prints. A figure that could not be had is null, and for power the reason stands beside it."""
+    """What ``--json`` prints. A figure that could not be had is null, and for power the reason stands beside it.
+
+    ``labels`` counts the frames that were named, ``unknown`` those that weren't since their best score was under
+    ``unknown_below``; without a threshold there are none.
+    """
 
     profile: str
     model: str
@@ -52,6 +56,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     runtime_version: str
     threads: int
     source: str
+    unknown_below: float | None
     duration_s: float
     frames: int
     dropped: int
@@ -66,6 +71,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     peak_rss_bytes: int
     temperature_c: float | None
     labels: dict[str, int]
+    unknown: int
 
 
 class RunFacts(NamedTuple):
@@ -77,6 +83,7 @@ class RunFacts(NamedTuple):
     runtime_version: str
     threads: int
     source: str
+    unknown_below: float | None = None
 
 
 class Instruments(NamedTuple):
@@ -104,12 +111,14 @@ class _Tally:
     def __init__(self, started_ns: int) -> None:
         self.started_ns = started_ns
         self.frames = 0
+        self.unknown = 0
         self.latency = DurationHistogram()
         self.stages = {name: DurationHistogram() for name in _STAGES}
 
-    def add(self, latency_s: float, times: StageTimes) -> None:
+    def add(self, prediction: Prediction, times: StageTimes) -> None:
         self.frames += 1
-        self.latency.add(latency_s)
+        self.unknown += prediction.is_unknown
+        self.latency.add(prediction.latency_s)
         for name, duration_s in zip(_STAGES, times, strict=True):
             self.stages[name].add(duration_s)
 
@@ -123,7 +132,7 @@ class Recorder:
         clock: the loop's.
         interval_s: time that a row covers.
         write: takes each record; must not block.
-        on_interval: told of each row, for the status line.
+        on_interval: told of each row and of the newest result until then, for the status line.
         on_trouble: told of each damaged frame, in one line.
     """
 
@@ -135,7 +144,7 @@ class Recorder:
         clock: Clock,
         interval_s: float,
         write: Callable[[Record], None],
-        on_interval: Callable[[IntervalRecord], None],
+        on_interval: Callable[[IntervalRecord, Prediction | None], None],
         on_trouble: Callable[[str], None],
     ) -> None:
         self._facts = facts
@@ -150,13 +159,16 @@ class Recorder:
         self._dropped = 0
         self._dropped_before = 0
         self._labels: Counter[str] = Counter()
+        self._newest: Prediction | None = None
         self.bad_frames = 0
 
     def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
         """Counts a frame and hands its prediction on."""
-        self._run.add(prediction.latency_s, times)
-        self._interval.add(prediction.latency_s, times)
-        self._labels[prediction.labels[0]] += 1
+        self._run.add(prediction, times)
+        self._interval.add(prediction, times)
+        if not prediction.is_unknown:
+            self._labels[prediction.label] += 1
+        self._newest = prediction
         self._write(prediction)
 
     def on_bad_frame(self, error: SourceError) -> None:
@@ -194,6 +206,7 @@ class Recorder:
             peak_rss_bytes=memory.peak_rss_bytes,
             temperature_c=self._instruments.thermals.read().temperature_c,
             labels=dict(self._labels.most_common()),
+            unknown=run.unknown,
         )
 
     def _power_missing_reason(self) -> str:
@@ -211,6 +224,7 @@ class Recorder:
             duration_s=duration_s,
             frames=interval.frames,
             dropped=self._dropped - self._dropped_before,
+            unknown=interval.unknown,
             fps=interval.frames / duration_s,
             latency_s=interval.latency.percentiles(),
             **{name: interval.stages[name].percentile(0.5) for name in _STAGES},
@@ -227,7 +241,7 @@ class Recorder:
         self._dropped_before = self._dropped
         self._interval = _Tally(now_ns)
         self._write(record)
-        self._on_interval(record)
+        self._on_interval(record, self._newest)
 
 
 def _energy_per_inference_j(figure: PowerFigure | None, duration_s: float, frames: int) -> float | None:

@@ -59,6 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runtime", metavar="NAME", help=f"instead of the profile's ({', '.join(RUNTIMES.own_names())})")
     parser.add_argument("--threads", type=_positive_int, metavar="N", help="instead of the profile's")
+    parser.add_argument(
+        "--unknown-below",
+        type=_share,
+        metavar="X",
+        help='call a frame "unknown" whose best score is under X, from 0 (never) to 1, instead of the profile\'s threshold',
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--frames", type=_positive_int, metavar="N", help="end after N results")
     length.add_argument("--duration", type=_positive_float, metavar="S", help="end after S seconds")
@@ -86,12 +92,20 @@ def _positive_float(text: str) -> float:
     return value
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
 class Chosen(NamedTuple):
     """What will run: the bundle, and the profile's choices after the flags."""
 
     bundle: Bundle
     runtime: Runtime
     threads: int
+    unknown_below: float | None
 
     @property
     def profile(self) -> Profile:
@@ -100,7 +114,7 @@ class Chosen(NamedTuple):
 
 
 def choose(flags: argparse.Namespace, facts: BoardFacts) -> Chosen:
-    """Opens the bundle and settles on runtime and threads.
+    """Opens the bundle and settles on runtime, threads and threshold.
 
     Raises:
         BundleError: no bundle, or one that can't be trusted.
@@ -120,7 +134,8 @@ def choose(flags: argparse.Namespace, facts: BoardFacts) -> Chosen:
             remedy="pass --threads",
             reason="threads",
         )
-    return Chosen(bundle, runtime, threads)
+    unknown_below = bundle.manifest.profile.model.unknown_below if flags.unknown_below is None else flags.unknown_below
+    return Chosen(bundle, runtime, threads, unknown_below)
 
 
 def open_session(chosen: Chosen) -> Session:
@@ -238,6 +253,7 @@ def describe_run(chosen: Chosen, facts: BoardFacts, source_uri: str, threads: in
         python=platform.python_version(),
         governor=facts.governor,
         version=__version__,
+        unknown_below=chosen.unknown_below,
     )
 
 
@@ -267,6 +283,7 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
                 runtime_version=chosen.runtime.version,
                 threads=session.threads,
                 source=source.spec.uri,
+                unknown_below=chosen.unknown_below,
             ),
             Instruments(sampler, power_missing_reason, SysfsThermals(), read_memory),
             clock=clock,
@@ -283,6 +300,8 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
             limits=profile.limits,
             clock=clock,
             stall_timeout_s=profile.camera.stall_timeout_s,
+            temperature=chosen.bundle.manifest.model.temperature,
+            unknown_below=chosen.unknown_below,
         )
         with stop_on_signals(pipeline):
             try:

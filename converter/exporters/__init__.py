@@ -34,6 +34,7 @@ class Exported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         output: what a session of it gives.
         delegates: how many delegate partitions the graph has.
         undelegated_ops: names of operators outside of them; empty, or the export would have failed.
+        operators: inside of them, as the format calls them: name -> how many.
     """
 
     file: str
@@ -41,6 +42,7 @@ class Exported(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: TensorSpec
     delegates: int
     undelegated_ops: tuple[str, ...]
+    operators: dict[str, int]
 
 
 class Exporter(Protocol):

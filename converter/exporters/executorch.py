@@ -14,23 +14,29 @@ import numpy as np
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
+from executorch.devtools.backend_debug import get_delegation_info
 from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge_transform_and_lower
 from executorch.exir.delegate import executorch_call_delegate
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.fx.traceback import NodeSource
-from torchao.quantization.pt2e import MinMaxObserver
+from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
+from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
 from converter.calibration import BATCH_IMAGES, ActivationRange
-from converter.equalisation import artefact_input, equalise
+from converter.correction import prepare_layers
+from converter.equalisation import artefact_input
 from converter.exporters import INPUT_LIMITS, Exported, Pixels, Step, require_one_delegate
 from converter.exporters.quiet import quiet
 from converter.recipes import Recipe
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
 from device.errors import ConversionError
+
+_SMALLEST_STEP = 2.0**-20
 
 
 class ExecuTorchExporter:
@@ -53,7 +59,8 @@ class ExecuTorchExporter:
                 raise ConversionError(
                     out.name, f"ExecuTorch can't export it ({type(error).__name__}: {str(error)[:200]})", reason="export"
                 ) from error
-            delegates, outside = _inspect(manager.exported_program().graph_module)
+            graph_module = manager.exported_program().graph_module
+            delegates, outside = _inspect(graph_module)
             require_one_delegate(out, delegates, outside)
             tell("write")
             data = bytes(manager.to_executorch().buffer)
@@ -68,6 +75,7 @@ class ExecuTorchExporter:
             output=TensorSpec("logits", (1, classes), "float32", "NC"),
             delegates=delegates,
             undelegated_ops=outside,
+            operators=_count_operators(graph_module),
         )
 
 
@@ -87,11 +95,11 @@ def _export(network: fx.GraphModule, pixels: Pixels, recipe: Recipe, tell: Step)
     if recipe.precision == "fp32":
         tell("capture")
         return torch.export.export(network, example)
-    tell("equalise")
-    network = equalise(network, pixels, recipe.equalisation)
+    tell("prepare")
+    network = prepare_layers(network, pixels, recipe)
     tell("capture")
     captured = torch.export.export(network, example).module(check_guards=False)
-    prepared = prepare_pt2e(captured, XNNPACKQuantizer().set_global(_quantisation()))
+    prepared = prepare_pt2e(captured, _OwnRangesQuantizer(recipe))
     tell("calibrate")
     _calibrate(prepared, pixels, recipe)
     tell("quantise")
@@ -120,12 +128,69 @@ def _take_integers(converted: fx.GraphModule) -> None:
     converted.recompile()
 
 
+class _OwnRangesQuantizer(XNNPACKQuantizer):  # type: ignore[misc]
+    """XNNPACK's quantiser, which gives a mean and a ReLU6 the range of what they take: here each has its own.
+
+    A mean is several times smaller than the largest value behind it, and a layer's result is cut to 0..6 before it is rounded:
+    both would use few of their 256 steps.
+
+    Args:
+        recipe: whether the classifier is rounded.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.set_global(_quantisation())
+        self._recipe = recipe
+
+    def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+        """Marks what is rounded, and which tensors share a range."""
+        if self._recipe.has_fp32_classifier:
+            classifier = _last_linear(model)
+            self.set_filter_function(lambda node: node is not classifier)
+        super().annotate(model)
+        for node in model.graph.nodes:
+            if node.target is torch.ops.aten.mean.dim:
+                node.meta[Q_ANNOTATION_KEY] = self._annotation({node.args[0]: self._activation})
+            elif node.target in _RELU6 and _ends_a_layer(node):
+                node.args[0].meta[Q_ANNOTATION_KEY].output_qspec = None
+                node.meta[Q_ANNOTATION_KEY] = self._annotation({})
+        return model
+
+    @property
+    def _activation(self) -> Any:
+        return self.global_config.output_activation
+
+    def _annotation(self, inputs: dict[fx.Node, Any]) -> QuantizationAnnotation:
+        return QuantizationAnnotation(input_qspec_map=inputs, output_qspec=self._activation, _annotated=True)
+
+
+_RELU6 = (torch.ops.aten.hardtanh.default, torch.ops.aten.relu6.default)
+_LAYERS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default, torch.ops.aten.add.Tensor, torch.ops.aten.mul.Tensor)
+
+
+def _ends_a_layer(node: fx.Node) -> bool:
+    """Whether XNNPACK computes a ReLU6 as part of the operator before it."""
+    producer = node.args[0]
+    return isinstance(producer, fx.Node) and producer.target in _LAYERS and len(producer.users) == 1
+
+
+def _last_linear(model: fx.GraphModule) -> fx.Node:
+    found = (node for node in reversed(model.graph.nodes) if node.target is torch.ops.aten.linear.default)
+    return cast("fx.Node", next(found))
+
+
 def _quantisation() -> Any:
-    """Per-channel weights, per-tensor activations; observers that only hold what `_calibrate` finds."""
+    """Per-channel weights, per-tensor activations; observers that only hold what `_calibrate` finds.
+
+    The library's smallest step, 2^-12, is larger than what layers with many inputs need.
+    """
     config = get_symmetric_quantization_config(is_per_channel=True)
-    observer = MinMaxObserver.with_args(eps=2**-20)
+    observer = MinMaxObserver.with_args(eps=_SMALLEST_STEP)
     activation = dataclasses.replace(config.input_activation, observer_or_fake_quant_ctr=observer)
-    return dataclasses.replace(config, input_activation=activation, output_activation=activation)
+    observer = PerChannelMinMaxObserver.with_args(eps=_SMALLEST_STEP)
+    weight = dataclasses.replace(config.weight, observer_or_fake_quant_ctr=observer)
+    return dataclasses.replace(config, input_activation=activation, output_activation=activation, weight=weight)
 
 
 @torch.no_grad()
@@ -138,14 +203,15 @@ def _calibrate(prepared: fx.GraphModule, pixels: Pixels, recipe: Recipe) -> None
     handles = []
     for module in prepared.modules():
         if isinstance(module, MinMaxObserver):
-            ranges[module] = ActivationRange(recipe.clipping)
+            ranges[module] = ActivationRange(recipe)
             handles.append(module.register_forward_hook(observe))
     for start in range(0, len(pixels), BATCH_IMAGES):
         prepared(_boundary(pixels[start : start + BATCH_IMAGES]))
     for handle in handles:
         handle.remove()
+    logits = _logits_observer(prepared)
     for observer, found in ranges.items():
-        _set_limits(observer, *found.limits())
+        _set_limits(observer, *found.limits(recipe.output_margin if observer is logits else 1.0))
     _set_limits(_input_observer(prepared), *INPUT_LIMITS)
 
 
@@ -168,6 +234,14 @@ def _input_observer(prepared: fx.GraphModule) -> MinMaxObserver:
     return cast("MinMaxObserver", prepared.get_submodule(str(user.target)))
 
 
+def _logits_observer(prepared: fx.GraphModule) -> nn.Module | None:
+    """The observer before the graph's only output, if the logits are rounded at all."""
+    output = next(node for node in prepared.graph.nodes if node.op == "output")
+    (source,) = output.all_input_nodes
+    module = prepared.get_submodule(str(source.target)) if source.op == "call_module" else None
+    return module if isinstance(module, MinMaxObserver) else None
+
+
 def _lower(program: ExportedProgram) -> EdgeProgramManager:
     return to_edge_transform_and_lower(
         program,
@@ -182,6 +256,16 @@ def _inspect(graph_module: fx.GraphModule) -> tuple[int, tuple[str, ...]]:
     calls = [node for node in graph_module.graph.nodes if node.op == "call_function" and node.target is not operator.getitem]
     outside = [node for node in calls if node.target is not executorch_call_delegate]
     return len(calls) - len(outside), tuple(sorted({_operator_name(node) for node in outside}))
+
+
+def _count_operators(graph_module: fx.GraphModule) -> dict[str, int]:
+    """Counts the operators inside the delegates; the marks of where to round are none, since XNNPACK's round by themselves."""
+    found = get_delegation_info(graph_module).delegation_by_operator
+    return {
+        name.removeprefix("aten_").removesuffix("_default"): count.delegated
+        for name, count in found.items()
+        if count.delegated and not name.startswith("quantized_decomposed_")
+    }
 
 
 def _operator_name(node: fx.Node) -> str:

@@ -6,6 +6,7 @@ would leave a transpose in the graph.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from torch import fx
 
 from converter.calibration import ActivationRange
-from converter.equalisation import artefact_input, equalise
+from converter.correction import prepare_layers
+from converter.equalisation import artefact_input
 from converter.exporters import INPUT_LIMITS, Exported, Pixels, Step, require_one_delegate
 from converter.exporters.quiet import quiet
 from converter.recipes import Recipe
@@ -74,24 +76,32 @@ class LiteRtExporter:
             ),
             delegates=delegates,
             undelegated_ops=outside,
+            operators=_count_operators(interpreter),
         )
 
 
 def _make(network: fx.GraphModule, pixels: Pixels, recipe: Recipe, tell: Step) -> bytes:
     is_int8 = recipe.precision == "int8"
     if is_int8:
-        tell("equalise")
-        network = equalise(network, pixels, recipe.equalisation)
+        tell("prepare")
+        network = prepare_layers(network, pixels, recipe)
     tell("lower")
     data = _lower(network, pixels)
     if not is_int8:
         return data
-    quantizer = Quantizer(bytearray(data), static_wi8_ai8())
+    quantizer = Quantizer(bytearray(data), _quantisation(recipe))
     tell("calibrate")
     ranges = _calibrate(quantizer, data, pixels, recipe)
     tell("quantise")
     result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
+
+
+def _quantisation(recipe: Recipe) -> list[dict[str, Any]]:
+    """What the quantizer is to round: everything, or everything but the classifier and the logits."""
+    unrounded = ("FULLY_CONNECTED", "OUTPUT") if recipe.has_fp32_classifier else ()
+    exceptions = [{"regex": ".*", "operation": name, "algorithm_key": "no_quantize", "op_config": {}} for name in unrounded]
+    return [*static_wi8_ai8(), *exceptions]
 
 
 def _lower(network: fx.GraphModule, pixels: Pixels) -> bytes:
@@ -116,17 +126,30 @@ def _calibrate(quantizer: Quantizer, data: bytes, pixels: Pixels, recipe: Recipe
     # The quantizer's own pass over one image gives the layout that it wants, and the ranges of the weights.
     ranges = cast("Ranges", quantizer.calibrate({signature: [{names["inputs"][0]: images[:1]}]}, num_threads=1))
     activations = _activations(interpreter)
-    found = {name: ActivationRange(recipe.clipping) for name in activations}
+    found = {name: ActivationRange(recipe) for name in activations}
     for image in images:
         interpreter.set_tensor(entry["index"], image[np.newaxis])
         interpreter.invoke()
         for name, index in activations.items():
             found[name].observe(interpreter.get_tensor(index))
-    for name, tensor in found.items():
+    (logits,) = interpreter.get_output_details()
+    limits = {name: tensor.limits(recipe.output_margin if name == logits["name"] else 1.0) for name, tensor in found.items()}
+    if recipe.concat == "shared":
+        _share_ranges(interpreter, limits)
+    limits[entry["name"]] = INPUT_LIMITS
+    for name, (low, high) in limits.items():
         if name in ranges:
-            low, high = INPUT_LIMITS if name == entry["name"] else tensor.limits()
             ranges[name] = {"min": np.full_like(ranges[name]["min"], low), "max": np.full_like(ranges[name]["max"], high)}
     return ranges
+
+
+def _share_ranges(interpreter: Interpreter, limits: dict[str, tuple[float, float]]) -> None:
+    """Gives the branches of a concatenation its own range, so that none has to be rounded once more."""
+    names = {entry["index"]: entry["name"] for entry in interpreter.get_tensor_details()}
+    for node in reversed(interpreter._get_ops_details()):  # of nested concatenations the last one decides
+        if node["op_name"] == "CONCATENATION":
+            for branch in node["inputs"]:
+                limits[names[branch]] = limits[names[node["outputs"][0]]]
 
 
 def _activations(interpreter: Interpreter) -> dict[str, int]:
@@ -159,3 +182,8 @@ def _inspect(interpreter: Interpreter) -> tuple[int, tuple[str, ...]]:
         outside[producer["index"]] = producer["op_name"]
         wanted += [int(source) for source in producer["inputs"]]
     return len(delegates), tuple(sorted(set(outside.values())))
+
+
+def _count_operators(interpreter: Interpreter) -> dict[str, int]:
+    """Counts the operators of the file, all of which the delegate has taken."""
+    return dict(Counter(node["op_name"] for node in interpreter._get_ops_details() if node["op_name"] != "DELEGATE"))

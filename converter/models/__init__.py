@@ -7,11 +7,13 @@ from functools import partial
 
 from torch import nn
 
+from converter.models.efficientnet_lite import EfficientNetLite
 from converter.models.ghostnet import ARTICLE_TABLE, PAPER_TABLE, GhostNet
 from converter.models.mobilenetv3 import LARGE_TABLE, SMALL_TABLE, MobileNetV3
 from device.errors import UsageError, nearest
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {
+    "efficientnet_lite0": EfficientNetLite,
     "ghostnet_050": partial(GhostNet, PAPER_TABLE, width=0.5),
     "ghostnet_100": partial(GhostNet, PAPER_TABLE, width=1.0),
     "ghostnet_130": partial(GhostNet, PAPER_TABLE, width=1.3),
@@ -46,3 +48,9 @@ def create_model(name: str, *, num_classes: int, **options: int) -> nn.Module:
         if option not in allowed:
             raise UsageError(f"model {name}", f"has no option {option!r}", expected=nearest(option, allowed))
     return _FACTORIES[name](num_classes=num_classes, **options)
+
+
+def classifier_name(network: nn.Module) -> str:
+    """Name of the layer that gives the scores: in every family, the last linear one."""
+    names: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return names[-1]

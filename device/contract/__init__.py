@@ -1,6 +1,6 @@
 """The vocabulary that host and board share: frozen, strict, and owned by the reader."""
 
-from device.contract.manifest import MANIFEST_SCHEMA, Artefact, FileEntry, Manifest, ModelCard
+from device.contract.manifest import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA, Artefact, FileEntry, Manifest, ModelCard
 from device.contract.profile import (
     PROFILE_SCHEMA,
     Board,
@@ -17,6 +17,7 @@ from device.contract.tensor import Preprocessing, TensorSpec
 
 __all__ = [
     "MANIFEST_SCHEMA",
+    "OLDEST_MANIFEST_SCHEMA",
     "PROFILE_SCHEMA",
     "Artefact",
     "Board",

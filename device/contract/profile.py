@@ -17,6 +17,7 @@ PROFILE_SCHEMA = 1
 
 Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 Positive = Annotated[float, Meta(gt=0.0)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 RuntimeName = Literal["litert", "executorch"]
 Arch = Literal["aarch64", "x86_64"]
 Scope = Literal["board", "soc", "cpu", "battery", "wall"]
@@ -53,12 +54,15 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         weights: name of a checkpoint, or a path.
         input_px: side of the square that the network sees.
         precision: of the artefacts.
+        unknown_below: the least score that names a class: a frame whose best class has less is "unknown". None names one
+            always.
     """
 
     name: str
     weights: str
     input_px: InputPx = 224
     precision: Literal["int8", "fp32"] = "int8"
+    unknown_below: Share | None = None
 
 
 class Runtime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,7 +13,9 @@ from device.resources import Resource
 
 class PredictionsFile(Resource):
     """Writes each `Prediction` as a line: ``source`` (path or index), ``index``, ``timestamp_ns``,
-    ``latency_s``, ``labels``, ``scores``.
+    ``latency_s``, ``label``, ``is_unknown``, ``labels``, ``scores``.
+
+    ``label`` is what the frame is called: the first of ``labels``, or "unknown" where ``is_unknown``.
 
     Args:
         path: of the file; replaced.
@@ -39,6 +41,8 @@ class PredictionsFile(Resource):
             "index": record.index,
             "timestamp_ns": record.timestamp_ns,
             "latency_s": round(record.latency_s, 6),
+            "label": record.label,
+            "is_unknown": record.is_unknown,
             "labels": record.labels,
             "scores": [round(score, 6) for score in record.scores],
         }

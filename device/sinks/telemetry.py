@@ -20,7 +20,8 @@ from device.errors import SinkError
 from device.protocols import IntervalRecord, Percentiles, Record, RunRecord
 from device.resources import Resource
 
-STORE_SCHEMA = 1
+STORE_SCHEMA = 2
+"""Raised with every change of the tables. A store of an older number is brought up to this one, and keeps its rows."""
 _HEADER = b"SQLite format 3\x00"
 
 _TABLES = """
@@ -28,7 +29,7 @@ CREATE TABLE IF NOT EXISTS run (
     run_id TEXT PRIMARY KEY, started_at_utc TEXT NOT NULL, profile TEXT NOT NULL, model TEXT NOT NULL, weights TEXT NOT NULL,
     manifest_sha256 TEXT NOT NULL, runtime TEXT NOT NULL, runtime_version TEXT NOT NULL, threads INTEGER NOT NULL,
     source TEXT NOT NULL, board TEXT NOT NULL, machine TEXT NOT NULL, kernel TEXT NOT NULL, python TEXT NOT NULL,
-    governor TEXT, version TEXT NOT NULL
+    governor TEXT, version TEXT NOT NULL, unknown_below REAL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS interval (
     run_id TEXT NOT NULL REFERENCES run, timestamp_ns INTEGER NOT NULL, wall_time_s REAL NOT NULL, duration_s REAL NOT NULL,
@@ -36,10 +37,15 @@ CREATE TABLE IF NOT EXISTS interval (
     latency_p50_s REAL, latency_p90_s REAL, latency_p99_s REAL,
     capture_s REAL, preprocess_s REAL, inference_s REAL, postprocess_s REAL,
     power_w REAL, energy_j REAL, power_source TEXT, power_scope TEXT, power_is_estimate INTEGER,
-    temperature_c REAL, frequency_hz REAL, throttled TEXT, rss_bytes INTEGER NOT NULL,
+    temperature_c REAL, frequency_hz REAL, throttled TEXT, rss_bytes INTEGER NOT NULL, unknown INTEGER,
     PRIMARY KEY (run_id, timestamp_ns)
 ) STRICT, WITHOUT ROWID;
 """
+
+_UPGRADES = {
+    1: "ALTER TABLE run ADD COLUMN unknown_below REAL; ALTER TABLE interval ADD COLUMN unknown INTEGER;",
+}
+"""Schema -> what makes a store of it one of the next. Rows from before have NULL in what is new: nobody counted."""
 
 
 class TelemetryStore(Resource):
@@ -105,9 +111,7 @@ class TelemetryStore(Resource):
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
-                _check_schema(connection, self._path)
-                connection.executescript(_TABLES)
-                connection.execute(f"PRAGMA user_version={STORE_SCHEMA}")
+                _prepare_tables(connection, self._path)
             except BaseException:
                 connection.close()
                 raise
@@ -142,16 +146,21 @@ def _check_path(path: Path) -> None:
         )
 
 
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Makes the tables, or brings those of an older schema up to this one: wholly or not at all."""
     found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found not in (0, STORE_SCHEMA):
+    if found == STORE_SCHEMA:
+        return
+    if found and found not in _UPGRADES:
         raise SinkError(
             f"telemetry {path}",
             f"has schema {found}",
-            expected=str(STORE_SCHEMA),
+            expected=f"{STORE_SCHEMA} or older",
             remedy="name another file with --telemetry",
             reason="schema",
         )
+    steps = "".join(_UPGRADES[schema] for schema in range(found, STORE_SCHEMA)) if found else _TABLES
+    connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version={STORE_SCHEMA}; COMMIT;")
 
 
 def _insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 # The emulated board; included by the Makefile above, which sets PYTHON, PYTHON_BASE, ARGS and `setup`.
 
-.PHONY: setup-board board-bundle test-arm test-board arm-cost
+.PHONY: setup-board board-bundle test-arm test-board arm-cost arm-compare
 
 # The Pi 4's bundle is the Pi 5's too, in all but the profile. The converter does again only what has changed.
 board-bundle: setup
@@ -17,3 +17,6 @@ test-board: board-bundle ## boot the emulated board and run the daemon on its ca
 
 arm-cost: board-bundle ## count ARM instructions per inference (ARGS=--update sets the budget)
 	@$(PYTHON) -m tests.board.arm_cost $(ARGS)
+
+arm-compare: setup ## add the ARM instructions of what `make compare` compared
+	@$(PYTHON) -m tests.board.arm_compare $(ARGS)

@@ -16,6 +16,7 @@ from converter.equalisation import artefact_input, equalise
 from converter.exporters import Exported, load_exporter
 from converter.folding import fold
 from converter.models import create_model
+from converter.models.efficientnet_lite import same_padding
 from converter.models.ghostnet import Bottleneck, GhostNet
 from converter.models.layers import SqueezeExcite
 from converter.recipes import find_recipe
@@ -211,6 +212,18 @@ def test_folding_imagenet_statistics_changes_nothing() -> None:
         wanted = model(normalised).numpy()
         found = fold(model, IMAGENET)(artefact_input(pixels)).numpy()
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("side_px", [32, 33])
+def test_uneven_padding_becomes_the_convolutions_own(kernel_size: int, side_px: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(same_padding(kernel_size, 2), nn.Conv2d(3, 6, kernel_size, 2, groups=3), nn.ReLU6()).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, side_px, side_px, 3)).astype(np.uint8)
+    folded = fold(model, Preprocessing())
+    assert not any(isinstance(module, nn.ZeroPad2d) for module in folded.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(folded(artefact_input(pixels)), model(artefact_input(pixels)))
 
 
 def test_folding_leaves_no_batch_norm_and_the_model_as_it_was() -> None:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from converter.checkpoints import load_strictly
-from converter.models import create_model, model_names
+from converter.models import classifier_name, create_model, model_names
 from converter.models.counting import count_macs, count_parameters
 from converter.models.layers import make_divisible
 from device.errors import UsageError
@@ -31,6 +32,21 @@ def test_parameters_and_macs_are_the_papers(name: str, parameters_m: float, macs
     model = create_model(name, num_classes=1000)
     assert count_parameters(model) / 1e6 == pytest.approx(parameters_m, rel=0.02)
     assert count_macs(model, input_px=224) / 1e6 == pytest.approx(macs_m, rel=0.03)
+
+
+def test_efficientnet_lite0_is_the_published_one() -> None:
+    """4.7 M parameters and 407 M multiply-adds by TensorFlow's count (README of its TPU repository), which has more in it."""
+    model = create_model("efficientnet_lite0", num_classes=1000)
+    assert count_parameters(model) == 4_652_008
+    assert count_macs(model, input_px=224) / 1e6 == pytest.approx(407, rel=0.06)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_the_classifier_is_the_layer_that_gives_the_scores(name: str) -> None:
+    model = create_model(name, num_classes=7)
+    classifier = model.get_submodule(classifier_name(model))
+    assert isinstance(classifier, nn.Linear)
+    assert classifier.out_features == 7
 
 
 def test_the_articles_table_has_14_bottlenecks_and_gates_in_its_second_stage() -> None:
@@ -65,8 +81,9 @@ def test_published_checkpoints_fit_strictly(path: Path) -> None:
 def test_an_unknown_model_or_option_lists_the_known() -> None:
     with pytest.raises(UsageError, match="did you mean 'ghostnet_100'"):
         create_model("gohstnet_100", num_classes=2)
-    with pytest.raises(UsageError, match="no option 'ratio'"):
-        create_model("mobilenetv3_small_100", num_classes=2, ratio=3)
+    for name in ("efficientnet_lite0", "mobilenetv3_small_100"):
+        with pytest.raises(UsageError, match="no option 'ratio'"):
+            create_model(name, num_classes=2, ratio=3)
 
 
 @pytest.mark.parametrize(

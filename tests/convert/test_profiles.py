@@ -82,6 +82,14 @@ def test_an_operating_point_inherits_and_overrides(folder: Path) -> None:
     assert eco.power == base.power
 
 
+def test_a_threshold_is_inherited_and_may_be_taken_away(folder: Path) -> None:
+    (folder / "base.yaml").write_text(BASE.replace("weights: clothing", "weights: clothing\n  unknown_below: 0.5"))
+    for name, below in (("same", ""), ("strict", "model:\n  unknown_below: 0.9\n"), ("off", "model:\n  unknown_below: null\n")):
+        (folder / f"{name}.yaml").write_text(f"name: {name}\ndescription: x\ninherits: base\n{below}")
+    found = [load_profile(name, folder).profile.model.unknown_below for name in ("same", "strict", "off")]
+    assert found == [0.5, 0.9, None]
+
+
 def test_an_unknown_key_is_refused_with_its_place_and_the_near_one(folder: Path) -> None:
     assert refusal(folder, "rate_fps", "rate_fsp").startswith(
         "base.yaml:18 camera.rate_fsp: is not a key; expected did you mean 'rate_fps'?"
@@ -101,6 +109,21 @@ def test_an_unknown_key_in_a_list_is_refused(folder: Path) -> None:
         ("threads: 3", "threads: 0", "base.yaml:15 runtime.threads: 0", ">= 1"),
         ("name: litert", "name: litertt", "base.yaml:14 runtime.name: 'litertt'", "litertt"),
         ("arch: aarch64", "arch: armv7l", "base.yaml:6 board.arch: 'armv7l'", "armv7l"),
+        *(
+            (
+                "weights: clothing",
+                f"weights: clothing\n  unknown_below: {text}",
+                f"base.yaml:13 model.unknown_below: {found}",
+                hint,
+            )
+            for text, found, hint in [
+                ("1.5", "1.5", "<= 1.0"),
+                ("-0.1", "-0.1", ">= 0.0"),
+                (".nan", "nan", ">= 0.0"),
+                ("50%", "'50%'", "float"),
+                ("yes", "True", "float"),
+            ]
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_place_and_what_was_expected(

@@ -95,7 +95,17 @@ class TestFlags:
         refused(daemon("--bundle", bundle, "--source", "synthetic:32x32", "--threads", "4096"), errors.UsageError, "4096")
 
     @pytest.mark.parametrize(
-        "flag", [("--frames", "0"), ("--duration", "-1"), ("--threads", "x"), ("--camera", "--source", "x:")]
+        "flag",
+        [
+            ("--frames", "0"),
+            ("--duration", "-1"),
+            ("--threads", "x"),
+            ("--camera", "--source", "x:"),
+            ("--unknown-below", "1.5"),
+            ("--unknown-below", "-0.1"),
+            ("--unknown-below", "nan"),
+            ("--unknown-below", "half"),
+        ],
     )
     def test_nonsense(self, bundle: Path, flag: tuple[str, ...]) -> None:
         run = daemon("--bundle", bundle, *flag)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.conftest import PROJECT, command, daemon, environment
+from tests.unit.bundles import make_profile, write_tiny_bundle
 
 
 def test_photographs_become_labels_figures_and_telemetry(runtime: str, bundle: Path, photographs: Path, tmp_path: Path) -> None:
@@ -40,6 +41,69 @@ def test_photographs_become_labels_figures_and_telemetry(runtime: str, bundle: P
     assert stored[0][:2] == ("host", runtime)
     assert len(stored[0][3]) == 64
     assert frames == (12,)
+
+
+@pytest.fixture(scope="module")
+def doubtful(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose profile names a class only where the network is wholly sure."""
+    root = tmp_path_factory.mktemp("doubtful") / "host"
+    write_tiny_bundle(root, make_profile(unknown_below=1.0))
+    return root
+
+
+def test_under_the_profiles_threshold_every_frame_is_unknown(
+    runtime: str, doubtful: Path, photographs: Path, tmp_path: Path
+) -> None:
+    predictions, telemetry = tmp_path / "predictions.jsonl", tmp_path / "telemetry.sqlite"
+    run = daemon(
+        "--bundle", doubtful, "--source", f"images:{photographs}", "--runtime", runtime,
+        "--predictions", predictions, "--telemetry", telemetry, "--json",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert (run.summary["unknown"], run.summary["unknown_below"], run.summary["labels"]) == (12, 1.0, {})
+    lines = [json.loads(line) for line in predictions.read_text().splitlines()]
+    assert {(line["label"], line["is_unknown"]) for line in lines} == {("unknown", True)}
+    assert all(len(line["labels"]) == len(line["scores"]) == 4 for line in lines)
+    with sqlite3.connect(telemetry) as connection:
+        assert connection.execute("SELECT unknown_below, sum(unknown) FROM run NATURAL JOIN interval").fetchone() == (1.0, 12)
+
+
+@pytest.mark.parametrize("flags", [(), ("--unknown-below", "0")], ids=["no threshold", "threshold of 0"])
+def test_without_a_threshold_no_frame_is_unknown(
+    flags: tuple[str, ...], bundle: Path, doubtful: Path, photographs: Path, tmp_path: Path
+) -> None:
+    predictions = tmp_path / "predictions.jsonl"
+    chosen = doubtful if flags else bundle
+    run = daemon("--bundle", chosen, "--source", f"images:{photographs}", "--predictions", predictions, "--json", *flags)
+    assert run.code == 0, run.err
+    assert run.summary["unknown"] == 0
+    assert sum(run.summary["labels"].values()) == 12
+    lines = [json.loads(line) for line in predictions.read_text().splitlines()]
+    assert all(line["label"] == line["labels"][0] and not line["is_unknown"] for line in lines)
+
+
+def test_a_threshold_on_the_command_line_overrides_the_profiles(bundle: Path, photographs: Path) -> None:
+    run = daemon("--bundle", bundle, "--source", f"images:{photographs}", "--unknown-below", "1")
+    assert run.code == 0, run.err
+    assert "12 of 12 frames: best score under 1" in run.out
+
+
+def test_the_bundles_temperature_shapes_the_scores(runtime: str, photographs: Path, tmp_path: Path) -> None:
+    best = {}
+    for temperature in (0.5, 1.0, 4.0):
+        root, predictions = tmp_path / f"{temperature}", tmp_path / f"{temperature}.jsonl"
+        write_tiny_bundle(root, temperature=temperature)
+        run = daemon(
+            "--bundle", root, "--source", f"images:{photographs}", "--runtime", runtime, "--predictions", predictions
+        )  # fmt: skip
+        assert run.code == 0, run.err
+        lines = [json.loads(line) for line in predictions.read_text().splitlines()]
+        best[temperature] = [(line["labels"], line["scores"][0]) for line in lines]
+        # Golden scores are logits: no temperature touches them.
+        assert daemon("--bundle", root, "--runtime", runtime, "--self-test").code == 0
+    for sharp, plain, soft in zip(best[0.5], best[1.0], best[4.0], strict=True):
+        assert sharp[0] == plain[0] == soft[0]
+        assert sharp[1] > plain[1] > soft[1]
 
 
 def test_both_runtimes_give_the_same_labels(bundle: Path, photographs: Path, tmp_path: Path) -> None:

@@ -31,7 +31,12 @@ from tests.unit.fakes import INPUT, LABELS, OUTPUT, SIDE_PX, ColourSession, colo
 
 
 def make_profile(
-    name: str = "host", *, inherits: str | None = None, compatible: tuple[str, ...] = (), arch: Arch = "x86_64"
+    name: str = "host",
+    *,
+    inherits: str | None = None,
+    compatible: tuple[str, ...] = (),
+    arch: Arch = "x86_64",
+    unknown_below: float | None = None,
 ) -> Profile:
     """A profile of a board that is named like it."""
     return Profile(
@@ -46,7 +51,7 @@ def make_profile(
             memory_mb=512,
             compatible=compatible,
         ),
-        model=Model(name="colours", weights="none", input_px=SIDE_PX),
+        model=Model(name="colours", weights="none", input_px=SIDE_PX, unknown_below=unknown_below),
         runtime=Runtime(name="litert", threads=1),
         camera=Camera(uri="synthetic:"),
         inherits=inherits,
@@ -56,7 +61,7 @@ def make_profile(
 MODELS = Path(__file__).parents[1] / "fixtures" / "models"
 
 
-def write_tiny_bundle(root: Path, profile: Profile | None = None) -> Manifest:
+def write_tiny_bundle(root: Path, profile: Profile | None = None, *, temperature: float = 1.0) -> Manifest:
     """Writes a whole bundle of the tiny network that both runtimes can run."""
     root.mkdir(parents=True)
     with np.load(MODELS / "expected.npz") as arrays:
@@ -76,6 +81,7 @@ def write_tiny_bundle(root: Path, profile: Profile | None = None) -> Manifest:
         root,
         profile or make_profile(),
         tuple(_artefact(runtime, files[runtime], output) for runtime, output in outputs.items()),
+        temperature,
     )
     (root / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     return manifest
@@ -101,7 +107,7 @@ def _artefact(runtime: str, file: str, output: TensorSpec) -> Artefact:
     )
 
 
-def _manifest(root: Path, profile: Profile, artefacts: tuple[Artefact, ...]) -> Manifest:
+def _manifest(root: Path, profile: Profile, artefacts: tuple[Artefact, ...], temperature: float = 1.0) -> Manifest:
     return Manifest(
         schema=MANIFEST_SCHEMA,
         profile=profile,
@@ -113,6 +119,7 @@ def _manifest(root: Path, profile: Profile, artefacts: tuple[Artefact, ...]) -> 
             macs=1,
             num_classes=len(LABELS),
             preprocessing=Preprocessing(input_px=SIDE_PX),
+            temperature=temperature,
         ),
         artefacts=artefacts,
         files=tuple(describe_file(root / name) for name in (LABELS_NAME, GOLDEN_NAME, *(one.file for one in artefacts))),

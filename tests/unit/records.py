@@ -26,6 +26,7 @@ def run_record() -> RunRecord:
         python="3.11",
         governor=None,
         version="0.1.0",
+        unknown_below=None,
     )
 
 
@@ -37,6 +38,7 @@ def interval(timestamp_ns: int, **changes: Any) -> IntervalRecord:
         "duration_s": 1.0,
         "frames": 100,
         "dropped": 0,
+        "unknown": 0,
         "fps": 100.0,
         "latency_s": Percentiles(0.01, 0.02, 0.03),
         "capture_s": 0.001,
@@ -56,8 +58,14 @@ def interval(timestamp_ns: int, **changes: Any) -> IntervalRecord:
     return IntervalRecord(**(values | changes))
 
 
-def prediction(index: int, origin: str | None = None) -> Prediction:
+def prediction(index: int, origin: str | None = None, *, is_unknown: bool = False) -> Prediction:
     """A hat, probably."""
     return Prediction(
-        origin=origin, index=index, timestamp_ns=index, latency_s=0.01, labels=("hat", "shoes"), scores=(0.75, 0.25)
+        origin=origin,
+        index=index,
+        timestamp_ns=index,
+        latency_s=0.01,
+        labels=("hat", "shoes"),
+        scores=(0.75, 0.25),
+        is_unknown=is_unknown,
     )

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device.bundle import GOLDEN_NAME, LABELS_NAME, MANIFEST_NAME, find_bundle, open_bundle
+from device.contract import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA
 from device.errors import BundleError, SelfTestError
 from device.protocols import Array, Image
 from device.selftest import run_self_test
@@ -87,10 +88,37 @@ def test_any_changed_byte_of_the_artefact_is_noticed(root: Path, position: float
 
 def test_a_future_schema_asks_for_an_upgrade(root: Path) -> None:
     # A future manifest may have keys that this version doesn't know: the number must be looked at first.
-    edit_manifest(root, lambda manifest: manifest.update(schema=2, novelty=True))
+    edit_manifest(root, lambda manifest: manifest.update(schema=MANIFEST_SCHEMA + 1, novelty=True))
     error = refusal(root)
     assert error.reason == "schema"
     assert "upgrade" in str(error)
+
+
+def test_a_schema_from_before_the_first_asks_for_a_conversion(root: Path) -> None:
+    edit_manifest(root, lambda manifest: manifest.update(schema=OLDEST_MANIFEST_SCHEMA - 1))
+    error = refusal(root)
+    assert error.reason == "schema"
+    assert "convert the bundle again" in str(error)
+
+
+def test_a_bundle_from_before_temperatures_opens_and_rejects_nothing(root: Path) -> None:
+    def age(manifest: dict[str, Any]) -> None:
+        manifest["schema"] = 1
+        del manifest["model"]["temperature"]
+        del manifest["profile"]["model"]["unknown_below"]
+
+    edit_manifest(root, age)
+    manifest = open_bundle(root).manifest
+    assert manifest.model.temperature == 1.0
+    assert manifest.profile.model.unknown_below is None
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, None, "hot"])
+def test_a_temperature_that_is_none_is_refused(root: Path, temperature: object) -> None:
+    edit_manifest(root, lambda manifest: manifest["model"].update(temperature=temperature))
+    error = refusal(root)
+    assert error.reason == "malformed"
+    assert "temperature" in str(error)
 
 
 def test_an_unknown_key_is_refused(root: Path) -> None:

@@ -34,6 +34,12 @@ def test_nearest_asks_about_a_typo_and_lists_the_names() -> None:
     assert errors.nearest("zzz", []) == "(there are: none)"
 
 
+def test_nearest_of_a_thousand_names_is_still_a_line() -> None:
+    said = errors.nearest("label 7000", [f"label {index:04}" for index in range(1000)])
+    assert said.startswith("did you mean 'label 0")
+    assert said.endswith("label 0019 and 980 more)")
+
+
 def test_command_prints_one_line_and_exits_with_the_errors_code(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> int:
         raise errors.MeterError("rapl", "gone")

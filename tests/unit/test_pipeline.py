@@ -37,16 +37,25 @@ class Log:
 
 
 def make_pipeline(
-    source: FrameSource, session: ColourSession | None = None, *, clock: Clock | None = None, limits: Limits | None = None
+    source: FrameSource,
+    session: ColourSession | None = None,
+    *,
+    clock: Clock | None = None,
+    limits: Limits | None = None,
+    labels: tuple[str, ...] = LABELS,
+    temperature: float = 1.0,
+    unknown_below: float | None = None,
 ) -> Pipeline:
     return Pipeline(
         source,
         session or ColourSession(),
         preprocessing=Preprocessing(input_px=SIDE_PX),
-        labels=LABELS,
+        labels=labels,
         limits=limits or Limits(),
         clock=clock or SystemClock(),
         stall_timeout_s=5.0,
+        temperature=temperature,
+        unknown_below=unknown_below,
     )
 
 
@@ -63,6 +72,41 @@ def test_a_frame_of_another_size_is_fitted() -> None:
     log = Log()
     make_pipeline(ListSource([coloured("green", 100)])).run(log)
     assert log.predictions[0].labels[0] == "green"
+
+
+def test_an_unsure_frame_is_unknown_and_keeps_its_scores() -> None:
+    log = Log()
+    # Red scores 3 against 0.5, 0 and 0; dark scores 0.5 against three times 0.
+    make_pipeline(ListSource([coloured("red"), coloured("dark")]), unknown_below=0.5).run(log)
+    red, dark = log.predictions
+    assert (red.label, red.is_unknown) == ("red", False)
+    assert (dark.label, dark.is_unknown) == ("unknown", True)
+    assert dark.labels[0] == "dark"
+    assert dark.scores[0] < 0.5 < red.scores[0]
+
+
+def test_the_weights_temperature_shapes_the_scores() -> None:
+    log = Log()
+    make_pipeline(ListSource([coloured("red")]), temperature=0.5, unknown_below=0.9).run(log)
+    make_pipeline(ListSource([coloured("red")]), temperature=3.0, unknown_below=0.9).run(log)
+    sure, unsure = log.predictions
+    assert (sure.label, unsure.label) == ("red", "unknown")
+    assert sure.labels == unsure.labels
+
+
+def test_a_class_that_is_called_unknown_is_a_class() -> None:
+    log = Log()
+    labels = ("dark", "unknown", "green", "blue")
+    make_pipeline(ListSource([coloured("red"), coloured("dark")]), labels=labels, unknown_below=0.5).run(log)
+    named, rejected = log.predictions
+    assert named.label == rejected.label == "unknown"
+    assert (named.is_unknown, rejected.is_unknown) == (False, True)
+
+
+def test_without_a_threshold_everything_is_named() -> None:
+    log = Log()
+    make_pipeline(ListSource([coloured("dark")]), temperature=100.0).run(log)
+    assert log.predictions[0].label == "dark"
 
 
 def test_damaged_frames_are_told_and_left_out_wherever_they_stand() -> None:

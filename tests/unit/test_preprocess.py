@@ -62,10 +62,16 @@ def test_crop_fraction_cuts_the_rim_away() -> None:
     np.testing.assert_array_equal(fit(frame, "crop", crop_fraction=0.5), frame[16:48, 34:66])
 
 
-def test_area_averages_whole_blocks() -> None:
+@pytest.mark.parametrize("interpolation", ["area", "bilinear", "bicubic"])
+def test_shrinking_averages_whole_blocks_whatever_the_interpolation(interpolation: Interpolation) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (SIDE * 4, SIDE * 4, 3)).astype(np.uint8)
     means = frame.reshape(SIDE, 4, SIDE, 4, 3).mean(axis=(1, 3))
-    assert np.abs(fit(frame, "crop").astype(float) - means).max() <= 0.5
+    assert np.abs(fit(frame, "crop", interpolation=interpolation).astype(float) - means).max() <= 0.5
+
+
+def test_enlarging_interpolates_as_the_weights_say() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (SIDE // 2, SIDE // 2, 3)).astype(np.uint8)
+    assert (fit(frame, "crop", interpolation="bicubic") != fit(frame, "crop", interpolation="bilinear")).any()
 
 
 def test_letterbox_pads_with_grey_on_both_sides() -> None:

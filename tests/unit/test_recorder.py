@@ -20,20 +20,21 @@ TIMES = StageTimes(0.001, 0.002, 0.005, 0.0001)
 class Bench:
     """A recorder with everything around it in reach."""
 
-    def __init__(self, power: ScriptedPower | None, reason: str | None = None) -> None:
+    def __init__(self, power: ScriptedPower | None, reason: str | None = None, *, unknown_below: float | None = None) -> None:
         self.clock = ManualClock(wall_time_s=1e9)
         self.records: list[Record] = []
         self.troubles: list[str] = []
+        self.newest: list[Prediction | None] = []
         thermals = FixedThermals(
             ThermalSample(temperature_c=61.5, frequency_hz=1.5e9, throttled=("throttled", "under_voltage"))
         )
         self.recorder = Recorder(
-            RunFacts("host", "ghostnet_100", "litert", "ai-edge-litert 2.3.0", 1, "images:x"),
+            RunFacts("host", "ghostnet_100", "litert", "ai-edge-litert 2.3.0", 1, "images:x", unknown_below),
             Instruments(power, reason, thermals, lambda: Memory(40_000_000, 50_000_000)),
             clock=self.clock,
             interval_s=1.0,
             write=self.records.append,
-            on_interval=lambda _: None,
+            on_interval=lambda _, newest: self.newest.append(newest),
             on_trouble=self.troubles.append,
         )
 
@@ -72,6 +73,35 @@ def test_every_prediction_goes_out() -> None:
     bench = Bench(None, "no meter")
     bench.run(frames=5, period_s=0.01)
     assert sum(isinstance(record, Prediction) for record in bench.records) == 5
+
+
+def test_unknown_frames_are_counted_apart_from_the_labels() -> None:
+    bench = Bench(None, "none", unknown_below=0.8)
+    for index in range(12):
+        bench.clock.advance(0.1)
+        bench.recorder.on_frame(prediction(index, is_unknown=index % 4 == 0), TIMES)
+        bench.recorder.on_tick(0)
+    summary = bench.recorder.finish()
+    assert (summary.unknown, summary.unknown_below) == (3, 0.8)
+    assert summary.labels == {"hat": 9}
+    assert [row.unknown for row in bench.intervals] == [3, 0]
+    assert "3 of 12 frames: best score under 0.8" in format_summary(summary)
+
+
+def test_without_a_threshold_the_summary_says_nothing_of_unknown_frames() -> None:
+    bench = Bench(None, "none")
+    bench.run(frames=3, period_s=0.1)
+    summary = bench.recorder.finish()
+    assert (summary.unknown, summary.unknown_below) == (0, None)
+    assert "unknown" not in format_summary(summary)
+
+
+def test_the_status_line_tells_what_was_seen_last() -> None:
+    bench = Bench(None, "none")
+    bench.run(frames=25, period_s=0.1)
+    assert [one.index for one in bench.newest if one] == [9, 19]
+    assert "hat 75%" in format_interval(bench.intervals[0], bench.newest[0])
+    assert "unknown (hat 75%)" in format_interval(bench.intervals[0], prediction(0, is_unknown=True))
 
 
 def test_summary_has_the_energy_of_an_inference() -> None:

@@ -82,6 +82,34 @@ class TestTelemetryStore:
         with pytest.raises(SinkError, match="schema 99"):
             store.flush()
 
+    def test_counts_unknown_frames_by_the_runs_threshold(self, tmp_path: Path) -> None:
+        path = tmp_path / "telemetry.sqlite"
+        with TelemetryStore(path) as store:
+            store.write(msgspec.structs.replace(run_record(), unknown_below=0.6))
+            store.write(interval(1, unknown=7))
+            store.flush()
+        assert rows(path, "SELECT unknown_below, unknown FROM run NATURAL JOIN interval") == [(0.6, 7)]
+
+    def test_a_store_of_the_first_schema_is_brought_up_and_keeps_its_rows(self, tmp_path: Path) -> None:
+        path = tmp_path / "telemetry.sqlite"
+        with TelemetryStore(path) as store:
+            store.write(run_record())
+            store.write(interval(1))
+            store.flush()
+        with sqlite3.connect(path) as connection:
+            connection.executescript(
+                "ALTER TABLE run DROP COLUMN unknown_below; ALTER TABLE interval DROP COLUMN unknown; PRAGMA user_version=1;"
+            )
+        with TelemetryStore(path) as store:
+            store.write(msgspec.structs.replace(run_record(), run_id="run-2"))
+            store.write(interval(2, unknown=3))
+            store.flush()
+        assert rows(path, "SELECT run_id, fps, unknown FROM interval ORDER BY run_id") == [
+            ("run-1", 100.0, None),
+            ("run-2", 100.0, 3),
+        ]
+        assert rows(path, "PRAGMA user_version") == [(2,)]
+
     def test_rows_wait_while_the_disk_is_full_and_come_when_it_has_room(self, tmp_path: Path) -> None:
         path = tmp_path / "telemetry.sqlite"
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -116,11 +144,13 @@ def test_predictions_are_a_json_line_a_frame(tmp_path: Path) -> None:
     with PredictionsFile(path) as sink:
         sink.write(run_record())
         sink.write(prediction(0, origin="a.jpg"))
-        sink.write(prediction(1, origin=None))
+        sink.write(prediction(1, origin=None, is_unknown=True))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["source"] for line in lines] == ["a.jpg", 1]
-    assert lines[0]["labels"] == ["hat", "shoes"]
-    assert lines[0]["scores"] == [0.75, 0.25]
+    assert [(line["label"], line["is_unknown"]) for line in lines] == [("hat", False), ("unknown", True)]
+    for line in lines:
+        assert line["labels"] == ["hat", "shoes"]
+        assert line["scores"] == [0.75, 0.25]
 
 
 def test_predictions_in_a_place_that_cannot_be_made_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,222 @@
+"""The comparison itself: counts, exports, measures, judges."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.cache import installed_versions
+from converter.checkpoints import find_checkpoint, read_card
+from converter.compare.claims import judge
+from converter.compare.exports import NUM_CLASSES, SEED, Lowered, Results
+from converter.compare.latency import Runnable, measure_rounds, summarise
+from converter.compare.networks import REFERENCE, Network
+from converter.compare.records import SCHEMA, ArmCounts, ArtefactFigures, Comparison, Row, with_arm_counts
+from converter.exporters.quiet import quiet
+from converter.machine import LoadMeter, Machine, describe_machine
+from converter.models import create_model
+from converter.models.counting import count_macs, count_parameters
+from converter.photographs import PACK_SUFFIX, read_folder, read_pack
+from device import __version__
+from device.contract import Preprocessing
+from device.errors import GhostwattError
+from device.registry import RUNTIMES
+
+INPUT_PX = 224
+IMAGES = 16
+"""Photographs to settle and to calibrate with: enough for ranges like those of trained weights, few enough to be quick."""
+
+LEAST_ROUNDS = 3
+"""Fewer show no spread; an interrupted measurement with fewer counts for nothing."""
+
+_BUSY_CORES = 0.2
+
+Pixels = NDArray[np.uint8]
+Failures = dict[tuple[str, str], str]
+
+
+class Measurement(msgspec.Struct, frozen=True):
+    """What the rounds gave.
+
+    Attributes:
+        machine: where, with what else ran.
+        rounds_s: (network, runtime) -> of each round, in seconds.
+        rounds: how many.
+        wanted: how many there should have been.
+        failures: (network, runtime) -> why its artefact would not run.
+    """
+
+    machine: Machine
+    rounds_s: dict[tuple[str, str], list[float]]
+    rounds: int
+    wanted: int
+    failures: Failures
+
+
+def read_photographs(folder: Path | None) -> Pixels:
+    """Photographs to settle and to calibrate with: a user's, or those that ship with the weights.
+
+    Returns:
+        ``(N, S, S, 3)`` uint8.
+
+    Raises:
+        ConversionError: too few, or damaged.
+    """
+    spec = Preprocessing(input_px=INPUT_PX)
+    if folder is not None:
+        return read_folder(folder, spec, count=IMAGES).pixels
+    checkpoint = find_checkpoint(REFERENCE, "clothing")
+    pack = checkpoint.with_name(checkpoint.stem + PACK_SUFFIX)
+    return read_pack(pack, "calibration", read_card(checkpoint).labels, spec).pixels[:IMAGES]
+
+
+def measure(
+    exports: Results, pixels: Pixels, *, rounds: int, runs: int, machine: Machine, tell: Callable[[int], None]
+) -> Measurement:
+    """Measures the latency of every artefact that there is.
+
+    Ctrl-C ends it early: what was measured counts, if it is `LEAST_ROUNDS` or more.
+
+    Args:
+        exports: from `Exports.make`.
+        pixels: ``(1, S, S, 3)`` uint8.
+        rounds: how many.
+        runs: inferences of one network in one round.
+        machine: this one.
+        tell: told of the number of rounds that are done.
+
+    Raises:
+        KeyboardInterrupt: too early for a result.
+    """
+    with ExitStack() as stack:
+        with quiet():  # LiteRT says that it made a delegate
+            sessions, failures = _open(exports, pixels, stack)
+        load = LoadMeter()
+        figures: dict[tuple[str, str], list[float]] = {key: [] for key in sessions}
+        done = 0
+        try:
+            for found in measure_rounds(sessions, pixels, runs=runs) if sessions else ():
+                for key, duration_s in found.items():
+                    figures[key].append(duration_s)
+                done += 1
+                tell(done)
+                if done == rounds:
+                    break
+        except KeyboardInterrupt:
+            if done < LEAST_ROUNDS:
+                raise
+            figures = {key: values[:done] for key, values in figures.items()}
+    return Measurement(load.finish(machine), figures, done, rounds, failures)
+
+
+def _open(exports: Results, pixels: Pixels, stack: ExitStack) -> tuple[dict[tuple[str, str], Runnable], Failures]:
+    sessions: dict[tuple[str, str], Runnable] = {}
+    failures: Failures = {}
+    for (network, runtime), lowered in exports.items():
+        if isinstance(lowered, str):
+            continue
+        specs = lowered.exported
+        try:
+            session = RUNTIMES.load(runtime)().open(lowered.path, input=specs.input, output=specs.output, threads=1)
+            stack.enter_context(session)
+            session.run(pixels)
+        except GhostwattError as error:
+            failures[network, runtime] = str(error)
+        else:
+            sessions[network, runtime] = session
+    return sessions, failures
+
+
+def this_machine(runtimes: Sequence[str]) -> Machine:
+    """Names the machine, the runtimes that are measured, and what converted."""
+    return describe_machine(
+        {"ghostwatt": __version__, **{name: RUNTIMES.load(name)().version for name in runtimes}, **installed_versions()}
+    )
+
+
+def build(
+    networks: Sequence[Network],
+    runtimes: Sequence[str],
+    exports: Results,
+    measurement: Measurement,
+    *,
+    runs: int,
+    arm_counts: ArmCounts,
+) -> Comparison:
+    """Puts everything together, and judges the claims."""
+    rows = tuple(with_arm_counts(_make_row(network, runtimes, exports, measurement), arm_counts) for network in networks)
+    return Comparison(
+        schema=SCHEMA,
+        measured_at_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=measurement.machine,
+        runtimes=tuple(runtimes),
+        reference=REFERENCE,
+        input_px=INPUT_PX,
+        num_classes=NUM_CLASSES,
+        rounds=measurement.rounds,
+        runs=runs,
+        notes=tuple(make_notes(measurement, runs)),
+        rows=rows,
+        verdicts=judge(rows, runtimes),
+    )
+
+
+def add_arm_counts(comparison: Comparison, counts: ArmCounts) -> Comparison:
+    """Puts instructions that were counted later into a comparison, and judges again."""
+    rows = tuple(with_arm_counts(row, counts) for row in comparison.rows)
+    return msgspec.structs.replace(comparison, rows=rows, verdicts=judge(rows, comparison.runtimes))
+
+
+def make_notes(measurement: Measurement, runs: int) -> list[str]:
+    """What must be said beside the figures."""
+    machine = measurement.machine
+    notes = [
+        f"Weights are fresh (seed {SEED}) and batch norms set from {IMAGES} photographs: int8 speed doesn't depend on weights. "
+        "Accuracy is what others published, in fp32; none was measured here.",
+        f"Latency: int8, one image, 1 thread. Of each of {measurement.rounds} rounds, in which the networks take "
+        f"turns in a new order, the median of {runs} inferences; shown are the median of the rounds and their p10 and p90.",
+        "The article's milliseconds are another machine's: only their ratio can be checked on this one.",
+    ]
+    if measurement.rounds < measurement.wanted:
+        notes.append(f"Interrupted after {measurement.rounds} of {measurement.wanted} rounds.")
+    if machine.other_load_cores is not None and machine.other_load_cores > _BUSY_CORES:
+        notes.append(
+            f"The machine was busy: other programs took {machine.other_load_cores:.1f} of {machine.cores} cores meanwhile. "
+            "Ratios within a round bear that better than milliseconds do."
+        )
+    return notes
+
+
+def _make_row(network: Network, runtimes: Sequence[str], exports: Results, measurement: Measurement) -> Row:
+    model = create_model(network.model, num_classes=NUM_CLASSES, **network.options)
+    return Row(
+        network=network.name,
+        description=network.description,
+        parameters=count_parameters(model),
+        macs=count_macs(model, input_px=INPUT_PX),
+        published=network.published,
+        artefacts=tuple(_describe(network.name, runtime, exports, measurement) for runtime in runtimes),
+    )
+
+
+def _describe(network: str, runtime: str, exports: Results, measurement: Measurement) -> ArtefactFigures:
+    lowered = exports[network, runtime]
+    failure = lowered if isinstance(lowered, str) else measurement.failures.get((network, runtime))
+    if failure is not None or not isinstance(lowered, Lowered):
+        return ArtefactFigures(runtime, failure=failure)
+    data = lowered.path.read_bytes()
+    rounds_s = measurement.rounds_s
+    reference_s = rounds_s.get((REFERENCE, runtime))
+    return ArtefactFigures(
+        runtime,
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        timing=summarise(rounds_s[network, runtime], reference_s),
+    )

@@ -1,0 +1,196 @@
+"""What a comparison is written down as: ``compare.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from converter.compare.networks import Published
+from converter.machine import Machine
+from device.errors import ConversionError
+
+SCHEMA = 1
+JSON_NAME = "compare.json"
+ARM_NAME = "arm.json"
+
+Outcome = Literal["holds", "holds in part", "does not hold", "undecided", "not measured"]
+
+
+class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Percentiles over the rounds of a measurement."""
+
+    p10: float
+    p50: float
+    p90: float
+
+
+class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Latency of one artefact.
+
+    Attributes:
+        latency_s: over the rounds.
+        ratio: likewise, of each round's figure to the reference network's of the same round; None without it.
+        rounds_s: of each round, the median of its inferences.
+    """
+
+    latency_s: Spread
+    ratio: Spread | None
+    rounds_s: tuple[float, ...]
+
+
+class ArtefactFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One network in one format.
+
+    Attributes:
+        runtime: that runs it.
+        failure: why there are no figures; None where there are.
+        size_bytes: of the file.
+        sha256: of the file.
+        timing: on this machine.
+        arm_instructions: of one inference, by processor; empty where nobody counted.
+    """
+
+    runtime: str
+    failure: str | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    timing: Timing | None = None
+    arm_instructions: dict[str, int] = {}
+
+
+class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One network.
+
+    Attributes:
+        network: its name.
+        description: for people.
+        parameters: learnable parameters, with ``num_classes`` of the comparison.
+        macs: multiply-accumulates of one inference.
+        published: accuracy, by others.
+        artefacts: one a runtime.
+    """
+
+    network: str
+    description: str
+    parameters: int
+    macs: int
+    published: Published | None
+    artefacts: tuple[ArtefactFigures, ...]
+
+    def artefact(self, runtime: str) -> ArtefactFigures:
+        """The figures of a runtime; those of nothing where it was left out."""
+        return next((one for one in self.artefacts if one.runtime == runtime), ArtefactFigures(runtime, failure="left out"))
+
+
+class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What became of a claim.
+
+    Attributes:
+        claim: in words.
+        network: that it was checked on.
+        claimed: the article's figure.
+        measured: the figure here, in words.
+        outcome: as the figures have it.
+    """
+
+    claim: str
+    network: str
+    claimed: str
+    measured: str
+    outcome: Outcome
+
+
+class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that was counted and measured.
+
+    Attributes:
+        schema: of this record.
+        measured_at_utc: ISO 8601.
+        machine: where.
+        runtimes: that were measured, in order.
+        reference: network that ratios are to.
+        input_px: side of the image.
+        num_classes: of every classifier.
+        rounds: that were measured; fewer than asked for where it was interrupted.
+        runs: inferences of one network in one round.
+        notes: what must be said beside the figures.
+        rows: one a network.
+        verdicts: on the article's claims.
+    """
+
+    schema: int
+    measured_at_utc: str
+    machine: Machine
+    runtimes: tuple[str, ...]
+    reference: str
+    input_px: int
+    num_classes: int
+    rounds: int
+    runs: int
+    notes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+ArmCounts = dict[str, dict[str, int]]
+"""sha256 of an artefact -> processor -> instructions of one inference."""
+
+
+def encode(comparison: Comparison) -> bytes:
+    """The bytes of ``compare.json``."""
+    return msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n"
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Reads what an earlier run wrote.
+
+    Raises:
+        ConversionError: there is none, or it is malformed.
+    """
+    path = folder / JSON_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Comparison)
+    except FileNotFoundError as error:
+        raise ConversionError(str(path), "is not there", remedy="make compare writes it", reason="missing") from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConversionError(
+            str(path), f"can't be read ({error})", remedy="remove it, and make compare", reason="malformed"
+        ) from error
+
+
+def read_arm_counts(folder: Path) -> ArmCounts:
+    """Reads the ARM instructions that were counted so far; none where nobody counted.
+
+    Raises:
+        ConversionError: the file is malformed.
+    """
+    path = folder / ARM_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ArmCounts)
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConversionError(
+            str(path), f"can't be read ({error})", remedy="remove it, and count again", reason="malformed"
+        ) from error
+
+
+def write_arm_counts(folder: Path, counts: ArmCounts) -> None:
+    """Writes the counts, atomically."""
+    replace_file(folder / ARM_NAME, msgspec.json.format(msgspec.json.encode(counts), indent=2) + b"\n")
+
+
+def with_arm_counts(row: Row, counts: ArmCounts) -> Row:
+    """Puts the counted instructions beside the artefacts that they were counted on."""
+    artefacts = tuple(msgspec.structs.replace(one, arm_instructions=counts.get(one.sha256 or "", {})) for one in row.artefacts)
+    return msgspec.structs.replace(row, artefacts=artefacts)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file, atomically; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_bytes(data)
+    scratch.replace(path)
