@@ -99,7 +99,7 @@ def _fold_batch_norms(graph_module: fx.GraphModule) -> None:
 def _fold_padding(graph_module: fx.GraphModule) -> None:
     """Has a convolution pad by itself where a layer before it pads unevenly (TensorFlow's SAME, at stride 2).
 
-    ExecuTorch's quantiser rounds what a padding layer takes and gives by scales of their own, and can't begin a network with one.
+    ExecuTorch's quantiser rounds what a padding layer takes and gives by scales of their own, and can't begin with one.
     A convolution pads evenly only: so the kernel grows by zeros at its front, as wide as what the front is padded too much.
     """
     for node in list(graph_module.graph.nodes):

