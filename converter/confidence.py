@@ -423,14 +423,18 @@ def print_report(found: ConfidenceReport) -> None:
         + ("" if validated is None else f"{validated:.1%} fitted and cross-validated here; ")
         + f"{found.error_by_chance:.1%} is chance on so many"
     )
-    table = Table("unknown below", "kept", "right of those (95 %)", box=None, header_style="bold")
+    table = Table("unknown below", "kept", box=None, header_style="bold")
+    table.add_column("right of those (95 %)", no_wrap=True)
     for kind in found.trade_offs[0].others:
         table.add_column(f"{kind} named", justify="right")
     for row in found.trade_offs:
         interval = row.accuracy_interval
-        right = f"{row.accuracy:.1%} ({interval.low:.1%}–{interval.high:.1%})" if row.accuracy is not None and interval else "–"
+        right = "–"
+        if row.accuracy is not None and interval is not None:
+            right = f"{row.accuracy:.1%} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
         table.add_row(f"{row.unknown_below:g}", f"{row.kept:.1%}", right, *(f"{share:.0%}" for share in row.others.values()))
     console.print(table)
+    console.print("flat: walls, a lens cap; noise: pixels at random; blurred: the photographs, out of focus", style="dim")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -305,7 +305,10 @@ def print_evaluation(console: Console, found: Evaluation) -> None:
         f"card     top-1 {found.card_top1:.1%} on {found.card_images} photographs ({origin})",
     ):
         console.print(line, highlight=False, soft_wrap=True)
-    table = Table("", "top-1", "top-5", "macro top-1", "against eager", "as eager", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    table.add_column(no_wrap=True)
+    for heading in ("top-1", "top-5", "macro top-1", "against eager", "as eager"):
+        table.add_column(heading)
     for result in found.results:
         marks = result.score
         table.add_row(

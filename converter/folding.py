@@ -107,6 +107,7 @@ def _fold_padding(graph_module: fx.GraphModule) -> None:
         padding = node.args[0] if isinstance(layer, nn.Conv2d) else None
         if not isinstance(padding, fx.Node) or padding.op != "call_module" or len(padding.users) != 1:
             continue
+        (source,) = padding.all_input_nodes
         pad = graph_module.get_submodule(str(padding.target))
         if not isinstance(pad, nn.ZeroPad2d) or not isinstance(layer, nn.Conv2d) or layer.padding != (0, 0):
             continue
@@ -116,7 +117,7 @@ def _fold_padding(graph_module: fx.GraphModule) -> None:
         layer.weight = nn.Parameter(functional.pad(layer.weight.data, (right - left, 0, bottom - top, 0)))
         layer.kernel_size = (int(layer.weight.shape[2]), int(layer.weight.shape[3]))
         layer.padding = (bottom, right)
-        padding.replace_all_uses_with(padding.args[0])
+        padding.replace_all_uses_with(source)
         graph_module.graph.erase_node(padding)
 
 

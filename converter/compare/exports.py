@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import connection
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from converter.cache import Cache, hash_imported, installed_versions, make_key
-from converter.compare.lowering import EXPORTED_NAME, FAILURE_NAME, LoweringJob, lower
+from converter.compare.lowering import EXPORTED_NAME, FAILURE_NAME, LoweringJob
 from converter.compare.networks import Network
 from converter.compare.progress import Tell
 from converter.exporters import Exported
@@ -27,6 +27,8 @@ from converter.recipes import Recipe, default_recipe
 
 NUM_CLASSES = 1000
 SEED = 0
+
+_POLL_S = 0.1
 
 
 class Lowered(NamedTuple):
@@ -107,7 +109,7 @@ class Exports:
             np.save(scratch / "pixels.npy", self._pixels)
             jobs = [(task, self._job(task, scratch)) for task in missing]
             for task, job, exit_code in run_jobs(jobs, at_a_time, tell):
-                result = self._keep(task, job.out, exit_code)
+                result = self._keep(task, Path(job.out), exit_code)
                 results[task.network.name, task.runtime] = result
                 tell(task.title, "failed" if isinstance(result, str) else "done")
         return results
@@ -120,8 +122,8 @@ class Exports:
             num_classes=NUM_CLASSES,
             seed=SEED,
             recipe=speed_recipe(task.runtime),
-            pixels=scratch / "pixels.npy",
-            out=scratch / f"{task.network.name}.{task.runtime}",
+            pixels=str(scratch / "pixels.npy"),
+            out=str(scratch / f"{task.network.name}-{task.runtime}"),
         )
 
     def _keep(self, task: Task, out: Path, exit_code: int) -> Lowered | str:
@@ -160,8 +162,18 @@ def find_by_sha256(cache: Cache) -> dict[str, Lowered]:
     return found
 
 
+def lowering_command(job: LoweringJob) -> list[str]:
+    """What runs a job: a program of its own; the job lies beside its folder."""
+    record = Path(job.out).with_suffix(".json")
+    record.write_bytes(msgspec.json.encode(job))
+    return [sys.executable, "-m", "converter.compare.lowering", str(record)]
+
+
 def run_jobs(
-    jobs: Sequence[tuple[Task, LoweringJob]], at_a_time: int, tell: Tell, target: Callable[[LoweringJob], None] = lower
+    jobs: Sequence[tuple[Task, LoweringJob]],
+    at_a_time: int,
+    tell: Tell,
+    make_command: Callable[[LoweringJob], list[str]] = lowering_command,
 ) -> Generator[tuple[Task, LoweringJob, int]]:
     """Runs jobs, a few at once; ends those under way where the caller stops.
 
@@ -169,39 +181,33 @@ def run_jobs(
         jobs: in this order.
         at_a_time: how many.
         tell: told of each start.
-        target: what runs a job, in a process of its own.
+        make_command: gives what runs a job.
 
     Yields:
-        Each job as it ends, with its process's exit code.
+        Each job as it ends, with its exit code.
     """
-    # Spawned, not forked: a fork of a process with torch's threads may hang.
-    context = multiprocessing.get_context("spawn")
     waiting = deque(jobs)
-    running: dict[int, tuple[Task, LoweringJob, BaseProcess]] = {}
+    running: list[tuple[Task, LoweringJob, subprocess.Popen[bytes]]] = []
     try:
         while waiting or running:
             while waiting and len(running) < at_a_time:
                 task, job = waiting.popleft()
-                process = context.Process(target=target, args=(job,), daemon=True)
-                with _without_interrupts():
-                    process.start()
-                running[process.sentinel] = task, job, process
+                running.append((task, job, _start(make_command(job))))
                 tell(task.title, "start")
-            for sentinel in connection.wait(list(running)):
-                task, job, ended = running.pop(cast("int", sentinel))
-                ended.join()
-                yield task, job, ended.exitcode or 0
+            time.sleep(_POLL_S)
+            for entry in [entry for entry in running if entry[2].poll() is not None]:
+                running.remove(entry)
+                yield entry[0], entry[1], entry[2].returncode
     finally:
-        for _, _, rest in running.values():
-            rest.terminate()
-            rest.join()
+        for _, _, process in running:
+            process.terminate()
+            process.wait()
 
 
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """A process that is started meanwhile never sees a Ctrl-C: it is the parent that ends it. The parent's own waits."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+def _start(command: list[str]) -> subprocess.Popen[bytes]:
+    """Starts a program that a Ctrl-C on the terminal does not reach: it is this process that ends it.
+
+    Its chatter is dropped, also that of the helpers that outlive it; a traceback that was asked for is let through.
+    """
+    errors = None if os.environ.get("GHOSTWATT_TRACEBACK") == "1" else subprocess.DEVNULL
+    return subprocess.Popen(command, process_group=0, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)

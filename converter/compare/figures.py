@@ -91,7 +91,7 @@ def _plots(comparison: Comparison) -> dict[str, Plot]:
     if any(one.timing for row in comparison.rows for one in row.artefacts):
         plots = {
             f"Latency on {comparison.machine.processor}, int8, 1 thread": _plot_latency,
-            "Latency by the work that was counted": _plot_cost,
+            "Latency per multiply-accumulate": _plot_cost,
         } | plots
         if any(row.published and row.artefacts[0].timing for row in comparison.rows):
             plots["Published accuracy (fp32) beside the latency here"] = _plot_accuracy

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -327,35 +328,36 @@ def test_the_hash_of_sources_follows_imports_and_no_further() -> None:
     assert all(name.startswith(("converter/", "device/")) for name in names)
 
 
-def fake_lower(job: LoweringJob) -> None:
-    """What a process is told to do stands where the model's name should."""
-    job.out.mkdir()
-    if job.model == "fail":
-        (job.out / FAILURE_NAME).write_text("a reason")
-    elif job.model == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif job.model == "sleep":
-        time.sleep(60)
+FAKES = {
+    "good": "pass",
+    "fail": f"import sys, pathlib; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / {FAILURE_NAME!r}).write_text('a reason')",
+    "killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "sleep": "import time; time.sleep(60)",
+}
+
+
+def fake_command(job: LoweringJob) -> list[str]:
+    """A program that ends as the model's name says."""
+    return [sys.executable, "-c", FAKES[job.model], job.out]
 
 
 def make_job(out: Path, what: str) -> tuple[Task, LoweringJob]:
-    return Task(Network(what, what, ""), "litert"), LoweringJob(
-        "litert", what, {}, 10, 0, speed_recipe("litert"), out, out / what
-    )
+    task = Task(Network(what, what, ""), "litert")
+    return task, LoweringJob("litert", what, {}, 10, 0, speed_recipe("litert"), str(out), str(out / what))
 
 
 def test_one_export_that_fails_or_dies_leaves_the_others_alone(tmp_path: Path) -> None:
     jobs = [make_job(tmp_path, what) for what in ("killed", "good", "fail")]
-    ended = {task.network.name: code for task, _, code in run_jobs(jobs, 2, lambda *_: None, fake_lower)}
+    ended = {task.network.name: code for task, _, code in run_jobs(jobs, 2, lambda *_: None, fake_command)}
     assert ended == {"killed": -signal.SIGKILL, "good": 0, "fail": 0}
     keep = Exports(Cache(tmp_path / "cache"), photographs(2, 32))._keep
-    assert "ended with SIGKILL" in str(keep(*make_job(tmp_path, "killed")[:1], tmp_path / "killed", -signal.SIGKILL))
-    assert keep(*make_job(tmp_path, "fail")[:1], tmp_path / "fail", 0) == "a reason"
+    assert "ended with SIGKILL" in str(keep(make_job(tmp_path, "killed")[0], tmp_path / "killed", -signal.SIGKILL))
+    assert keep(make_job(tmp_path, "fail")[0], tmp_path / "fail", 0) == "a reason"
 
 
 def test_what_is_under_way_ends_with_the_run(tmp_path: Path) -> None:
     jobs = [make_job(tmp_path, what) for what in ("good", "sleep")]
-    running = run_jobs(jobs, 2, lambda *_: None, fake_lower)
+    running = run_jobs(jobs, 2, lambda *_: None, fake_command)
     next(running)
     started_s = time.monotonic()
     running.close()

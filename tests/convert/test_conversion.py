@@ -196,7 +196,7 @@ def test_both_runtimes_name_the_same_clothes_without_torch_in_80_mb(bundle: Bund
     pairs = list(zip(labels["litert"], labels["executorch"], strict=True))
     assert len(pairs) == 128
     # Each runtime's rounding differs: both may leave fp32 by the recipe's share, on other photographs.
-    assert sum(one == other for one, other in pairs) >= 0.95 * len(pairs)
+    assert sum(one == other for one, other in pairs) >= 0.98 * len(pairs)
 
 
 def command(*flags: str) -> subprocess.CompletedProcess[str]:

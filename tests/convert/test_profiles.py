@@ -84,9 +84,13 @@ def test_an_operating_point_inherits_and_overrides(folder: Path) -> None:
 
 def test_a_threshold_is_inherited_and_may_be_taken_away(folder: Path) -> None:
     (folder / "base.yaml").write_text(BASE.replace("weights: clothing", "weights: clothing\n  unknown_below: 0.5"))
-    for name, below in (("same", ""), ("strict", "model:\n  unknown_below: 0.9\n"), ("off", "model:\n  unknown_below: null\n")):
+    for name, below in (
+        ("same", ""),
+        ("strict", "model:\n  unknown_below: 0.9\n"),
+        ("never", "model:\n  unknown_below: null\n"),
+    ):
         (folder / f"{name}.yaml").write_text(f"name: {name}\ndescription: x\ninherits: base\n{below}")
-    found = [load_profile(name, folder).profile.model.unknown_below for name in ("same", "strict", "off")]
+    found = [load_profile(name, folder).profile.model.unknown_below for name in ("same", "strict", "never")]
     assert found == [0.5, 0.9, None]
 
 
