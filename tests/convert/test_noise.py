@@ -49,7 +49,7 @@ def test_the_logits_are_those_of_the_network_itself() -> None:
     logits, noise = QuantisationNoise(model, images=8).measure(batch)
     assert logits.shape == (8, 5)
     assert torch.isfinite(noise)
-    torch.nn.functional.cross_entropy(logits, torch.zeros(8, dtype=torch.long)).backward()
+    torch.nn.functional.cross_entropy(logits, torch.zeros(8, dtype=torch.long)).backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 

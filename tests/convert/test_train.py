@@ -135,7 +135,7 @@ def test_a_student_learns_from_its_teacher_and_not_from_one_of_other_classes(dat
     teacher_file = tmp_path / "ghostnet_050.teacher.safetensors"
     teacher = create_model("ghostnet_050", num_classes=2)
     torch.nn.init.zeros_(teacher.classifier.weight)  # type: ignore[union-attr,arg-type]
-    teacher.classifier.bias.data = torch.tensor([0.0, 9.0])  # red, whatever it sees  # type: ignore[union-attr]
+    teacher.classifier.bias.data = torch.tensor([0.0, 9.0])  # type: ignore[union-attr]  # red, whatever it sees
     card = Card("ghostnet_050", ("blue", "red"), Preprocessing(input_px=32), "", "", 1, 0.5, 1.0, 0.5)
     save_checkpoint(teacher_file, teacher, card)
     recipe = msgspec.structs.replace(RECIPE, distillation=1.0, epochs=4)
