@@ -78,9 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         measurement = _measure(results, pixels[:1], rounds, machine, errors)
     except KeyboardInterrupt:
         kept = sum(exports.find(task) is not None for task in tasks)
-        errors.print(
-            f"stopped: {kept} of {len(tasks)} exports are kept in {flags.cache}; run it again to go on", highlight=False
-        )
+        line = f"stopped: {kept} of {len(tasks)} exports are kept in {flags.cache}; run it again to go on"
+        errors.print(line, highlight=False, soft_wrap=True)
         return INTERRUPTED
     comparison = build(networks, runtimes, results, measurement, runs=RUNS, arm_counts=arm_counts)
     write_comparison(flags.out, comparison)
