@@ -25,7 +25,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native convert run demo test lint train eval compare bench clean
+.PHONY: help setup native convert run demo test lint train eval recipes compare bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ train: setup ## train MODEL= on the labelled folder DATA=
 eval: setup ## accuracy of eager, .pte and .tflite on the labelled folder DATA= (BUNDLE=build/PROFILE)
 	@test -n "$(DATA)" || { echo "error: DATA= is missing; expected a folder with <label>/*.jpg, or validation/<label>/*.jpg" >&2; exit 2; }
 	@$(PYTHON) -m converter.evaluate --data $(DATA) $(EVALUATED) $(ARGS)
+
+recipes: setup ## what each quantisation recipe gives, in each format (MODEL=, WEIGHTS=)
+	@$(PYTHON) -m converter.recipe_comparison $(if $(MODEL),--model $(MODEL)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 compare: setup ## compare GhostNet and MobileNetV3 and check the article's claims (ARGS=--quick: those alone)
 	@$(PYTHON) -m converter.compare $(ARGS)

@@ -90,7 +90,7 @@ def print_summary(console: Console, out: Path, manifest: Manifest, manifest_sha2
     table = Table("artefact", "recipe", "size", "delegates", "outside", "SQNR", "top-1 as fp32", box=None, header_style="bold")
     for artefact in manifest.artefacts:
         table.add_row(
-            str(out / artefact.file),
+            artefact.file,
             artefact.recipe,
             f"{(out / artefact.file).stat().st_size / 1e6:.2f} MB",
             str(artefact.delegates),

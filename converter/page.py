@@ -19,7 +19,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from converter.accuracy import Interval
-from converter.latency import Latency, measure_latency
+from converter.latency import ArtefactLatency, Latency, measure_latency
 from converter.plots import Share, find_title, plot_latency, plot_reliability, plot_shares
 from converter.recipes import Recipe
 from converter.report import Confusion, Judgement, Report, Sensitivity, read_report
@@ -133,12 +133,12 @@ def render(report: Report, latency: Latency | None) -> str:
     environment.filters |= _FILTERS
     # The artefact that the profile runs: its figures stand at the top.
     first = report.artefacts[0]
-    timed = {one.runtime: one for one in latency.artefacts} if latency else {}
+    timed = order_latencies(report, latency)
     return environment.get_template("report.html").render(
         report=report,
         latency=latency,
         first=first,
-        first_latency=timed.get(first.artefact.runtime),
+        timed=timed,
         judged=_networks(report),
         matrices={
             item.artefact.runtime: tabulate(item.judgement, report.fp32, report.card.labels) for item in report.artefacts
@@ -148,7 +148,7 @@ def render(report: Report, latency: Latency | None) -> str:
         noise=add_up(report.sensitivity),
         accuracy_plot=_draw_accuracy(report),
         reliability_plots=_draw_reliability(report),
-        latency_plot=_draw_latency(latency),
+        latency_plot=_draw_latency(timed),
         matrix_classes=MATRIX_CLASSES,
         listed_layers=LISTED_LAYERS,
         busy_cores=BUSY_CORES,
@@ -214,6 +214,13 @@ def _fill(cells: tuple[Confusion, ...], classes: int) -> NDArray[np.int64]:
     return matrix
 
 
+def order_latencies(report: Report, latency: Latency | None) -> dict[str, ArtefactLatency]:
+    """Runtime name -> its measurement, in the report's order; empty without any."""
+    timed = {one.runtime: one for one in latency.artefacts} if latency else {}
+    runtimes = [item.artefact.runtime for item in report.artefacts]
+    return {runtime: timed[runtime] for runtime in runtimes if runtime in timed}
+
+
 def _networks(report: Report) -> dict[str, Judgement]:
     """The networks that were judged, by the name that the page has for them."""
     judged = {"fp32": report.fp32} | {item.artefact.runtime: item.judgement for item in report.artefacts}
@@ -244,10 +251,10 @@ def _draw_reliability(report: Report) -> dict[str, Markup]:
     }
 
 
-def _draw_latency(latency: Latency | None) -> Markup | None:
-    if latency is None:
+def _draw_latency(timed: dict[str, ArtefactLatency]) -> Markup | None:
+    if not timed:
         return None
-    return plot_latency("Latency of each artefact on the host", {one.runtime: one.latency_s for one in latency.artefacts})
+    return plot_latency("Latency of each artefact on the host", {runtime: one.latency_s for runtime, one in timed.items()})
 
 
 def _figure(value: float, text: str) -> Markup:

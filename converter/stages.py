@@ -197,7 +197,9 @@ def _prepare(checkpoint: Checkpoint, input_px: int, recipes: dict[str, Recipe]) 
     return Prepared(checkpoint, preprocessing, fold(checkpoint.model, preprocessing), recipes)
 
 
-def export_all(request: Request, prepared: Prepared, photographs: Photographs, tell: Tell) -> Exports:
+def export_all(
+    request: Request, prepared: Prepared, photographs: Photographs, tell: Tell, *, is_sensitivity_wanted: bool = True
+) -> Exports:
     """Exports to every format, and measures what each rounding costs; what an earlier conversion made is taken from the cache.
 
     The measurement comes last, so that it runs beside the export that takes longer.
@@ -207,7 +209,7 @@ def export_all(request: Request, prepared: Prepared, photographs: Photographs, t
     """
     cache = Cache(request.cache)
     keys = {_export_name(runtime): export_key(runtime, request, prepared, photographs) for runtime in RUNTIMES}
-    if prepared.recipes[request.profile.profile.runtime.name].precision == "int8":
+    if is_sensitivity_wanted and prepared.recipes[request.profile.profile.runtime.name].precision == "int8":
         keys[SENSITIVITY] = sensitivity_key(request, prepared, photographs)
     missing = [stage for stage, key in keys.items() if cache.find(key) is None]
     for stage in keys:

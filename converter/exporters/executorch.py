@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import operator
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +38,7 @@ from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
 from device.errors import ConversionError
 
+_OVERLOAD = re.compile("_(default|tensor|scalar|dim)$")
 _SMALLEST_STEP = 2.0**-20
 
 
@@ -260,12 +263,11 @@ def _inspect(graph_module: fx.GraphModule) -> tuple[int, tuple[str, ...]]:
 
 def _count_operators(graph_module: fx.GraphModule) -> dict[str, int]:
     """Counts the operators inside the delegates; the marks of where to round are none, since XNNPACK's round by themselves."""
-    found = get_delegation_info(graph_module).delegation_by_operator
-    return {
-        name.removeprefix("aten_").removesuffix("_default"): count.delegated
-        for name, count in found.items()
-        if count.delegated and not name.startswith("quantized_decomposed_")
-    }
+    counts: Counter[str] = Counter()
+    for name, found in get_delegation_info(graph_module).delegation_by_operator.items():
+        if found.delegated and not name.startswith("quantized_decomposed_"):
+            counts[_OVERLOAD.sub("", name.removeprefix("aten_"))] += found.delegated
+    return dict(counts)
 
 
 def _operator_name(node: fx.Node) -> str:
