@@ -56,7 +56,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     has_fp32_classifier: bool = False
 
 
-# What a sound int8 conversion reaches; the shipped weights have some 3 dB and 1 % in hand.
+# What a sound int8 conversion reaches; the shipped weights have some 2 dB and 1 % in hand.
 _INT8_MIN_SQNR_DB = 33.0
 _INT8_MIN_TOP1_AGREEMENT = 0.98
 
@@ -68,6 +68,8 @@ _INT8 = Recipe(
     equalisation=0.5,
     weight_rounding="compensated",
     bias_correction=True,
+    # Of 128 photographs one had logits a quarter beyond those of the 64 to calibrate with: clipped, it alone cost 3.2 dB.
+    output_margin=1.25,
     min_sqnr_db=_INT8_MIN_SQNR_DB,
     min_top1_agreement=_INT8_MIN_TOP1_AGREEMENT,
 )
