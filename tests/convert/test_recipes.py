@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
 from converter.correction import correct_layers
-from converter.equalisation import artefact_input, equalise
+from converter.equalisation import artefact_input
 from converter.exporters import load_exporter
 from converter.folding import fold
 from converter.models.layers import HardSwish, SqueezeExcite
@@ -26,7 +25,7 @@ from converter.simulation import find_layers, find_sites, measure_limits, round_
 from converter.verify import Verification, require_floor
 from device.contract import Preprocessing
 from device.errors import ConversionError, UsageError
-from tests.convert.test_exporters import photographs, run_artefact, settle, sqnr_db, tiny_network
+from tests.convert.test_exporters import photographs, run_artefact, sqnr_db, tiny_network
 
 pytestmark = pytest.mark.host
 
