@@ -64,7 +64,8 @@ def errors_of_second(network: fx.GraphModule, corrected: fx.GraphModule) -> torc
     assert isinstance(before, nn.Conv2d)
     assert isinstance(after, nn.Conv2d)
     rounded = functional.conv2d(inputs, round_weights(after), after.bias)
-    return (rounded - before(inputs)).transpose(0, 1).flatten(1)
+    error: torch.Tensor = rounded - before(inputs)
+    return error.transpose(0, 1).flatten(1)
 
 
 def test_bias_correction_removes_the_mean_error_of_a_layer() -> None:
@@ -141,7 +142,8 @@ def test_sites_are_named_as_the_model_names_them() -> None:
     model = tiny_network()
     sites = find_sites(fold(model, Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))), recipe())
     modules = dict(model.named_modules())
-    assert {site.name for site in sites} - {"normalisation"} <= set(modules)
+    at_the_top = {"mean_2"}  # called by the network itself, which has no name
+    assert {site.name for site in sites} - {"normalisation"} - at_the_top <= set(modules)
     assert {"conv2d", "add", "mul", "mean", "linear"} == {site.operator for site in sites}
 
 
