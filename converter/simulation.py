@@ -46,8 +46,8 @@ class Site(msgspec.Struct, frozen=True):
 
     Attributes:
         node: of the graph, whose result is rounded.
-        name: where a person finds it: the module's own name, or that of the module whose ``forward`` calls the function; the node's
-            where that is the network itself, which has none.
+        name: where a person finds it: the module's own name, or that of the module whose ``forward`` calls the function; the
+            node's where that is the network itself, which has none.
         operator: what computes it: ``conv2d``, ``cat``, ``add``, ``mul``, ``mean``, ``linear`` and so on.
         layer: node of the convolution or linear layer whose weights are rounded with it; None for other operators.
     """
