@@ -60,6 +60,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _INT8_MIN_SQNR_DB = 33.0
 _INT8_MIN_TOP1_AGREEMENT = 0.98
 
+# EfficientNet-Lite0 as published for ImageNet reaches 25.5 dB and 98.4 %, on photographs of clothes.
+_PUBLISHED_MIN_SQNR_DB = 20.0
+_PUBLISHED_MIN_TOP1_AGREEMENT = 0.95
+
 _INT8 = Recipe(
     name="int8",
     reason="the default: channels equalised, rare extremes clipped, weights that make up for one another's rounding",
@@ -106,6 +110,12 @@ _RECIPES = (
         weight_rounding="nearest",
         bias_correction=False,
         concat="own",
+    ),
+    _int8(
+        "int8_published",
+        "the default with a lower floor: for published weights, which nobody can train for int8; judged by the class they name",
+        min_sqnr_db=_PUBLISHED_MIN_SQNR_DB,
+        min_top1_agreement=_PUBLISHED_MIN_TOP1_AGREEMENT,
     ),
     Recipe(
         name="fp32",

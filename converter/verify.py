@@ -116,5 +116,6 @@ def _remedies(recipe: Recipe) -> str:
     other = next(name for name in recipe_names("int8") if name != recipe.name)
     return (
         f"try --recipe {other}; calibrate on more, and more typical, photographs (--calibration DIR); "
-        "train with quantisation noise (python -m converter.train --noise-weight 0.1); or convert with --recipe fp32"
+        "train against int8's noise (python -m converter.train --noise-weight 0.2); with weights that can't be trained, "
+        "--recipe int8_published, whose floor is lower; or --recipe fp32"
     )
