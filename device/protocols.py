@@ -67,6 +67,31 @@ class Frame(msgspec.Struct, frozen=True):
     origin: str = ""
 
 
+class Interruption(msgspec.Struct, frozen=True):
+    """A source that gave no good frames for a while, or gave frames that show nothing.
+
+    Told twice: when it is noticed, with ``duration_s`` None, and when good frames flow again, or the run ends before they do.
+
+    Attributes:
+        source: `SourceSpec.uri`.
+        reason: `SourceError.reason` of what began it (``stalled``, ``ended``, ``missing``), ``frozen`` where the same picture
+            came again and again, or ``dark`` where every pixel is black; in the dark, frames go on.
+        detail: one line for a person.
+        started_ns: when the last good frame came before it, monotonic.
+        duration_s: from then to the next good frame; None while it lasts.
+        attempts: how often the source was opened again.
+        is_over: False where it lasts, or the run ended in it.
+    """
+
+    source: str
+    reason: str
+    detail: str
+    started_ns: int
+    duration_s: float | None = None
+    attempts: int = 0
+    is_over: bool = False
+
+
 class FrameSource(Closeable, Protocol):
     """Gives frames in order. Opened by its constructor; used from one thread, but closed from any.
 

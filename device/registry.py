@@ -88,6 +88,13 @@ SOURCES = Registry(
         "video": Entry("device.sources.video:VideoSource", _OPENCV),
         "synthetic": Entry("device.sources.synthetic:SyntheticSource"),
         "v4l2": Entry("device.sources.v4l2:V4l2Source", _OPENCV),
+        "picamera2": Entry(
+            "device.sources.picamera2:Picamera2Source", "apt install python3-picamera2; a venv must see it: --system-site-packages"
+        ),
+        "rtsp": Entry("device.sources.rtsp:RtspSource", _OPENCV),
+        "rtsps": Entry("device.sources.rtsp:RtspsSource", _OPENCV),
+        "http": Entry("device.sources.mjpeg:MjpegSource", _OPENCV),
+        "https": Entry("device.sources.mjpeg:MjpegsSource", _OPENCV),
     },
 )
 

@@ -10,9 +10,9 @@ from msgspec import Meta
 from device.contract.profile import Positive, Profile
 from device.contract.tensor import Preprocessing, TensorSpec
 
-MANIFEST_SCHEMA = 2
+MANIFEST_SCHEMA = 3
 """Raised with every key that is added, since a reader refuses keys that it doesn't know: by the number it can say that it is
-too old. 2 added ``model.temperature`` and the profile's ``model.unknown_below``."""
+too old. 2 added ``model.temperature`` and the profile's ``model.unknown_below``, 3 the profile's keys for cameras that fail."""
 
 OLDEST_MANIFEST_SCHEMA = 1
 """Raised when an old manifest could be misread. What was added since has a default that means what its absence meant."""

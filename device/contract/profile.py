@@ -72,22 +72,79 @@ class Runtime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[int, Meta(ge=1, le=256)]
 
 
+class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long to wait before a camera is opened again.
+
+    Each wait is twice the one before, up to ``max_s``, give or take a fifth, so that many boards don't return to one camera
+    at the same moment.
+
+    Attributes:
+        first_s: the first wait.
+        max_s: the longest.
+    """
+
+    first_s: Positive = 0.5
+    max_s: Positive = 15.0
+
+
+class Picamera2(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What only a camera on the Pi's ribbon cable can be asked for. None leaves the camera's own choice.
+
+    Attributes:
+        buffer_count: frames that the camera may fill while one is looked at; each takes contiguous memory (CMA).
+        hflip: mirror left to right, in the camera.
+        vflip: mirror top to bottom, in the camera; both together turn by half.
+        noise_reduction: libcamera's ``NoiseReductionMode``.
+        exposure_time_us: fixed exposure; switches the automatic one off together with ``analogue_gain``.
+        analogue_gain: fixed gain.
+        focus: ``continuous``, ``auto`` once at start, or ``manual`` at ``lens_position``; only for lenses that move.
+        lens_position: in dioptres (1 / metres), for ``manual`` focus.
+    """
+
+    buffer_count: Annotated[int, Meta(ge=2, le=16)] = 4
+    hflip: bool = False
+    vflip: bool = False
+    noise_reduction: Literal["off", "fast", "high_quality", "minimal"] | None = None
+    exposure_time_us: Annotated[int, Meta(ge=1)] | None = None
+    analogue_gain: Annotated[float, Meta(ge=1.0)] | None = None
+    focus: Literal["manual", "auto", "continuous"] | None = None
+    lens_position: Annotated[float, Meta(ge=0.0)] | None = None
+
+
 class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``--camera`` reads.
 
     Attributes:
-        uri: a source, as ``--source`` takes it (``picamera2:0``, ``v4l2:/dev/video0``, ``synthetic:640x480``).
-        width_px: of the frames to ask for.
+        uri: a source, as ``--source`` takes it (``picamera2:0``, ``v4l2:/dev/video0``, ``rtsp://camera/stream``), or several:
+            they share the network in turn, and everything below holds for each.
+        width_px: of the frames to ask for. A camera that scales by itself (picamera2) delivers the network's size instead.
         height_px: likewise.
         rate_fps: likewise.
-        stall_timeout_s: without a frame for this long, the source counts as stalled.
+        rotate_deg: clockwise, of frames that the camera can't turn by itself.
+        stall_timeout_s: without a good frame for this long, a camera counts as stalled and is opened again.
+        frozen_timeout_s: the same picture, to the last bit, for this long counts as a stall too; None never does. A camera's
+            noise changes every picture, but a stream of a still scene may really stand still.
+        give_up_after_s: a camera that gives no good frame for this long ends the run, for a service manager to start it anew;
+            None tries for ever.
+        backoff: between attempts to open a camera again.
+        picamera2: for cameras on the Pi's ribbon cable.
     """
 
-    uri: str
+    uri: str | Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
     width_px: Annotated[int, Meta(ge=32, le=8192)] = 640
     height_px: Annotated[int, Meta(ge=32, le=8192)] = 480
     rate_fps: Annotated[float, Meta(gt=0.0, le=1000.0)] = 30.0
+    rotate_deg: Literal[0, 90, 180, 270] = 0
     stall_timeout_s: Positive = 5.0
+    frozen_timeout_s: Positive | None = 60.0
+    give_up_after_s: Positive | None = 120.0
+    backoff: Backoff = Backoff()
+    picamera2: Picamera2 = Picamera2()
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """Every camera that ``uri`` names."""
+        return (self.uri,) if isinstance(self.uri, str) else self.uri
 
 
 class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ import threading
 import msgspec
 
 from device.clock import SystemClock
+from device.contract import Picamera2, Preprocessing
 from device.errors import SourceError
 from device.protocols import Clock, SourceSpec
 from device.resources import Resource
@@ -22,6 +23,10 @@ class SourceOptions(msgspec.Struct, frozen=True):
         height_px: likewise.
         rate_fps: likewise, of sources that are live.
         loop: files begin again at their end.
+        realtime: files play at their own rate (image files at ``rate_fps``), and a slow reader loses frames, as with a camera.
+            Without it they wait for their reader.
+        preprocessing: what the network wants, for sources that can scale by themselves; None for the whole picture.
+        picamera2: what only a camera on the Pi's ribbon cable can be asked for.
         clock: paces what is paced, and stamps frames that bring no time of their own.
     """
 
@@ -29,6 +34,9 @@ class SourceOptions(msgspec.Struct, frozen=True):
     height_px: int | None = None
     rate_fps: float | None = None
     loop: bool = False
+    realtime: bool = False
+    preprocessing: Preprocessing | None = None
+    picamera2: Picamera2 = Picamera2()
     clock: Clock = msgspec.field(default_factory=SystemClock)
 
 
