@@ -6,14 +6,14 @@ import re
 import types
 import typing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 import yaml
 
 from device.contract import Profile
 from device.errors import ProfileError, nearest
-from device.registry import METERS
+from device.registry import METERS, SOURCES
 
 FOLDER = Path(__file__).parent.parent / "firmware_profiles"
 SCHEMA_NAME = "schema.json"
@@ -40,6 +40,23 @@ class LoadedProfile(NamedTuple):
     def where(self, *path: str | int) -> str:
         """``rpi4.yaml:12 camera.rate_fps``: the place to point at when the value turns out wrong later."""
         return _where(self.positions, path, self.profile.name)
+
+
+class _ProfileLoader(yaml.SafeLoader):
+    """Takes numbers, ``null``, ``true`` and ``false`` for what they are, and all else for words, as YAML 1.2's core does.
+
+    So ``off`` is a word, and no version number becomes a date.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {  # type: ignore[misc]  # as PyYAML does
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("int", "float", "null", "merge")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_ProfileLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 class _Document(NamedTuple):
@@ -122,7 +139,7 @@ def _read_yaml(name: str, folder: Path, heirs: tuple[str, ...]) -> _Document:
             where, f"there is no readable {path.name}", expected=nearest(name, profile_names(folder)), reason="missing"
         ) from error
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_ProfileLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
@@ -151,7 +168,11 @@ def _construct(node: yaml.Node | None, path: KeyPath, file: str, positions: dict
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, (*path, index), file, positions) for index, item in enumerate(node.value)]
-    return yaml.SafeLoader("").construct_object(node)
+    try:
+        return _ProfileLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        where = f"{file}:{node.start_mark.line + 1} {_dotted(path)}"
+        raise ProfileError(where, f"{node.value!r} can't be read as {node.tag}", reason="yaml") from error
 
 
 def _merge(parent: _Document, child: _Document) -> _Document:
@@ -271,7 +292,38 @@ def _check_agreement(loaded: LoadedProfile, name: str) -> None:
             expected=f"at most {profile.board.cores}, the cores of {profile.board.name}",
             reason="contradiction",
         )
-    for index, meter in enumerate(profile.power.meters):
+    _check_camera(loaded)
+    _check_meters(loaded)
+
+
+def _check_camera(loaded: LoadedProfile) -> None:
+    camera = loaded.profile.camera
+    for uri in camera.uris:
+        scheme = uri.partition(":")[0]
+        if scheme.lower() not in SOURCES.names():
+            raise ProfileError(
+                loaded.where("camera", "uri"), repr(uri), expected=nearest(scheme, SOURCES.names()), reason="invalid"
+            )
+    if len(set(camera.uris)) < len(camera.uris):
+        raise ProfileError(loaded.where("camera", "uri"), "names a camera twice", reason="contradiction")
+    if camera.backoff.max_s < camera.backoff.first_s:
+        raise ProfileError(
+            loaded.where("camera", "backoff", "max_s"),
+            f"{camera.backoff.max_s:g}",
+            expected=f"at least first_s, {camera.backoff.first_s:g}",
+            reason="contradiction",
+        )
+    if (camera.picamera2.focus == "manual") != (camera.picamera2.lens_position is not None):
+        raise ProfileError(
+            loaded.where("camera", "picamera2", "focus"),
+            f"{camera.picamera2.focus} with lens_position {camera.picamera2.lens_position}",
+            expected="focus: manual and lens_position together",
+            reason="contradiction",
+        )
+
+
+def _check_meters(loaded: LoadedProfile) -> None:
+    for index, meter in enumerate(loaded.profile.power.meters):
         if meter.kind not in METERS.names():
             raise ProfileError(
                 loaded.where("power", "meters", index, "kind"),

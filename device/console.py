@@ -6,7 +6,7 @@ import shutil
 from typing import TextIO
 
 from device.protocols import IntervalRecord, Percentiles, Prediction
-from device.recorder import RunSummary
+from device.recorder import RunSummary, SourceSummary
 
 PLAIN_INTERVAL_S = 10.0
 """Time between status lines where there is no terminal: a journal is read by people, and kept on an SD card."""
@@ -46,6 +46,11 @@ class StatusLine:
     def say(self, line: str) -> None:
         """Says something that must not be overwritten. Safe from any thread: one write."""
         self._stream.write((_ERASE_LINE if self._is_line_open else "") + f"warning: {line}\n")
+        self._stream.flush()
+
+    def note(self, line: str) -> None:
+        """Says something that is well, as `say` does."""
+        self._stream.write((_ERASE_LINE if self._is_line_open else "") + f"note: {line}\n")
         self._stream.flush()
 
     def end(self) -> None:
@@ -109,6 +114,8 @@ def format_summary(summary: RunSummary) -> str:
         ("latency", _format_percentiles(summary.latency_s)),
     ]
     rows += [(f"  {name}", _format_percentiles(getattr(summary.stage_s, name))) for name in summary.stage_s.__struct_fields__]
+    if len(summary.sources) > 1 or summary.interruptions:
+        rows += [("source", _format_source(source)) for source in summary.sources]
     rows.append(("power", power_text))
     if summary.energy_per_inference_j is not None:
         kind = "ESTIMATE" if summary.power and summary.power.is_estimate else "measured"
@@ -121,6 +128,13 @@ def format_summary(summary: RunSummary) -> str:
     if summary.unknown_below is not None:
         rows.append(("unknown", f"{summary.unknown} of {summary.frames} frames: best score under {summary.unknown_below:g}"))
     return "\n".join(f"{name:<14}{text}" for name, text in rows)
+
+
+def _format_source(source: SourceSummary) -> str:
+    text = f"{source.uri}: {source.frames} frames, {source.fps:.1f} FPS, {source.dropped} dropped"
+    if source.interruptions:
+        text += f", {source.interruptions} interruptions of {source.interrupted_s:.1f} s together"
+    return text
 
 
 def _threads(count: int) -> str:

@@ -1,18 +1,19 @@
 """The loop: newest frame in, labels out. Knows protocols and a clock, and no concrete class.
 
-Two threads: one reads the source and keeps the newest frame, the caller's runs the network. A live source overtakes a slow
-network, and the frames in between are dropped and counted; a file waits.
+A thread for each source reads it and keeps its newest frame; the caller's runs the network, on the sources in turn. A live
+source overtakes a slow network, and the frames in between are dropped and counted; a file waits.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from device.contract import Limits, Preprocessing
 from device.errors import SourceError
 from device.postprocess import dequantise, is_unknown, rank
-from device.preprocess import fit_frame
+from device.preprocess import fit_frame, rotate
 from device.protocols import Clock, Frame, FrameSource, Prediction, Session
 from device.resources import Resource
 
@@ -37,14 +38,19 @@ class Observer(Protocol):
     def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
         """A frame went through."""
 
-    def on_bad_frame(self, error: SourceError) -> None:
-        """A frame was damaged and left out."""
+    def on_bad_frame(self, source: str, error: SourceError) -> None:
+        """A frame of a source was damaged and left out.
 
-    def on_tick(self, dropped: int) -> None:
+        Args:
+            source: `SourceSpec.uri`.
+            error: ``decode``.
+        """
+
+    def on_tick(self, dropped: Mapping[str, int]) -> None:
         """Time passed: called after each frame, and at least every `WAKE_INTERVAL_S`.
 
         Args:
-            dropped: frames overtaken since the start.
+            dropped: frames overtaken since the start, by `SourceSpec.uri`.
         """
 
 
@@ -53,6 +59,7 @@ class Captured(NamedTuple):
 
     frame: Frame
     capture_s: float
+    source: str
 
 
 class FrameReader(Resource):
@@ -62,47 +69,63 @@ class FrameReader(Resource):
         source: read until it ends; not closed here.
         clock: for the time that reads take.
         stall_timeout_s: a source that gives nothing for this long has stalled.
+        changed: guards this reader; shared with those that the loop takes frames from in turn.
     """
 
-    def __init__(self, source: FrameSource, clock: Clock, stall_timeout_s: float) -> None:
+    def __init__(self, source: FrameSource, clock: Clock, stall_timeout_s: float, changed: threading.Condition) -> None:
         self._source = source
+        self._uri = source.spec.uri
         self._clock = clock
         self._stall_timeout_s = stall_timeout_s
-        self._changed = threading.Condition()
+        self._changed = changed
         self._captured: Captured | None = None
         self._bad_frames: list[SourceError] = []
         self._failure: BaseException | None = None
         self._ended = False
         self._closing = False
         self._overtaken = 0
+        self._next_index = 0
         self._thread = threading.Thread(target=self._work, name="frame-reader", daemon=True)
         self._thread.start()
 
     @property
+    def uri(self) -> str:
+        """Of the source, without credentials."""
+        return self._uri
+
+    @property
     def dropped(self) -> int:
-        """Frames that were overtaken by a newer one before the loop took them."""
+        """Frames that were overtaken by a newer one before the loop took them, here or in the source."""
         return self._overtaken
+
+    @property
+    def has_news(self) -> bool:
+        """True where `take` has something to give or to raise. Call it with ``changed`` held."""
+        return self._captured is not None or self._failure is not None
+
+    @property
+    def has_stopped(self) -> bool:
+        """True once the source will give nothing more. Call it with ``changed`` held."""
+        return self._ended
 
     @property
     def has_ended(self) -> bool:
         """True once the source has ended, and everything that it gave was taken: frames, damaged frames, its failure."""
         with self._changed:
-            return self._ended and self._captured is None and self._failure is None and not self._bad_frames
+            return self._ended and not self.has_news and not self._bad_frames
 
-    def take(self, timeout_s: float) -> Captured | None:
-        """Waits for a frame and takes it; None where none came in time, or none will.
+    def take(self) -> Captured | None:
+        """Takes the frame that is there, if any. Call it with ``changed`` held.
 
         Raises:
             GhostwattError: what ended the source, once its last good frame was taken.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._captured is not None or self._ended, timeout_s)
-            captured, self._captured = self._captured, None
-            self._changed.notify_all()
-            if captured is None and self._failure is not None:
-                failure, self._failure = self._failure, None
-                raise failure
-            return captured
+        captured, self._captured = self._captured, None
+        self._changed.notify_all()
+        if captured is None and self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return captured
 
     def take_bad_frames(self) -> list[SourceError]:
         """Damaged frames since the last call."""
@@ -118,12 +141,14 @@ class FrameReader(Resource):
         self._thread.join(timeout=1.0)
 
     def _work(self) -> None:
+        failure: BaseException | None = None
         try:
             while self._read_one():
                 pass
         except BaseException as error:  # handed to the loop's thread, which raises it
-            self._failure = error
+            failure = error
         with self._changed:
+            self._failure = failure
             self._ended = True
             self._changed.notify_all()
 
@@ -136,26 +161,84 @@ class FrameReader(Resource):
         try:
             frame = self._source.read(self._stall_timeout_s)
         except SourceError as error:
-            if error.reason != "decode":
+            if error.reason not in ("decode", "interrupted"):
                 raise
             with self._changed:
-                self._bad_frames.append(error)
+                if error.reason == "decode":
+                    self._bad_frames.append(error)
                 return not self._closing
         if frame is None:
             return False
-        captured = Captured(frame, (self._clock.now_ns() - started_ns) / 1e9)
+        captured = Captured(frame, (self._clock.now_ns() - started_ns) / 1e9, self._uri)
         with self._changed:
-            self._overtaken += self._captured is not None
+            self._count_overtaken(frame.index)
             self._captured = captured
             self._changed.notify_all()
             return not self._closing
+
+    def _count_overtaken(self, index: int) -> None:
+        # The source's own count tells of those that never came as far as here.
+        self._overtaken += (self._captured is not None) + max(0, index - self._next_index)
+        self._next_index = index + 1
+
+
+class Turns(Resource):
+    """Readers that give the loop their frames in turn, so that a fast source doesn't starve a slow one.
+
+    Args:
+        sources: open; not closed here.
+        clock: see `FrameReader`.
+        stall_timeout_s: see `FrameReader`.
+    """
+
+    def __init__(self, sources: Sequence[FrameSource], clock: Clock, stall_timeout_s: float) -> None:
+        self._changed = threading.Condition()
+        self._readers = [FrameReader(source, clock, stall_timeout_s, self._changed) for source in sources]
+        self._turn = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """True once every source has ended, and everything that they gave was taken."""
+        return all(reader.has_ended for reader in self._readers)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Frames that were overtaken, by `SourceSpec.uri`."""
+        return {reader.uri: reader.dropped for reader in self._readers}
+
+    def take(self, timeout_s: float) -> Captured | None:
+        """Waits for a frame of any source, and takes that whose turn it is; None where none came in time.
+
+        Raises:
+            GhostwattError: what ended a source.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: any(reader.has_news for reader in self._readers) or self._all_ended(), timeout_s)
+            for step in range(len(self._readers)):
+                reader = self._readers[(self._turn + step) % len(self._readers)]
+                if reader.has_news:
+                    self._turn += step + 1
+                    return reader.take()
+        return None
+
+    def take_bad_frames(self) -> list[tuple[str, SourceError]]:
+        """Damaged frames since the last call, each with its source's URI."""
+        return [(reader.uri, error) for reader in self._readers for error in reader.take_bad_frames()]
+
+    def close(self) -> None:
+        """Stops reading."""
+        for reader in self._readers:
+            reader.close()
+
+    def _all_ended(self) -> bool:
+        return all(reader.has_stopped for reader in self._readers)
 
 
 class Pipeline:
     """Runs frames through a session until the source ends, a limit is reached, or it is told to stop.
 
     Args:
-        source: an open source.
+        sources: open; at least one.
         session: a loaded network.
         preprocessing: as the weights demand.
         labels: of the network's classes.
@@ -164,11 +247,12 @@ class Pipeline:
         stall_timeout_s: see `FrameReader`.
         temperature: the weights' own.
         unknown_below: the least score that names a class; None names one always.
+        rotate_deg: clockwise, of every frame.
     """
 
     def __init__(
         self,
-        source: FrameSource,
+        sources: Sequence[FrameSource],
         session: Session,
         *,
         preprocessing: Preprocessing,
@@ -178,8 +262,9 @@ class Pipeline:
         stall_timeout_s: float,
         temperature: float = 1.0,
         unknown_below: float | None = None,
+        rotate_deg: int = 0,
     ) -> None:
-        self._source = source
+        self._sources = sources
         self._session = session
         self._preprocessing = preprocessing
         self._labels = labels
@@ -187,6 +272,7 @@ class Pipeline:
         self._stall_timeout_s = stall_timeout_s
         self._temperature = temperature
         self._unknown_below = unknown_below
+        self._rotate_deg = rotate_deg
         self._least_period_s = 1.0 / limits.max_rate_fps if limits.max_rate_fps else 0.0
         self._stop = threading.Event()
 
@@ -207,39 +293,40 @@ class Pipeline:
         """
         frames = 0
         deadline_ns = None if max_duration_s is None else self._clock.now_ns() + round(max_duration_s * 1e9)
-        with FrameReader(self._source, self._clock, self._stall_timeout_s) as reader:
+        with Turns(self._sources, self._clock, self._stall_timeout_s) as turns:
             while not self._stop.is_set() and (max_frames is None or frames < max_frames):
                 started_ns = self._clock.now_ns()
                 if deadline_ns is not None and started_ns >= deadline_ns:
                     return
-                frames += self._step(reader, observer)
-                if reader.has_ended:
+                frames += self._step(turns, observer)
+                if turns.has_ended:
                     return
-                self._keep_rate(started_ns, observer, reader)
+                self._keep_rate(started_ns, observer, turns)
 
-    def _step(self, reader: FrameReader, observer: Observer) -> bool:
+    def _step(self, turns: Turns, observer: Observer) -> bool:
         try:
-            captured = reader.take(WAKE_INTERVAL_S)
+            captured = turns.take(WAKE_INTERVAL_S)
         finally:
-            for error in reader.take_bad_frames():
-                observer.on_bad_frame(error)
+            for source, error in turns.take_bad_frames():
+                observer.on_bad_frame(source, error)
         if captured is not None:
             prediction, times = self._process(captured)
             observer.on_frame(prediction, times)
-        observer.on_tick(reader.dropped)
+        observer.on_tick(turns.dropped)
         return captured is not None
 
     def _process(self, captured: Captured) -> tuple[Prediction, StageTimes]:
         now_ns = self._clock.now_ns
         frame = captured.frame
         started_ns = now_ns()
-        pixels = fit_frame(frame.pixels, self._preprocessing)
+        pixels = rotate(fit_frame(frame.pixels, self._preprocessing), self._rotate_deg)
         fitted_ns = now_ns()
         output = self._session.run(pixels[None])
         inferred_ns = now_ns()
         ranking = rank(dequantise(output, self._session.output), TOP_LABELS, self._temperature)
         ended_ns = now_ns()
         prediction = Prediction(
+            source=captured.source,
             origin=frame.origin or None,
             index=frame.index,
             timestamp_ns=frame.timestamp_ns,
@@ -256,8 +343,8 @@ class Pipeline:
         )
         return prediction, times
 
-    def _keep_rate(self, started_ns: int, observer: Observer, reader: FrameReader) -> None:
+    def _keep_rate(self, started_ns: int, observer: Observer, turns: Turns) -> None:
         next_ns = started_ns + round(self._least_period_s * 1e9)
         while (remaining_s := (next_ns - self._clock.now_ns()) / 1e9) > 0 and not self._stop.is_set():
             self._clock.sleep(min(remaining_s, WAKE_INTERVAL_S))
-            observer.on_tick(reader.dropped)
+            observer.on_tick(turns.dropped)

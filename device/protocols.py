@@ -110,7 +110,8 @@ class FrameSource(Closeable, Protocol):
 
         Raises:
             SourceError: ``stalled`` after ``timeout_s`` without a frame, ``decode`` for a frame that is damaged. The source
-                stays usable after ``decode``: the next ``read`` goes on behind it.
+                stays usable after ``decode``, and the next ``read`` goes on behind it; and after ``interrupted``, which a
+                source that mends itself raises meanwhile.
         """
 
 
@@ -187,11 +188,14 @@ class PowerSample(msgspec.Struct, frozen=True):
         timestamp_ns: monotonic.
         power_w: watts, positive when consumed.
         energy_j: energy since the previous sample, where the meter counts it itself; None: integrate ``power_w``.
+        period_s: time between the meter's own readings, where that is longer than between `PowerMeter.read`s: samples so far
+            apart still follow each other. 0 where each read tells something new.
     """
 
     timestamp_ns: int
     power_w: float
     energy_j: float | None = None
+    period_s: float = 0.0
 
 
 class PowerMeter(Closeable, Protocol):
@@ -213,10 +217,12 @@ class PowerMeter(Closeable, Protocol):
         """True where a model, not a sensor, gives the figure."""
 
     def read(self) -> PowerSample | None:
-        """Reads once, within a few milliseconds.
+        """Reads once. A sensor on the board answers within milliseconds; one that is asked over a network, a program or USB may
+        take seconds, but gives up by itself. Each meter is read from one thread, and closed from any.
 
         Returns:
-            The sample, or None where the meter needs two readings and this was the first.
+            The sample, or None where there is nothing new: a slow meter isn't due yet, or a counter was read for the first time.
+            The same reading is never given twice.
 
         Raises:
             MeterError: the sensor is gone, or gave something that is no power. The next `read` may succeed.
@@ -355,6 +361,52 @@ class IntervalRecord(msgspec.Struct, frozen=True):
     rss_bytes: int
 
 
+class SourceIntervalRecord(msgspec.Struct, frozen=True):
+    """The part of one source in an `IntervalRecord`, which has the same ``timestamp_ns``.
+
+    Attributes:
+        timestamp_ns: end of the interval, monotonic.
+        source: `SourceSpec.uri`.
+        frames: inferences on its frames.
+        dropped: its frames that were never looked at.
+        bad_frames: that came damaged.
+        fps: ``frames`` a second.
+        latency_s: frame's timestamp to result.
+        capture_s: median wait for a frame.
+        is_interrupted: no good frame came at the interval's end.
+    """
+
+    timestamp_ns: int
+    source: str
+    frames: int
+    dropped: int
+    bad_frames: int
+    fps: float
+    latency_s: Percentiles | None
+    capture_s: float | None
+    is_interrupted: bool
+
+
+class InterruptionRecord(msgspec.Struct, frozen=True):
+    """An `Interruption` as it is kept: written when it begins, and again, in place of the first, when it ends.
+
+    Attributes:
+        started_ns: monotonic; names the record together with ``source`` and ``reason``.
+        wall_time_s: the same moment by the wall clock, seconds since 1970.
+
+    The others are those of `Interruption`.
+    """
+
+    source: str
+    reason: str
+    detail: str
+    started_ns: int
+    wall_time_s: float
+    duration_s: float | None
+    attempts: int
+    is_over: bool
+
+
 UNKNOWN_LABEL = "unknown"
 
 
@@ -362,6 +414,7 @@ class Prediction(msgspec.Struct, frozen=True):
     """The result of one frame: labels with their scores (softmax by the weights' temperature, 0..1), best first.
 
     Attributes:
+        source: `SourceSpec.uri`.
         origin: the frame's file; None for cameras.
         index: the frame's.
         timestamp_ns: the frame's.
@@ -371,6 +424,7 @@ class Prediction(msgspec.Struct, frozen=True):
         is_unknown: the best score is too low to name a class. This tells it apart from a class that is itself called "unknown".
     """
 
+    source: str
     origin: str | None
     index: int
     timestamp_ns: int
@@ -385,7 +439,7 @@ class Prediction(msgspec.Struct, frozen=True):
         return UNKNOWN_LABEL if self.is_unknown else self.labels[0]
 
 
-Record = RunRecord | IntervalRecord | Prediction
+Record = RunRecord | IntervalRecord | SourceIntervalRecord | InterruptionRecord | Prediction
 
 
 class Sink(Closeable, Protocol):

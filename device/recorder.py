@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import msgspec
@@ -14,12 +16,16 @@ from device.pipeline import StageTimes
 from device.process import Memory
 from device.protocols import (
     Clock,
+    Interruption,
+    InterruptionRecord,
     IntervalRecord,
     Percentiles,
     PowerFigure,
     PowerReader,
     Prediction,
     Record,
+    SourceIntervalRecord,
+    SourceSpec,
     Thermals,
 )
 from device.statistics import DurationHistogram
@@ -43,6 +49,24 @@ class PowerSummary(msgspec.Struct, frozen=True):
     is_estimate: bool
 
 
+class SourceSummary(msgspec.Struct, frozen=True):
+    """What one source gave.
+
+    Attributes:
+        interruptions: times without good frames.
+        interrupted_s: their length together.
+    """
+
+    uri: str
+    frames: int
+    dropped: int
+    bad_frames: int
+    fps: float
+    latency_s: Percentiles | None
+    interruptions: int
+    interrupted_s: float
+
+
 class RunSummary(msgspec.Struct, frozen=True):
     """What ``--json`` prints. A figure that could not be had is null, and for power the reason stands beside it.
 
@@ -61,9 +85,11 @@ class RunSummary(msgspec.Struct, frozen=True):
     frames: int
     dropped: int
     bad_frames: int
+    interruptions: int
     fps: float
     latency_s: Percentiles | None
     stage_s: StageSummary
+    sources: tuple[SourceSummary, ...]
     power: PowerSummary | None
     power_missing_reason: str | None
     energy_per_inference_j: float | None
@@ -82,7 +108,7 @@ class RunFacts(NamedTuple):
     runtime: str
     runtime_version: str
     threads: int
-    source: str
+    sources: tuple[SourceSpec, ...]
     unknown_below: float | None = None
 
 
@@ -101,6 +127,9 @@ class Instruments(NamedTuple):
     thermals: Thermals
     memory: Callable[[], Memory]
 
+
+DAMAGE_INTERVAL_S = 60.0
+"""Between warnings of a camera's damaged frames: a bad cable makes thirty a second, and a journal lies on an SD card."""
 
 _STAGES = StageTimes._fields
 
@@ -123,82 +152,179 @@ class _Tally:
             self.stages[name].add(duration_s)
 
 
+class _SourceTally:
+    """What one source gave, in a span."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.bad_frames = 0
+        self.dropped_before = 0
+        self.latency = DurationHistogram()
+        self.capture = DurationHistogram()
+
+    def add(self, prediction: Prediction, times: StageTimes) -> None:
+        self.frames += 1
+        self.latency.add(prediction.latency_s)
+        self.capture.add(times.capture_s)
+
+
+class _Source:
+    """One source over the run, and in the interval that goes on."""
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self.spec = spec
+        self.run = _SourceTally()
+        self.interval = _SourceTally()
+        self.dropped = 0
+        self.interruptions = 0
+        self.interrupted_s = 0.0
+        self.is_interrupted = False
+        self.damage_told = 0
+        self.damage_told_ns: int | None = None
+
+    def add(self, prediction: Prediction, times: StageTimes) -> None:
+        self.run.add(prediction, times)
+        self.interval.add(prediction, times)
+
+    def close_interval(self, now_ns: int, duration_s: float) -> SourceIntervalRecord:
+        """Begins the next interval; gives the one that ends."""
+        interval, self.interval = self.interval, _SourceTally()
+        self.interval.dropped_before = self.dropped
+        return SourceIntervalRecord(
+            timestamp_ns=now_ns,
+            source=self.spec.uri,
+            frames=interval.frames,
+            dropped=self.dropped - interval.dropped_before,
+            bad_frames=interval.bad_frames,
+            fps=interval.frames / duration_s,
+            latency_s=interval.latency.percentiles(),
+            capture_s=interval.capture.percentile(0.5),
+            is_interrupted=self.is_interrupted,
+        )
+
+    def summarise(self, duration_s: float) -> SourceSummary:
+        return SourceSummary(
+            uri=self.spec.uri,
+            frames=self.run.frames,
+            dropped=self.dropped,
+            bad_frames=self.run.bad_frames,
+            fps=self.run.frames / duration_s if duration_s > 0 else 0.0,
+            latency_s=self.run.latency.percentiles(),
+            interruptions=self.interruptions,
+            interrupted_s=self.interrupted_s,
+        )
+
+
+class Tell(NamedTuple):
+    """Whom the recorder tells.
+
+    Attributes:
+        write: takes each record; must not block.
+        on_interval: each row and the newest result until then, for the status line.
+        on_trouble: one line about something that is wrong.
+        on_recovery: one line about something that is well again.
+    """
+
+    write: Callable[[Record], None]
+    on_interval: Callable[[IntervalRecord, Prediction | None], None]
+    on_trouble: Callable[[str], None]
+    on_recovery: Callable[[str], None]
+
+
 class Recorder:
     """The loop's observer.
 
     Args:
         facts: of the run.
         instruments: read once an interval.
+        interruptions: of the sources, from any thread; told of at the next tick.
         clock: the loop's.
         interval_s: time that a row covers.
-        write: takes each record; must not block.
-        on_interval: told of each row and of the newest result until then, for the status line.
-        on_trouble: told of each damaged frame, in one line.
+        tell: whom to tell.
     """
 
     def __init__(
         self,
         facts: RunFacts,
         instruments: Instruments,
+        interruptions: SimpleQueue[Interruption],
         *,
         clock: Clock,
         interval_s: float,
-        write: Callable[[Record], None],
-        on_interval: Callable[[IntervalRecord, Prediction | None], None],
-        on_trouble: Callable[[str], None],
+        tell: Tell,
     ) -> None:
         self._facts = facts
         self._instruments = instruments
         self._clock = clock
         self._interval_ns = round(interval_s * 1e9)
-        self._write = write
-        self._on_interval = on_interval
-        self._on_trouble = on_trouble
+        self._tell = tell
         self._run = _Tally(clock.now_ns())
         self._interval = _Tally(clock.now_ns())
-        self._dropped = 0
-        self._dropped_before = 0
+        self._sources = {spec.uri: _Source(spec) for spec in facts.sources}
+        self._interruptions = interruptions
         self._labels: Counter[str] = Counter()
         self._newest: Prediction | None = None
-        self.bad_frames = 0
+
+    @property
+    def bad_files(self) -> int:
+        """Damaged frames of files: a camera's come and go, a file's stays damaged."""
+        return sum(source.run.bad_frames for source in self._sources.values() if not source.spec.is_live)
 
     def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
         """Counts a frame and hands its prediction on."""
         self._run.add(prediction, times)
         self._interval.add(prediction, times)
+        self._sources[prediction.source].add(prediction, times)
         if not prediction.is_unknown:
             self._labels[prediction.label] += 1
         self._newest = prediction
-        self._write(prediction)
+        self._tell.write(prediction)
 
-    def on_bad_frame(self, error: SourceError) -> None:
-        """Counts and tells of a damaged frame."""
-        self.bad_frames += 1
-        self._on_trouble(str(error))
+    def on_bad_frame(self, source: str, error: SourceError) -> None:
+        """Counts a damaged frame, and tells of it; of a camera's at most one in `DAMAGE_INTERVAL_S`."""
+        found = self._sources[source]
+        found.run.bad_frames += 1
+        found.interval.bad_frames += 1
+        if found.spec.is_live:
+            self._tell_damage(found, error)
+        else:
+            self._tell.on_trouble(str(error))
 
-    def on_tick(self, dropped: int) -> None:
+    def on_tick(self, dropped: Mapping[str, int]) -> None:
         """Closes the interval when its time is over."""
-        self._dropped = dropped
+        for uri, count in dropped.items():
+            self._sources[uri].dropped = count
+        self._tell_interruptions()
         if self._clock.now_ns() - self._interval.started_ns >= self._interval_ns:
             self._close_interval()
 
     def finish(self) -> RunSummary:
         """Writes the last, shorter interval, and sums up the run."""
+        self._tell_interruptions()
         if self._interval.frames:
             self._close_interval()
         duration_s = (self._clock.now_ns() - self._run.started_ns) / 1e9
         figure = self._instruments.power.total() if self._instruments.power else None
         memory = self._instruments.memory()
         run = self._run
+        sources = tuple(source.summarise(duration_s) for source in self._sources.values())
         return RunSummary(
-            **self._facts._asdict(),
+            profile=self._facts.profile,
+            model=self._facts.model,
+            runtime=self._facts.runtime,
+            runtime_version=self._facts.runtime_version,
+            threads=self._facts.threads,
+            source=", ".join(source.uri for source in sources),
+            unknown_below=self._facts.unknown_below,
             duration_s=duration_s,
             frames=run.frames,
-            dropped=self._dropped,
-            bad_frames=self.bad_frames,
+            dropped=sum(source.dropped for source in sources),
+            bad_frames=sum(source.bad_frames for source in sources),
+            interruptions=sum(source.interruptions for source in sources),
             fps=run.frames / duration_s if duration_s > 0 else 0.0,
             latency_s=run.latency.percentiles(),
             stage_s=StageSummary(*(run.stages[name].percentiles() for name in _STAGES)),
+            sources=sources,
             power=PowerSummary(figure.power_w, figure.source, figure.scope, figure.is_estimate) if figure else None,
             power_missing_reason=None if figure else self._power_missing_reason(),
             energy_per_inference_j=_energy_per_inference_j(figure, duration_s, run.frames),
@@ -209,6 +335,41 @@ class Recorder:
             unknown=run.unknown,
         )
 
+    def _tell_interruptions(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                self._tell_interruption(self._interruptions.get_nowait())
+
+    def _tell_interruption(self, interruption: Interruption) -> None:
+        self._count(interruption)
+        age_s = (self._clock.now_ns() - interruption.started_ns) / 1e9
+        wall_time_s = self._clock.wall_time_s() - age_s
+        self._tell.write(InterruptionRecord(**msgspec.structs.asdict(interruption), wall_time_s=wall_time_s))
+        if interruption.duration_s is None:
+            self._tell.on_trouble(f"{interruption.source}: {interruption.reason}; {interruption.detail}")
+        elif interruption.is_over:
+            self._tell.on_recovery(f"{interruption.source}: well again {_describe_end(interruption)}")
+        else:
+            self._tell.on_trouble(f"{interruption.source}: the run ends in it, {_describe_end(interruption)}")
+
+    def _tell_damage(self, source: _Source, error: SourceError) -> None:
+        now_ns = self._clock.now_ns()
+        if source.damage_told_ns is not None and now_ns - source.damage_told_ns < DAMAGE_INTERVAL_S * 1e9:
+            return
+        source.damage_told_ns = now_ns
+        more = source.run.bad_frames - source.damage_told - 1
+        source.damage_told = source.run.bad_frames
+        self._tell.on_trouble(f"{error} ({more} more frames since the last warning)" if more else str(error))
+
+    def _count(self, interruption: Interruption) -> None:
+        if interruption.reason == "dark":
+            return
+        source = self._sources[interruption.source]
+        source.is_interrupted = not interruption.is_over
+        if interruption.duration_s is not None:
+            source.interruptions += 1
+            source.interrupted_s += interruption.duration_s
+
     def _power_missing_reason(self) -> str:
         return self._instruments.power_missing_reason or "the meter gave no sample: the run was too short"
 
@@ -218,12 +379,13 @@ class Recorder:
         duration_s = (now_ns - interval.started_ns) / 1e9
         power = self._instruments.power.take() if self._instruments.power else None
         heat = self._instruments.thermals.read()
+        sources = [source.close_interval(now_ns, duration_s) for source in self._sources.values()]
         record = IntervalRecord(
             timestamp_ns=now_ns,
             wall_time_s=self._clock.wall_time_s(),
             duration_s=duration_s,
             frames=interval.frames,
-            dropped=self._dropped - self._dropped_before,
+            dropped=sum(source.dropped for source in sources),
             unknown=interval.unknown,
             fps=interval.frames / duration_s,
             latency_s=interval.latency.percentiles(),
@@ -238,10 +400,17 @@ class Recorder:
             throttled=None if heat.throttled is None else ",".join(heat.throttled),
             rss_bytes=self._instruments.memory().rss_bytes,
         )
-        self._dropped_before = self._dropped
         self._interval = _Tally(now_ns)
-        self._write(record)
-        self._on_interval(record, self._newest)
+        self._tell.write(record)
+        for source in sources:
+            self._tell.write(source)
+        self._tell.on_interval(record, self._newest)
+
+
+def _describe_end(interruption: Interruption) -> str:
+    """``after 7.3 s (stalled, attempts to open it again: 2)``."""
+    times = "" if interruption.reason == "dark" else f", attempts to open it again: {interruption.attempts}"
+    return f"after {interruption.duration_s:.1f} s ({interruption.reason}{times})"
 
 
 def _energy_per_inference_j(figure: PowerFigure | None, duration_s: float, frames: int) -> float | None:

@@ -17,10 +17,19 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """Where an implementation is, and what to do when its import fails."""
+    """Where an implementation is, and what to do when its import fails.
+
+    Attributes:
+        target: ``module:Class``.
+        install_hint: what to do when the import fails.
+        needs: keys that a profile must give it.
+        takes: keys that a profile may give it.
+    """
 
     target: str
     install_hint: str = ""
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
 
 
 class Registry:
@@ -42,6 +51,10 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         """Every name that `load` takes, ours and outsiders'."""
         return tuple(sorted({point.name for point in self._outsiders()} | set(self._entries)))
+
+    def find_entry(self, name: str) -> Entry | None:
+        """What is known of an implementation without importing it; None for an outsider's, and for a name that isn't there."""
+        return self._entries.get(name)
 
     def load(self, name: str) -> Any:
         """Imports an implementation.
@@ -79,6 +92,7 @@ class Registry:
             ) from error
 
 
+_PICAMERA2 = "apt install python3-picamera2, and make the venv with --system-site-packages"
 _OPENCV = "install OpenCV: pip install 'ghostwatt[video]', or apt install python3-opencv"
 
 SOURCES = Registry(
@@ -88,9 +102,7 @@ SOURCES = Registry(
         "video": Entry("device.sources.video:VideoSource", _OPENCV),
         "synthetic": Entry("device.sources.synthetic:SyntheticSource"),
         "v4l2": Entry("device.sources.v4l2:V4l2Source", _OPENCV),
-        "picamera2": Entry(
-            "device.sources.picamera2:Picamera2Source", "apt install python3-picamera2; a venv must see it: --system-site-packages"
-        ),
+        "picamera2": Entry("device.sources.picamera2:Picamera2Source", _PICAMERA2),
         "rtsp": Entry("device.sources.rtsp:RtspSource", _OPENCV),
         "rtsps": Entry("device.sources.rtsp:RtspsSource", _OPENCV),
         "http": Entry("device.sources.mjpeg:MjpegSource", _OPENCV),
@@ -110,7 +122,10 @@ METERS = Registry(
     "meter",
     {
         "rapl": Entry("device.meters.rapl:RaplMeter"),
-        "ina2xx": Entry("device.meters.ina2xx:Ina2xxMeter"),
+        "ina2xx": Entry("device.meters.ina2xx:Ina2xxMeter", needs=("shunt_ohm",), takes=("scope", "address", "bus")),
         "estimate": Entry("device.meters.estimate:EstimateMeter"),
+        "pmic": Entry("device.meters.pmic:PmicMeter"),
+        "pmic_vcgencmd": Entry("device.meters.pmic:VcgencmdPmicMeter"),
+        "pmic_corrected": Entry("device.meters.pmic:CorrectedPmicMeter"),
     },
 )

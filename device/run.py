@@ -11,9 +11,10 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from typing import NamedTuple
 
@@ -26,21 +27,19 @@ from device.clock import SystemClock
 from device.console import StatusLine, format_summary
 from device.contract import Profile
 from device.errors import GhostwattError, SourceError, UsageError, exit_with_one_line
+from device.frames import camera_options, open_frames
 from device.meters.sampler import PowerSampler
 from device.meters.select import open_meters
 from device.meters.thermals import SysfsThermals
+from device.outlets import Outlets
 from device.pipeline import Pipeline
 from device.process import read_memory
-from device.protocols import FrameSource, Prediction, Record, RunRecord, Runtime, Session
-from device.recorder import Instruments, Recorder, RunFacts, RunSummary
+from device.protocols import Clock, FrameSource, Interruption, RunRecord, Runtime, Session
+from device.recorder import Instruments, Recorder, RunFacts, RunSummary, Tell
 from device.registry import RUNTIMES, SOURCES
 from device.selftest import run_self_test
-from device.sinks.background import BackgroundSink
-from device.sinks.predictions import PredictionsFile
-from device.sources import SourceOptions, open_source
 
 BUILD = Path("build")
-PREDICTIONS_FLUSH_S = 1.0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,13 +49,17 @@ def build_parser() -> argparse.ArgumentParser:
         description="Reads frames, runs the bundle's network on them, and logs frames a second, latency and power.",
     )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle (default: this board's, under build/)")
-    frames = parser.add_mutually_exclusive_group()
-    frames.add_argument("--camera", action="store_true", help="read the profile's own camera")
-    frames.add_argument(
+    parser.add_argument("--camera", action="store_true", help="read the profile's own camera, or cameras")
+    parser.add_argument(
         "--source",
+        action="append",
+        default=[],
         metavar="URI",
-        help="read images:DIR-or-glob, video:FILE, synthetic:640x480@30 (kinds: " + ", ".join(SOURCES.own_names()) + ")",
+        help="read images:DIR-or-glob, video:FILE, v4l2:0, rtsp://HOST/PATH, synthetic:640x480@30, … "
+        f"(kinds: {', '.join(SOURCES.own_names())}); given again, the sources take turns",
     )
+    parser.add_argument("--loop", action="store_true", help="begin files again at their end")
+    parser.add_argument("--realtime", action="store_true", help="play files at their own rate, as a camera would")
     parser.add_argument("--runtime", metavar="NAME", help=f"instead of the profile's ({', '.join(RUNTIMES.own_names())})")
     parser.add_argument("--threads", type=_positive_int, metavar="N", help="instead of the profile's")
     parser.add_argument(
@@ -146,60 +149,6 @@ def open_session(chosen: Chosen) -> Session:
     )
 
 
-def open_frames(flags: argparse.Namespace, profile: Profile) -> FrameSource:
-    """Opens what ``--camera`` or ``--source`` names.
-
-    Raises:
-        UsageError: neither was given, or a URI that makes no sense.
-        SourceError: it gives no frames.
-    """
-    if not flags.camera and flags.source is None:
-        raise UsageError("frames", "none named", expected="--camera, or --source URI", reason="no_source")
-    camera = profile.camera
-    options = SourceOptions(width_px=camera.width_px, height_px=camera.height_px, rate_fps=camera.rate_fps)
-    return open_source(camera.uri if flags.camera else flags.source, options)
-
-
-class Outlets:
-    """Where records go: the sinks that the flags named, each behind a thread of its own.
-
-    Args:
-        may_wait: True where the source waits for us, so that no prediction need be lost.
-    """
-
-    def __init__(
-        self, flags: argparse.Namespace, profile: Profile, *, may_wait: bool, on_trouble: Callable[[str], None]
-    ) -> None:
-        self._may_wait = may_wait
-        self._records: BackgroundSink | None = None
-        self._predictions: BackgroundSink | None = None
-        if flags.telemetry:
-            # Only here: SQLite costs 2 MB, which a board without telemetry need not give.
-            from device.sinks.telemetry import TelemetryStore
-
-            interval_s = profile.telemetry.flush_interval_s
-            store = TelemetryStore(flags.telemetry)
-            self._records = BackgroundSink(store, flush_interval_s=interval_s, on_trouble=on_trouble)
-        if flags.predictions:
-            lines = PredictionsFile(flags.predictions)
-            self._predictions = BackgroundSink(lines, flush_interval_s=PREDICTIONS_FLUSH_S, on_trouble=on_trouble)
-
-    def write(self, record: Record) -> None:
-        """Hands a record to the sink that keeps its kind."""
-        if isinstance(record, Prediction):
-            if self._predictions:
-                self._predictions.write(record, may_wait=self._may_wait)
-        elif self._records:
-            self._records.write(record, may_wait=False)
-
-    def close(self) -> int:
-        """Flushes and closes; returns how many records were lost on the way."""
-        outlets = [outlet for outlet in (self._records, self._predictions) if outlet]
-        for outlet in outlets:
-            outlet.close()
-        return sum(outlet.lost for outlet in outlets)
-
-
 @contextlib.contextmanager
 def stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
     """SIGTERM and Ctrl-C end the run after the frame in hand; a second Ctrl-C ends it at once."""
@@ -257,57 +206,100 @@ def describe_run(chosen: Chosen, facts: BoardFacts, source_uri: str, threads: in
     )
 
 
+def open_power(profile: Profile, clock: Clock, stack: contextlib.ExitStack) -> Instruments:
+    """Opens the profile's meters, and what else is read beside the frames; ``stack`` closes them."""
+    meters, missing = open_meters(profile.power, profile.board, clock=clock)
+    for meter in meters:
+        stack.enter_context(meter)
+    sampler = stack.enter_context(PowerSampler(meters, profile.power.sample_rate_hz, clock=clock)) if meters else None
+    missing_reason = None if meters else "; ".join(missing) or "the profile names no meter"
+    return Instruments(sampler, missing_reason, SysfsThermals(), read_memory)
+
+
+def open_sources(
+    chosen: Chosen, flags: argparse.Namespace, clock: Clock, interruptions: SimpleQueue[Interruption]
+) -> list[FrameSource]:
+    """Opens what ``--camera`` and ``--source`` name, all of it or nothing."""
+    camera = chosen.profile.camera
+    preprocessing = chosen.bundle.manifest.model.preprocessing
+    uris = (*(camera.uris if flags.camera else ()), *flags.source)
+    options = camera_options(camera, preprocessing, clock=clock, loop=flags.loop, realtime=flags.realtime)
+    return open_frames(uris, camera, options, interruptions.put)
+
+
+def make_recorder(
+    chosen: Chosen,
+    session: Session,
+    sources: Sequence[FrameSource],
+    instruments: Instruments,
+    interruptions: SimpleQueue[Interruption],
+    clock: Clock,
+    tell: Tell,
+) -> Recorder:
+    """The loop's observer for this run."""
+    facts = RunFacts(
+        profile=chosen.profile.name,
+        model=chosen.bundle.manifest.model.name,
+        runtime=chosen.runtime.name,
+        runtime_version=chosen.runtime.version,
+        threads=session.threads,
+        sources=tuple(source.spec for source in sources),
+        unknown_below=chosen.unknown_below,
+    )
+    interval_s = chosen.profile.telemetry.interval_s
+    return Recorder(facts, instruments, interruptions, clock=clock, interval_s=interval_s, tell=tell)
+
+
+def make_pipeline(chosen: Chosen, session: Session, sources: Sequence[FrameSource], clock: Clock) -> Pipeline:
+    """The loop for this run."""
+    manifest = chosen.bundle.manifest
+    camera = manifest.profile.camera
+    return Pipeline(
+        sources,
+        session,
+        preprocessing=manifest.model.preprocessing,
+        labels=chosen.bundle.labels,
+        limits=manifest.profile.limits,
+        clock=clock,
+        stall_timeout_s=camera.stall_timeout_s,
+        temperature=manifest.model.temperature,
+        unknown_below=chosen.unknown_below,
+        rotate_deg=camera.rotate_deg,
+    )
+
+
 def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> int:
-    """Runs the daemon proper; prints the summary even when the source fails."""
-    profile = chosen.profile
+    """Runs the daemon proper; prints the summary even when a source fails."""
     clock = SystemClock()
     status = StatusLine(sys.stderr, is_quiet=False)
     failure: GhostwattError | None = None
+    interruptions: SimpleQueue[Interruption] = SimpleQueue()
     with contextlib.ExitStack() as stack:
         # The network first: what loading it takes is given back before the camera's libraries come.
         session = stack.enter_context(open_session(chosen))
-        source = stack.enter_context(open_frames(flags, profile))
-        outlets = Outlets(flags, profile, may_wait=not source.spec.is_live, on_trouble=status.say)
-        meters, missing = open_meters(profile.power, profile.board, clock=clock)
-        for meter in meters:
-            stack.enter_context(meter)
-        sampler = stack.enter_context(PowerSampler(meters, profile.power.sample_rate_hz, clock=clock)) if meters else None
-        power_missing_reason = None if meters else "; ".join(missing) or "the profile names no meter"
-        run_record = describe_run(chosen, facts, source.spec.uri, session.threads)
-        outlets.write(run_record)
-        recorder = Recorder(
-            RunFacts(
-                profile=profile.name,
-                model=chosen.bundle.manifest.model.name,
-                runtime=chosen.runtime.name,
-                runtime_version=chosen.runtime.version,
-                threads=session.threads,
-                source=source.spec.uri,
-                unknown_below=chosen.unknown_below,
-            ),
-            Instruments(sampler, power_missing_reason, SysfsThermals(), read_memory),
-            clock=clock,
-            interval_s=profile.telemetry.interval_s,
-            write=outlets.write,
-            on_interval=status.show,
+        sources = open_sources(chosen, flags, clock, interruptions)
+        frames = stack.enter_context(contextlib.ExitStack())
+        for source in sources:
+            frames.enter_context(source)
+        outlets = Outlets(
+            flags.predictions,
+            flags.telemetry,
+            chosen.profile.telemetry,
+            may_wait=not any(source.spec.is_live for source in sources),
             on_trouble=status.say,
         )
-        pipeline = Pipeline(
-            source,
-            session,
-            preprocessing=chosen.bundle.manifest.model.preprocessing,
-            labels=chosen.bundle.labels,
-            limits=profile.limits,
-            clock=clock,
-            stall_timeout_s=profile.camera.stall_timeout_s,
-            temperature=chosen.bundle.manifest.model.temperature,
-            unknown_below=chosen.unknown_below,
-        )
+        instruments = open_power(chosen.profile, clock, stack)
+        outlets.write(describe_run(chosen, facts, ", ".join(source.spec.uri for source in sources), session.threads))
+        tell = Tell(outlets.write, status.show, status.say, status.note)
+        recorder = make_recorder(chosen, session, sources, instruments, interruptions, clock, tell)
+        pipeline = make_pipeline(chosen, session, sources, clock)
         with stop_on_signals(pipeline):
             try:
                 pipeline.run(recorder, max_frames=flags.frames, max_duration_s=flags.duration)
             except GhostwattError as error:
                 failure = error
+        # Closed before the last record: a camera that is interrupted now says so as it closes.
+        frames.close()
         summary = recorder.finish()
         status.end()
         lost = outlets.close()
@@ -325,10 +317,10 @@ def _print_summary(summary: RunSummary, *, as_json: bool) -> None:
 def _verdict(failure: GhostwattError | None, recorder: Recorder) -> int:
     if failure is not None:
         raise failure
-    if recorder.bad_frames:
+    if recorder.bad_files:
         raise SourceError(
             "frames",
-            f"{recorder.bad_frames} could not be decoded and were left out, as said above",
+            f"{recorder.bad_files} could not be decoded and were left out, as said above",
             remedy="remove or replace them",
             reason="decode",
         )

@@ -148,17 +148,26 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A power meter to try.
+    """A power meter to try. Which keys a kind takes stands in `device.registry`; the others are refused.
 
     Attributes:
         kind: name in `device.registry`.
-        shunt_ohm: resistance of the shunt on the breakout board, for the ``ina2xx`` kinds. Never guessed.
+        shunt_ohm: resistance of the shunt on the breakout board, for the ``ina`` kinds. Never guessed.
         scope: what the meter's wires enclose, where the meter can't know it.
+        address: which one: the chip's address on the bus (0x40), the plug's ``http://host`` without credentials, the battery's
+            name under ``/sys/class/power_supply``, or the USB meter's serial number.
+        bus: number of the I2C bus that the chip is on; 1 is the one on the Raspberry Pi's header.
+        channel: which of several inputs or outputs: 1 to 3 of an INA3221, and from 0 of a plug.
+        current_unit: in which unit a battery's current really comes, where the vendor broke the rule: ``ua`` or ``ma``.
     """
 
     kind: str
     shunt_ohm: Positive | None = None
     scope: Scope | None = None
+    address: Annotated[int, Meta(ge=0x08, le=0x77)] | Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    bus: Annotated[int, Meta(ge=0, le=255)] | None = None
+    channel: Annotated[int, Meta(ge=0, le=15)] | None = None
+    current_unit: Literal["ua", "ma"] | None = None
 
 
 class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,8 +12,8 @@ from device.resources import Resource
 
 
 class PredictionsFile(Resource):
-    """Writes each `Prediction` as a line: ``source`` (path or index), ``index``, ``timestamp_ns``,
-    ``latency_s``, ``label``, ``is_unknown``, ``labels``, ``scores``.
+    """Writes each `Prediction` as a line: ``source`` (path or index), ``uri`` of the source, ``index``,
+    ``timestamp_ns``, ``latency_s``, ``label``, ``is_unknown``, ``labels``, ``scores``.
 
     ``label`` is what the frame is called: the first of ``labels``, or "unknown" where ``is_unknown``.
 
@@ -38,6 +38,7 @@ class PredictionsFile(Resource):
             return
         line = {
             "source": record.origin if record.origin is not None else record.index,
+            "uri": record.source,
             "index": record.index,
             "timestamp_ns": record.timestamp_ns,
             "latency_s": round(record.latency_s, 6),

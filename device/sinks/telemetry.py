@@ -17,14 +17,30 @@ from typing import Any
 import msgspec
 
 from device.errors import SinkError
-from device.protocols import IntervalRecord, Percentiles, Record, RunRecord
+from device.protocols import InterruptionRecord, IntervalRecord, Percentiles, Record, RunRecord, SourceIntervalRecord
 from device.resources import Resource
 
-STORE_SCHEMA = 2
+STORE_SCHEMA = 3
 """Raised with every change of the tables. A store of an older number is brought up to this one, and keeps its rows."""
 _HEADER = b"SQLite format 3\x00"
 
-_TABLES = """
+_CAMERA_TABLES = """
+CREATE TABLE source_interval (
+    run_id TEXT NOT NULL REFERENCES run, timestamp_ns INTEGER NOT NULL, source TEXT NOT NULL,
+    frames INTEGER NOT NULL, dropped INTEGER NOT NULL, bad_frames INTEGER NOT NULL, fps REAL NOT NULL,
+    latency_p50_s REAL, latency_p90_s REAL, latency_p99_s REAL, capture_s REAL, is_interrupted INTEGER NOT NULL,
+    PRIMARY KEY (run_id, timestamp_ns, source)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE interruption (
+    run_id TEXT NOT NULL REFERENCES run, source TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
+    started_ns INTEGER NOT NULL, wall_time_s REAL NOT NULL, duration_s REAL, attempts INTEGER NOT NULL,
+    is_over INTEGER NOT NULL,
+    PRIMARY KEY (run_id, source, started_ns, reason)
+) STRICT, WITHOUT ROWID;
+"""
+
+_TABLES = (
+    """
 CREATE TABLE IF NOT EXISTS run (
     run_id TEXT PRIMARY KEY, started_at_utc TEXT NOT NULL, profile TEXT NOT NULL, model TEXT NOT NULL, weights TEXT NOT NULL,
     manifest_sha256 TEXT NOT NULL, runtime TEXT NOT NULL, runtime_version TEXT NOT NULL, threads INTEGER NOT NULL,
@@ -41,15 +57,26 @@ CREATE TABLE IF NOT EXISTS interval (
     PRIMARY KEY (run_id, timestamp_ns)
 ) STRICT, WITHOUT ROWID;
 """
+    + _CAMERA_TABLES
+)
 
 _UPGRADES = {
     1: "ALTER TABLE run ADD COLUMN unknown_below REAL; ALTER TABLE interval ADD COLUMN unknown INTEGER;",
+    2: _CAMERA_TABLES,
 }
 """Schema -> what makes a store of it one of the next. Rows from before have NULL in what is new: nobody counted."""
 
 
+_Row = IntervalRecord | SourceIntervalRecord | InterruptionRecord
+_TABLE_OF: dict[type, str] = {
+    IntervalRecord: "interval",
+    SourceIntervalRecord: "source_interval",
+    InterruptionRecord: "interruption",
+}
+
+
 class TelemetryStore(Resource):
-    """Keeps `RunRecord` and `IntervalRecord`.
+    """Keeps every record but predictions.
 
     Args:
         path: of the SQLite file; made, with its folder, at the first flush.
@@ -59,11 +86,11 @@ class TelemetryStore(Resource):
         SinkError: ``permission`` where the path can't be a file, ``damaged`` where another kind of file lies there.
     """
 
-    def __init__(self, path: Path, *, pending_limit: int = 3600) -> None:
+    def __init__(self, path: Path, *, pending_limit: int = 7200) -> None:
         self._path = path
         self._run: RunRecord | None = None
         self._run_is_stored = False
-        self._pending: deque[IntervalRecord] = deque(maxlen=pending_limit)
+        self._pending: deque[_Row] = deque(maxlen=pending_limit)
         self._connection: sqlite3.Connection | None = None
         self.lost = 0
         _check_path(path)
@@ -72,7 +99,7 @@ class TelemetryStore(Resource):
         """Buffers a record."""
         if isinstance(record, RunRecord):
             self._run, self._run_is_stored = record, False
-        elif isinstance(record, IntervalRecord):
+        elif isinstance(record, _Row):
             self.lost += len(self._pending) == self._pending.maxlen
             self._pending.append(record)
 
@@ -86,7 +113,7 @@ class TelemetryStore(Resource):
                 if not self._run_is_stored:
                     _insert(connection, "run", msgspec.structs.asdict(self._run))
                 for record in self._pending:
-                    _insert(connection, "interval", _interval_row(self._run.run_id, record))
+                    _insert(connection, _TABLE_OF[type(record)], _row(self._run.run_id, record))
         except (sqlite3.Error, OSError) as error:
             self._disconnect()
             code = getattr(error, "sqlite_errorcode", None)
@@ -169,9 +196,10 @@ def _insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> 
     connection.execute(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", row)  # noqa: S608  # names are ours
 
 
-def _interval_row(run_id: str, record: IntervalRecord) -> dict[str, Any]:
+def _row(run_id: str, record: _Row) -> dict[str, Any]:
     row = msgspec.structs.asdict(record)
-    latency: Percentiles | None = row.pop("latency_s")
-    for name in ("p50", "p90", "p99"):
-        row[f"latency_{name}_s"] = getattr(latency, name) if latency else None
+    if "latency_s" in row:
+        latency: Percentiles | None = row.pop("latency_s")
+        for name in ("p50", "p90", "p99"):
+            row[f"latency_{name}_s"] = getattr(latency, name) if latency else None
     return {"run_id": run_id, **row}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from device.errors import UsageError
 from device.protocols import FrameSource
@@ -44,7 +45,26 @@ def open_source(uri: str, options: SourceOptions | None = None) -> FrameSource:
         MissingDependencyError: the source needs a package that isn't installed.
         SourceError: the source isn't there, or holds nothing.
     """
+    return make_opener(uri, options)()
+
+
+def make_opener(uri: str, options: SourceOptions | None = None) -> Callable[[], FrameSource]:
+    """Makes a function that opens the source that a URI names, and opens it again.
+
+    A source's class may have an ``opener(rest, options)`` that remembers what it opened, so as to find it again elsewhere.
+
+    Args:
+        uri: see `open_source`.
+        options: likewise.
+
+    Raises:
+        UsageError: see `open_source`; the function raises the rest.
+        MissingDependencyError: likewise.
+    """
     scheme, rest = split_uri(uri)
     source_class = SOURCES.load(scheme)
-    source: FrameSource = source_class.from_uri(rest, options or SourceOptions())
-    return source
+    chosen = options or SourceOptions()
+    if hasattr(source_class, "opener"):
+        opener: Callable[[], FrameSource] = source_class.opener(rest, chosen)
+        return opener
+    return lambda: source_class.from_uri(rest, chosen)

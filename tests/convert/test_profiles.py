@@ -125,7 +125,8 @@ def test_an_unknown_key_in_a_list_is_refused(folder: Path) -> None:
                 ("-0.1", "-0.1", ">= 0.0"),
                 (".nan", "nan", ">= 0.0"),
                 ("50%", "'50%'", "float"),
-                ("yes", "True", "float"),
+                ("yes", "'yes'", "float"),
+                ("true", "True", "float"),
             ]
         ),
     ],
@@ -192,3 +193,39 @@ def test_junk_never_gives_anything_but_a_profile_error(tmp_path_factory: pytest.
     (folder / "junk.yaml").write_text(junk, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(ProfileError):
         load_profile("junk", folder)
+
+
+@pytest.mark.parametrize(("word", "value"), [("off", "off"), ("fast", "fast"), ('"off"', "off")])
+def test_off_is_a_word(folder: Path, word: str, value: str) -> None:
+    (folder / "base.yaml").write_text(
+        BASE.replace("  rate_fps: 30", f"  picamera2:\n    noise_reduction: {word}\n    hflip: true")
+    )
+    camera = load_profile("base", folder).profile.camera
+    assert camera.picamera2.noise_reduction == value
+    assert camera.picamera2.hflip is True
+
+
+def test_a_board_may_have_several_cameras(folder: Path) -> None:
+    text = BASE.replace('uri: "picamera2:0"', "uri: [picamera2:0, v4l2:name=Door]")
+    (folder / "base.yaml").write_text(text)
+    profile = load_profile("base", folder).profile
+    assert profile.camera.uris == ("picamera2:0", "v4l2:name=Door")
+    assert msgspec.json.decode(msgspec.json.encode(profile), type=Profile) == profile
+
+
+@pytest.mark.parametrize(
+    ("new", "parts"),
+    [
+        ('uri: "picamera:0"', ("base.yaml:17 camera.uri", "did you mean 'picamera2'?")),
+        ("uri: [picamera2:0, picamera2:0]", ("base.yaml:17 camera.uri", "names a camera twice")),
+        ("uri: []", ("base.yaml:17 camera.uri",)),
+        ("uri: picamera2:0\n  backoff: {first_s: 5, max_s: 1}", ("camera.backoff.max_s: 1", "at least first_s, 5")),
+        ("uri: picamera2:0\n  picamera2: {focus: manual}", ("camera.picamera2.focus", "lens_position together")),
+        ("uri: picamera2:0\n  picamera2: {lens_position: 2}", ("camera.picamera2", "lens_position together")),
+        ("uri: picamera2:0\n  picamera2: {hflipp: true}", ("camera.picamera2.hflipp", "did you mean 'hflip'?")),
+        ("uri: picamera2:0\n  rotate_deg: 45", ("camera.rotate_deg: 45",)),
+    ],
+)
+def test_a_camera_that_makes_no_sense_is_refused(folder: Path, new: str, parts: tuple[str, ...]) -> None:
+    message = refusal(folder, 'uri: "picamera2:0"', new)
+    assert all(part in message for part in parts), message

@@ -30,16 +30,21 @@ class ListSource(Resource):
     """Gives frames, or raises errors, from a list."""
 
     def __init__(
-        self, items: Iterable[Image | SourceError], *, is_live: bool = False, clock: ManualClock | None = None
+        self,
+        items: Iterable[Image | SourceError],
+        *,
+        is_live: bool = False,
+        clock: ManualClock | None = None,
+        uri: str = "list:",
     ) -> None:
         self._items = list(items)
-        self._is_live = is_live
+        self._spec = SourceSpec(uri=uri, is_live=is_live)
         self._clock = clock or ManualClock()
         self._next = 0
 
     @property
     def spec(self) -> SourceSpec:
-        return SourceSpec(uri="list:", is_live=self._is_live)
+        return self._spec
 
     def read(self, timeout_s: float) -> Frame | None:
         if self._next == len(self._items):

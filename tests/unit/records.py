@@ -58,9 +58,10 @@ def interval(timestamp_ns: int, **changes: Any) -> IntervalRecord:
     return IntervalRecord(**(values | changes))
 
 
-def prediction(index: int, origin: str | None = None, *, is_unknown: bool = False) -> Prediction:
+def prediction(index: int, origin: str | None = None, *, is_unknown: bool = False, source: str = "images:x") -> Prediction:
     """A hat, probably."""
     return Prediction(
+        source=source,
         origin=origin,
         index=index,
         timestamp_ns=index,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -21,33 +22,37 @@ class Log:
         self.predictions: list[Prediction] = []
         self.times: list[StageTimes] = []
         self.bad: list[SourceError] = []
-        self.dropped = 0
+        self.dropped_by_source: dict[str, int] = {}
         self.ticks = 0
+
+    @property
+    def dropped(self) -> int:
+        return sum(self.dropped_by_source.values())
 
     def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
         self.predictions.append(prediction)
         self.times.append(times)
 
-    def on_bad_frame(self, error: SourceError) -> None:
+    def on_bad_frame(self, source: str, error: SourceError) -> None:
         self.bad.append(error)
 
-    def on_tick(self, dropped: int) -> None:
-        self.dropped = dropped
+    def on_tick(self, dropped: Mapping[str, int]) -> None:
+        self.dropped_by_source = dict(dropped)
         self.ticks += 1
 
 
 def make_pipeline(
-    source: FrameSource,
+    *sources: FrameSource,
     session: ColourSession | None = None,
-    *,
     clock: Clock | None = None,
     limits: Limits | None = None,
     labels: tuple[str, ...] = LABELS,
     temperature: float = 1.0,
     unknown_below: float | None = None,
+    rotate_deg: int = 0,
 ) -> Pipeline:
     return Pipeline(
-        source,
+        sources,
         session or ColourSession(),
         preprocessing=Preprocessing(input_px=SIDE_PX),
         labels=labels,
@@ -56,6 +61,7 @@ def make_pipeline(
         stall_timeout_s=5.0,
         temperature=temperature,
         unknown_below=unknown_below,
+        rotate_deg=rotate_deg,
     )
 
 
@@ -132,13 +138,13 @@ def test_a_failing_network_ends_the_run() -> None:
             raise InferenceError("session", "broken")
 
     with pytest.raises(InferenceError):
-        make_pipeline(ListSource([coloured("red")] * 3), Broken()).run(Log())
+        make_pipeline(ListSource([coloured("red")] * 3), session=Broken()).run(Log())
 
 
 def test_ends_after_the_given_number_of_frames() -> None:
     session = ColourSession()
     log = Log()
-    make_pipeline(ListSource([coloured("red")] * 50), session).run(log, max_frames=7)
+    make_pipeline(ListSource([coloured("red")] * 50), session=session).run(log, max_frames=7)
     assert len(log.predictions) == session.runs == 7
 
 
@@ -146,7 +152,7 @@ def test_ends_after_the_given_time() -> None:
     clock = ManualClock()
     log = Log()
     session = ColourSession(clock, duration_s=0.3)
-    make_pipeline(ListSource([coloured("red")] * 50, clock=clock), session, clock=clock).run(log, max_duration_s=1.0)
+    make_pipeline(ListSource([coloured("red")] * 50, clock=clock), session=session, clock=clock).run(log, max_duration_s=1.0)
     assert len(log.predictions) == 4  # the fourth begins at 0.9 s
 
 
@@ -186,12 +192,76 @@ def test_a_live_source_overtakes_a_slow_network_and_the_newest_frame_is_taken() 
     source = LiveSource()
     log = Log()
     source.allowed.release()
-    make_pipeline(source, ReleasingSession(source, threading.Event())).run(log, max_frames=4)
+    make_pipeline(source, session=ReleasingSession(source, threading.Event())).run(log, max_frames=4)
     indices = [prediction.index for prediction in log.predictions]
     assert indices[0] == 0
     assert indices == sorted(set(indices))
-    assert log.dropped >= indices[-1] - len(indices) - 1
+    assert log.dropped >= indices[-1] - len(indices) + 1
     assert log.dropped > 0
+
+
+def test_frames_that_the_source_dropped_itself_are_counted() -> None:
+    class Skipping(ListSource):
+        def read(self, timeout_s: float) -> Frame | None:
+            frame = super().read(timeout_s)
+            return frame and Frame(frame.pixels, frame.timestamp_ns, frame.index * 3, frame.origin)
+
+    log = Log()
+    make_pipeline(Skipping([coloured("red")] * 5)).run(log)
+    assert [prediction.index for prediction in log.predictions] == [0, 3, 6, 9, 12]
+    assert log.dropped == 8
+
+
+def test_sources_take_turns() -> None:
+    log = Log()
+    many, few = ListSource([coloured("red")] * 30, uri="list:many"), ListSource([coloured("blue")] * 5, uri="list:few")
+    make_pipeline(many, few).run(log)
+    order = [prediction.source for prediction in log.predictions]
+    assert sorted(order) == ["list:few"] * 5 + ["list:many"] * 30
+    assert all(prediction.label == ("red" if prediction.source == "list:many" else "blue") for prediction in log.predictions)
+    # The last of the few is looked at long before the last of the many; a reader may once be late with its next.
+    assert order.index("list:few") <= 2
+    assert max(index for index, uri in enumerate(order) if uri == "list:few") < 25
+
+
+def test_a_source_that_gives_nothing_does_not_slow_another() -> None:
+    stalled = LiveSource()
+    log = Log()
+    make_pipeline(stalled, ListSource([coloured("blue")] * 50, uri="list:well")).run(log, max_frames=50)
+    assert [prediction.source for prediction in log.predictions] == ["list:well"] * 50
+    assert log.dropped_by_source == {"live:": 0, "list:well": 0}
+    stalled.allowed.release()
+
+
+def test_the_failure_of_one_source_ends_the_run() -> None:
+    stall = SourceError("camera", "no frame for 120 s", reason="stalled")
+    live = LiveSource()
+    with pytest.raises(SourceError) as caught:
+        make_pipeline(live, ListSource([coloured("red"), stall], uri="list:bad")).run(Log())
+    assert caught.value is stall
+    live.allowed.release()
+
+
+def test_a_source_that_mends_itself_is_read_on() -> None:
+    again = SourceError("camera", "is being opened again", reason="interrupted")
+    log = Log()
+    make_pipeline(ListSource([coloured("red"), again, again, coloured("blue")])).run(log)
+    assert [prediction.label for prediction in log.predictions] == ["red", "blue"]
+    assert not log.bad
+
+
+def test_frames_are_turned_as_the_profile_says() -> None:
+    # A network that sees the top half only: red above, turned by half it is blue that it sees.
+    class TopHalf(ColourSession):
+        def run(self, pixels: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+            top = np.repeat(pixels[:, : SIDE_PX // 2], 2, axis=1)
+            return super().run(top)
+
+    picture = np.concatenate([coloured("red")[: SIDE_PX // 2], coloured("blue")[: SIDE_PX // 2]])
+    upright, turned = Log(), Log()
+    make_pipeline(ListSource([picture]), session=TopHalf()).run(upright)
+    make_pipeline(ListSource([picture]), session=TopHalf(), rotate_deg=180).run(turned)
+    assert (upright.predictions[0].label, turned.predictions[0].label) == ("red", "blue")
 
 
 def test_stop_ends_a_source_that_never_does() -> None:
@@ -210,7 +280,7 @@ def test_keeps_to_the_profiles_rate() -> None:
     log = Log()
     session = ColourSession(clock, duration_s=0.05)
     pipeline = make_pipeline(
-        ListSource([coloured("red")] * 5, clock=clock), session, clock=clock, limits=Limits(max_rate_fps=2.0)
+        ListSource([coloured("red")] * 5, clock=clock), session=session, clock=clock, limits=Limits(max_rate_fps=2.0)
     )
     pipeline.run(log)
     # Four waits of half a second; a fifth if the end was seen late.
@@ -220,7 +290,7 @@ def test_keeps_to_the_profiles_rate() -> None:
 def test_times_of_the_stages_are_told_apart() -> None:
     clock = ManualClock()
     log = Log()
-    make_pipeline(ListSource([coloured("red")], clock=clock), ColourSession(clock, 0.25), clock=clock).run(log)
+    make_pipeline(ListSource([coloured("red")], clock=clock), session=ColourSession(clock, 0.25), clock=clock).run(log)
     assert log.times[0].inference_s == 0.25
     assert log.times[0].preprocess_s == log.times[0].postprocess_s == 0.0
     assert log.predictions[0].latency_s == 0.25

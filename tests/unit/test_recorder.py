@@ -1,48 +1,78 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from queue import SimpleQueue
+
 import pytest
+from msgspec import structs
 
 from device.clock import ManualClock
 from device.console import StatusLine, format_interval, format_summary
 from device.errors import SourceError
 from device.pipeline import StageTimes
 from device.process import Memory
-from device.protocols import IntervalRecord, PowerFigure, Prediction, Record, ThermalSample
-from device.recorder import Instruments, Recorder, RunFacts
+from device.protocols import (
+    Interruption,
+    InterruptionRecord,
+    IntervalRecord,
+    PowerFigure,
+    Prediction,
+    Record,
+    SourceIntervalRecord,
+    SourceSpec,
+    ThermalSample,
+)
+from device.recorder import Instruments, Recorder, RunFacts, Tell
 from tests.unit.fakes import FixedThermals, ScriptedPower
 from tests.unit.records import interval, prediction
 
 MEASURED = PowerFigure(power_w=2.0, energy_j=2.0, covered_s=1.0, source="ina219 (hwmon)", scope="board", is_estimate=False)
 ESTIMATED = PowerFigure(power_w=4.0, energy_j=4.0, covered_s=1.0, source="estimate", scope="board", is_estimate=True)
+FILES = SourceSpec(uri="images:x", is_live=False)
+DOOR = SourceSpec(uri="v4l2:/dev/video0", is_live=True)
+YARD = SourceSpec(uri="rtsp://yard/stream", is_live=True)
 TIMES = StageTimes(0.001, 0.002, 0.005, 0.0001)
 
 
 class Bench:
     """A recorder with everything around it in reach."""
 
-    def __init__(self, power: ScriptedPower | None, reason: str | None = None, *, unknown_below: float | None = None) -> None:
+    def __init__(
+        self,
+        power: ScriptedPower | None,
+        reason: str | None = None,
+        *,
+        unknown_below: float | None = None,
+        sources: Sequence[SourceSpec] = (FILES,),
+    ) -> None:
         self.clock = ManualClock(wall_time_s=1e9)
         self.records: list[Record] = []
         self.troubles: list[str] = []
+        self.recoveries: list[str] = []
+        self.interruptions: SimpleQueue[Interruption] = SimpleQueue()
         self.newest: list[Prediction | None] = []
         thermals = FixedThermals(
             ThermalSample(temperature_c=61.5, frequency_hz=1.5e9, throttled=("throttled", "under_voltage"))
         )
         self.recorder = Recorder(
-            RunFacts("host", "ghostnet_100", "litert", "ai-edge-litert 2.3.0", 1, "images:x", unknown_below),
+            RunFacts("host", "ghostnet_100", "litert", "ai-edge-litert 2.3.0", 1, tuple(sources), unknown_below),
             Instruments(power, reason, thermals, lambda: Memory(40_000_000, 50_000_000)),
+            self.interruptions,
             clock=self.clock,
             interval_s=1.0,
-            write=self.records.append,
-            on_interval=lambda _, newest: self.newest.append(newest),
-            on_trouble=self.troubles.append,
+            tell=Tell(
+                self.records.append,
+                lambda _, newest: self.newest.append(newest),
+                self.troubles.append,
+                self.recoveries.append,
+            ),
         )
 
     def run(self, frames: int, period_s: float, dropped_each: int = 0) -> None:
         for index in range(frames):
             self.clock.advance(period_s)
             self.recorder.on_frame(prediction(index), TIMES)
-            self.recorder.on_tick(dropped_each * (index + 1))
+            self.recorder.on_tick({FILES.uri: dropped_each * (index + 1)})
 
     @property
     def intervals(self) -> list[IntervalRecord]:
@@ -80,7 +110,7 @@ def test_unknown_frames_are_counted_apart_from_the_labels() -> None:
     for index in range(12):
         bench.clock.advance(0.1)
         bench.recorder.on_frame(prediction(index, is_unknown=index % 4 == 0), TIMES)
-        bench.recorder.on_tick(0)
+        bench.recorder.on_tick({})
     summary = bench.recorder.finish()
     assert (summary.unknown, summary.unknown_below) == (3, 0.8)
     assert summary.labels == {"hat": 9}
@@ -147,9 +177,80 @@ def test_a_run_without_frames_has_no_figures_but_a_summary() -> None:
 
 def test_damaged_frames_are_counted_and_told() -> None:
     bench = Bench(None, "none")
-    bench.recorder.on_bad_frame(SourceError("a.jpg", "is no image", reason="decode"))
+    bench.recorder.on_bad_frame(FILES.uri, SourceError("a.jpg", "is no image", reason="decode"))
     assert bench.recorder.finish().bad_frames == 1
     assert bench.troubles == ["a.jpg: is no image"]
+
+
+def test_each_source_has_its_own_row_beside_the_intervals() -> None:
+    bench = Bench(None, "none", sources=(DOOR, YARD))
+    for index in range(20):
+        bench.clock.advance(0.05)
+        bench.recorder.on_frame(prediction(index, source=(YARD if index % 4 == 0 else DOOR).uri), TIMES)
+        bench.recorder.on_tick({DOOR.uri: index, YARD.uri: 0})
+    (row,) = bench.intervals
+    door, yard = (record for record in bench.records if isinstance(record, SourceIntervalRecord))
+    assert (door.source, door.frames, door.dropped) == (DOOR.uri, 15, 19)
+    assert (yard.source, yard.frames, yard.dropped) == (YARD.uri, 5, 0)
+    assert door.timestamp_ns == yard.timestamp_ns == row.timestamp_ns
+    assert row.frames == door.frames + yard.frames
+    assert row.dropped == door.dropped + yard.dropped
+    summary = bench.recorder.finish()
+    assert [(source.uri, source.frames) for source in summary.sources] == [(DOOR.uri, 15), (YARD.uri, 5)]
+    assert "rtsp://yard/stream: 5 frames" in format_summary(summary)
+
+
+def test_an_interruption_is_told_and_kept_when_it_begins_and_when_it_ends() -> None:
+    bench = Bench(None, "none", sources=(DOOR, YARD))
+    bench.clock.advance(10.0)
+    began = Interruption(YARD.uri, "stalled", "no frame within 5 s", started_ns=4 * 10**9)
+    bench.interruptions.put(began)
+    bench.recorder.on_tick({})
+    assert bench.troubles == ["rtsp://yard/stream: stalled; no frame within 5 s"]
+    sources = {record.source: record for record in bench.records if isinstance(record, SourceIntervalRecord)}
+    assert (sources[DOOR.uri].is_interrupted, sources[YARD.uri].is_interrupted) == (False, True)
+    bench.interruptions.put(structs.replace(began, duration_s=7.25, attempts=2, is_over=True))
+    bench.recorder.on_tick({})
+    assert bench.recoveries == ["rtsp://yard/stream: well again after 7.2 s (stalled, attempts to open it again: 2)"]
+    first, last = (record for record in bench.records if isinstance(record, InterruptionRecord))
+    assert (first.duration_s, first.is_over) == (None, False)
+    assert (last.duration_s, last.attempts, last.is_over) == (7.25, 2, True)
+    assert first.wall_time_s == last.wall_time_s == pytest.approx(1e9 + 4.0)
+    summary = bench.recorder.finish()
+    assert summary.interruptions == 1
+    assert [source.interrupted_s for source in summary.sources] == [0.0, 7.25]
+
+
+def test_darkness_is_told_but_is_no_interruption() -> None:
+    bench = Bench(None, "none", sources=(DOOR,))
+    bench.interruptions.put(Interruption(DOOR.uri, "dark", "every pixel is black", started_ns=0))
+    bench.clock.advance(1.0)
+    bench.recorder.on_tick({})
+    assert bench.troubles == ["v4l2:/dev/video0: dark; every pixel is black"]
+    assert not any(record.is_interrupted for record in bench.records if isinstance(record, SourceIntervalRecord))
+    assert bench.recorder.finish().interruptions == 0
+
+
+def test_a_run_that_ends_in_an_interruption_says_so() -> None:
+    bench = Bench(None, "none", sources=(DOOR,))
+    bench.interruptions.put(Interruption(DOOR.uri, "ended", "gone", started_ns=0, duration_s=3.0, attempts=1))
+    assert bench.recorder.finish().interruptions == 1
+    assert bench.troubles == ["v4l2:/dev/video0: the run ends in it, after 3.0 s (ended, attempts to open it again: 1)"]
+
+
+def test_a_camera_with_many_damaged_frames_is_told_of_once_a_minute() -> None:
+    bench = Bench(None, "none", sources=(DOOR,))
+    for index in range(130):
+        bench.clock.advance(0.5)
+        bench.recorder.on_bad_frame(DOOR.uri, SourceError(f"frame {index}", "the JPEG breaks off", reason="decode"))
+        bench.recorder.on_tick({})
+    assert bench.troubles == [
+        "frame 0: the JPEG breaks off",
+        "frame 120: the JPEG breaks off (119 more frames since the last warning)",
+    ]
+    assert bench.recorder.bad_files == 0
+    assert bench.recorder.finish().bad_frames == 130
+    assert sum(record.bad_frames for record in bench.records if isinstance(record, SourceIntervalRecord)) == 130
 
 
 class Stream:

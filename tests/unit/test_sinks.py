@@ -98,7 +98,8 @@ class TestTelemetryStore:
             store.flush()
         with sqlite3.connect(path) as connection:
             connection.executescript(
-                "ALTER TABLE run DROP COLUMN unknown_below; ALTER TABLE interval DROP COLUMN unknown; PRAGMA user_version=1;"
+                "ALTER TABLE run DROP COLUMN unknown_below; ALTER TABLE interval DROP COLUMN unknown;"
+                "DROP TABLE source_interval; DROP TABLE interruption; PRAGMA user_version=1;"
             )
         with TelemetryStore(path) as store:
             store.write(msgspec.structs.replace(run_record(), run_id="run-2"))
@@ -108,7 +109,7 @@ class TestTelemetryStore:
             ("run-1", 100.0, None),
             ("run-2", 100.0, 3),
         ]
-        assert rows(path, "PRAGMA user_version") == [(2,)]
+        assert rows(path, "PRAGMA user_version") == [(3,)]
 
     def test_rows_wait_while_the_disk_is_full_and_come_when_it_has_room(self, tmp_path: Path) -> None:
         path = tmp_path / "telemetry.sqlite"
