@@ -50,7 +50,9 @@ class GhostwattError(Exception):
 
 
 class UsageError(GhostwattError):
-    """A flag, or flags together, that make no sense: ``unknown_<table>``, ``malformed_uri``, ``no_source``, ``threads``."""
+    """A flag, or flags together, that make no sense: ``unknown_<table>``, ``malformed_uri``, ``no_source``, ``no_rate``,
+    ``threads``.
+    """
 
     exit_code = 2
 
@@ -62,7 +64,9 @@ class ProfileError(GhostwattError):
 
 
 class BundleError(GhostwattError):
-    """A bundle that can't be trusted: ``missing``, ``truncated``, ``tampered``, ``schema``, ``malformed``, ``labels``."""
+    """A bundle that can't be trusted: ``missing``, ``truncated``, ``tampered``, ``schema``, ``malformed``, ``labels``;
+    in a store also ``archive``, ``unsigned``, ``signature``, ``store``.
+    """
 
     exit_code = 11
 
@@ -71,6 +75,12 @@ class BoardError(GhostwattError):
     """The board isn't what the bundle or the profile was made for."""
 
     exit_code = 12
+
+
+class DoctorError(GhostwattError):
+    """The doctor found something that doesn't work: ``failed``. Which, and what to do, stands in its table."""
+
+    exit_code = 13
 
 
 class SourceError(GhostwattError):
@@ -113,8 +123,9 @@ class SelfTestError(GhostwattError):
 
 
 class MeterError(GhostwattError):
-    """A power meter that can't be read: ``missing``, ``permission``, ``malformed``, ``shunt``,
-    ``ambiguous``.
+    """A power meter that can't be read: ``missing``, ``permission``, ``malformed``, ``shunt``, ``ambiguous``.
+
+    ``other_board``: a power model of another board. ``implausible``: a calibration whose figures can't be.
     """
 
     exit_code = 40
@@ -124,6 +135,14 @@ class SinkError(GhostwattError):
     """Telemetry or predictions that can't be written: ``full``, ``permission``, ``damaged``."""
 
     exit_code = 50
+
+
+class ReportError(GhostwattError):
+    """Records that no report can be made of: ``missing``, ``permission``, ``damaged``, ``schema``, ``busy``, ``unknown_run``,
+    ``ambiguous``, ``empty``, ``write``.
+    """
+
+    exit_code = 51
 
 
 class ConversionError(GhostwattError):
@@ -136,6 +155,16 @@ class TrainingError(GhostwattError):
     """A data set or a checkpoint that can't be trained from: ``empty``, ``one_class``, ``broken_image``, ``mismatch``."""
 
     exit_code = 61
+
+
+class BenchError(GhostwattError):
+    """A measurement that can't be trusted, or can't be made.
+
+    ``no_power``, ``failed``, ``missing``, ``malformed``, ``permission``, ``infeasible``, or with ``--strict`` the code of the flag
+    that was raised (`device.bench.result.FlagCode`).
+    """
+
+    exit_code = 70
 
 
 _SHOWN_NAMES = 20

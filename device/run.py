@@ -23,21 +23,23 @@ import msgspec
 from device import __version__
 from device.board import BoardFacts, detect_board
 from device.bundle import Bundle, find_bundle, open_bundle
+from device.bundle.store import BundleStore
 from device.clock import SystemClock
 from device.console import StatusLine, format_summary
 from device.contract import Profile
-from device.errors import GhostwattError, SourceError, UsageError, exit_with_one_line
+from device.errors import BundleError, GhostwattError, SourceError, UsageError, exit_with_one_line
 from device.frames import camera_options, open_frames
 from device.meters.sampler import PowerSampler
 from device.meters.select import open_meters
 from device.meters.thermals import SysfsThermals
 from device.outlets import Outlets
-from device.pipeline import Pipeline
+from device.pipeline import Observer, Pipeline
 from device.process import read_memory
 from device.protocols import Clock, FrameSource, Interruption, RunRecord, Runtime, Session
 from device.recorder import Instruments, Recorder, RunFacts, RunSummary, Tell
 from device.registry import RUNTIMES, SOURCES
 from device.selftest import run_self_test
+from device.trial import TrialObserver, trial_of
 
 BUILD = Path("build")
 
@@ -49,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Reads frames, runs the bundle's network on them, and logs frames a second, latency and power.",
     )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle (default: this board's, under build/)")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="run the current bundle of python -m device.bundle's store")
+    parser.add_argument("--profile", metavar="NAME", help="which of the store's profiles; needed where there are several")
     parser.add_argument("--camera", action="store_true", help="read the profile's own camera, or cameras")
     parser.add_argument(
         "--source",
@@ -103,12 +107,17 @@ def _share(text: str) -> float:
 
 
 class Chosen(NamedTuple):
-    """What will run: the bundle, and the profile's choices after the flags."""
+    """What will run: the bundle, and the profile's choices after the flags.
+
+    Attributes:
+        trial: the store of a bundle that has yet to prove itself; None for any other.
+    """
 
     bundle: Bundle
     runtime: Runtime
     threads: int
     unknown_below: float | None
+    trial: BundleStore | None = None
 
     @property
     def profile(self) -> Profile:
@@ -124,7 +133,7 @@ def choose(flags: argparse.Namespace, facts: BoardFacts) -> Chosen:
         UsageError: an unknown runtime, or more threads than this machine has cores.
         MissingDependencyError: the runtime isn't installed.
     """
-    bundle = open_bundle(flags.bundle or find_bundle(BUILD, facts.compatible, facts.machine))
+    bundle, trial = find_chosen_bundle(flags, facts)
     name = flags.runtime or bundle.manifest.profile.runtime.name
     runtime: Runtime = RUNTIMES.load(name)()
     bundle.artefact(name)
@@ -138,7 +147,30 @@ def choose(flags: argparse.Namespace, facts: BoardFacts) -> Chosen:
             reason="threads",
         )
     unknown_below = bundle.manifest.profile.model.unknown_below if flags.unknown_below is None else flags.unknown_below
-    return Chosen(bundle, runtime, threads, unknown_below)
+    return Chosen(bundle, runtime, threads, unknown_below, trial)
+
+
+def find_chosen_bundle(flags: argparse.Namespace, facts: BoardFacts) -> tuple[Bundle, BundleStore | None]:
+    """Opens the bundle to run; gives its store too, where it has yet to prove itself.
+
+    Raises:
+        BundleError: there is none, or it can't be trusted.
+        UsageError: the store has several profiles, and none was named.
+    """
+    if flags.store is None:
+        return open_bundle(flags.bundle or find_bundle(BUILD, facts.compatible, facts.machine)), None
+    store = BundleStore(flags.store)
+    profile = flags.profile or store.only_profile()
+    start = store.start(profile)
+    if start.rolled_back:
+        print(f"warning: {start.rolled_back}", file=sys.stderr)
+    try:
+        return open_bundle(start.root), store if start.on_trial else None
+    except BundleError as error:
+        # A card that rots must not leave the board without a network.
+        bundle = store.rollback(profile)
+        print(f"warning: {error}: back to {bundle.manifest_sha256[:12]}", file=sys.stderr)
+        return bundle, None
 
 
 def open_session(chosen: Chosen) -> Session:
@@ -250,6 +282,13 @@ def make_recorder(
     return Recorder(facts, instruments, interruptions, clock=clock, interval_s=interval_s, tell=tell)
 
 
+def observe(chosen: Chosen, recorder: Recorder, status: StatusLine) -> Observer:
+    """Whom the loop tells: the recorder, and whoever waits for a new bundle to prove itself."""
+    if chosen.trial is None:
+        return recorder
+    return TrialObserver(recorder, chosen.trial, chosen.profile.name, status.note)
+
+
 def make_pipeline(chosen: Chosen, session: Session, sources: Sequence[FrameSource], clock: Clock) -> Pipeline:
     """The loop for this run."""
     manifest = chosen.bundle.manifest
@@ -277,6 +316,8 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
     with contextlib.ExitStack() as stack:
         # The network first: what loading it takes is given back before the camera's libraries come.
         session = stack.enter_context(open_session(chosen))
+        if chosen.trial is not None:
+            run_self_test(session, chosen.bundle, chosen.runtime.name)
         sources = open_sources(chosen, flags, clock, interruptions)
         frames = stack.enter_context(contextlib.ExitStack())
         for source in sources:
@@ -295,7 +336,7 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
         pipeline = make_pipeline(chosen, session, sources, clock)
         with stop_on_signals(pipeline):
             try:
-                pipeline.run(recorder, max_frames=flags.frames, max_duration_s=flags.duration)
+                pipeline.run(observe(chosen, recorder, status), max_frames=flags.frames, max_duration_s=flags.duration)
             except GhostwattError as error:
                 failure = error
         # Closed before the last record: a camera that is interrupted now says so as it closes.
@@ -334,7 +375,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = choose(flags, facts)
     if flags.self_test:
         return run_self_test_command(chosen, flags)
-    return run_frames(chosen, facts, flags)
+    with trial_of(chosen.trial, chosen.profile.name):
+        return run_frames(chosen, facts, flags)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,141 @@
+"""``python -m device.bundle``: takes bundles in, and switches between them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from device.bundle.archive import pack
+from device.bundle.prove import prove_by_self_test
+from device.bundle.reader import open_bundle
+from device.bundle.signature import CONFIGURATION, find_trust, sign, verify
+from device.bundle.store import BundleStore, Stored
+from device.errors import exit_with_one_line
+from device.state import find_state_folder
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m device.bundle",
+        description="Keeps this board's bundles: takes in what is whole, trusted and proven, and switches between them.",
+    )
+    parser.add_argument(
+        "--store", type=Path, default=find_state_folder(), metavar="DIR", help="where bundles are kept (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=CONFIGURATION,
+        metavar="DIR",
+        help="where allowed_signers and revoked_keys lie: with them, unsigned bundles are refused (default: %(default)s)",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    install = actions.add_parser("install", help="take a bundle in, and switch to it")
+    install.add_argument("bundle", type=Path, help="its folder, or a tar archive of it")
+    install.add_argument("--no-switch", action="store_true", help="keep the current one running")
+    listing = actions.add_parser("list", help="show the bundles that are kept")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    switch = actions.add_parser("switch", help="run another bundle that is kept")
+    switch.add_argument("sha256", help="its name, or the beginning of it")
+    rollback = actions.add_parser("rollback", help="run the previous bundle again")
+    rollback.add_argument("--profile", metavar="NAME", help="of which profile; needed where there are several")
+    check = actions.add_parser("verify", help="check a bundle's files, its signature, and that it runs here")
+    check.add_argument("bundle", type=Path, help="its folder")
+    signing = actions.add_parser("sign", help="sign a bundle")
+    signing.add_argument("bundle", type=Path, help="its folder")
+    signing.add_argument("--key", type=Path, required=True, help="an SSH private key")
+    packing = actions.add_parser("pack", help="write a bundle into one file")
+    packing.add_argument("bundle", type=Path, help="its folder")
+    packing.add_argument("archive", type=Path, help="FILE.tar, FILE.tar.gz or FILE.tar.xz")
+    return parser
+
+
+def install(flags: argparse.Namespace) -> None:
+    """Takes a bundle in, and switches to it."""
+    store = BundleStore(flags.store)
+    bundle = store.install(flags.bundle, trust=find_trust(flags.config), prove=prove_by_self_test)
+    print(f"installed {bundle.manifest_sha256[:12]}: {bundle.manifest.profile.name}, {bundle.manifest.model.name}")
+    if not flags.no_switch:
+        store.switch(bundle.manifest_sha256)
+        print(f"{bundle.manifest.profile.name} runs it from its next start on, at first on trial")
+
+
+def list_bundles(flags: argparse.Namespace) -> None:
+    """Shows what is kept."""
+    entries = BundleStore(flags.store).entries()
+    if flags.json:
+        print(msgspec.json.encode([entry._asdict() for entry in entries]).decode())
+        return
+    for entry in entries:
+        print(f"{entry.sha256[:12]}  {entry.profile:<16}{entry.model:<28}{_role(entry)}".rstrip())
+    if not entries:
+        print(f"no bundle in {flags.store}; python -m device.bundle install BUNDLE takes one in")
+
+
+def _role(entry: Stored) -> str:
+    if entry.is_current:
+        return "current, on trial" if entry.on_trial else "current"
+    return "previous" if entry.is_previous else ""
+
+
+def switch(flags: argparse.Namespace) -> None:
+    """Runs another bundle."""
+    bundle = BundleStore(flags.store).switch(flags.sha256)
+    print(f"{bundle.manifest.profile.name} runs {bundle.manifest_sha256[:12]} from its next start on")
+
+
+def rollback(flags: argparse.Namespace) -> None:
+    """Runs the previous bundle."""
+    store = BundleStore(flags.store)
+    bundle = store.rollback(flags.profile or store.only_profile())
+    print(f"{bundle.manifest.profile.name} runs {bundle.manifest_sha256[:12]} from its next start on")
+
+
+def check(flags: argparse.Namespace) -> None:
+    """Checks a bundle without taking it in."""
+    bundle = open_bundle(flags.bundle)
+    trust = find_trust(flags.config)
+    signer = f"signed by {verify(flags.bundle, trust)}" if trust else f"no signers named in {flags.config}"
+    prove_by_self_test(bundle)
+    print(f"{bundle.manifest_sha256[:12]}: whole, {signer}, gives the host's scores here")
+
+
+ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "install": install,
+    "list": list_bundles,
+    "switch": switch,
+    "rollback": rollback,
+    "verify": check,
+    "sign": lambda flags: print(f"wrote {sign(flags.bundle, flags.key)}"),
+    "pack": lambda flags: pack(open_bundle(flags.bundle).root, flags.archive),
+}
+
+
+def give_to_owner(store: Path) -> None:
+    """What root wrote into the store becomes its owner's: the daemon must be able to end a trial."""
+    if os.geteuid() != 0 or not store.exists():
+        return
+    owner = store.stat()
+    for parent, folders, files in os.walk(store):
+        for name in (*folders, *files):
+            os.chown(Path(parent, name), owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses flags and acts."""
+    flags = build_parser().parse_args(arguments)
+    try:
+        ACTIONS[flags.action](flags)
+    finally:
+        give_to_owner(flags.store)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_with_one_line(main))

@@ -1,0 +1,105 @@
+"""A bundle as one file: a tar archive, plain or compressed, that is believed nothing until it was checked.
+
+References:
+    Python's tarfile, "Extraction filters": what an archive may try. Nothing is extracted by it here: members are read one by
+    one, and written under plain names in a fresh folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+from pathlib import Path
+
+from device.errors import BundleError
+
+MAX_FILES = 64
+MAX_BYTES = 256 * 1024 * 1024
+"""Of all files together, as they lie on disk: twenty times what GhostNet's takes."""
+
+_CHUNK_BYTES = 1 << 20
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Writes an archive's files into a folder.
+
+    Args:
+        archive: a tar file; may be compressed by gzip, bzip2 or xz.
+        folder: exists, and is empty.
+
+    Raises:
+        BundleError: ``archive`` for what is no tar file, breaks off, or holds anything but a few plain files of modest size.
+    """
+    try:
+        with tarfile.open(archive, "r|*") as members:
+            _write_members(members, archive, folder)
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise _refusal(archive, f"can't be read as an archive ({error})", "copy it again") from error
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Writes a bundle's files into an archive; equal files give equal bytes.
+
+    Args:
+        folder: the bundle.
+        archive: replaced; compressed where its name ends in ``.gz``, ``.bz2`` or ``.xz``.
+    """
+    ending = archive.suffix.removeprefix(".")
+    mode = f"w:{ending}" if ending in ("gz", "bz2", "xz") else "w"
+    scratch = archive.with_name(f".{archive.name}.{os.getpid()}")
+    try:
+        with tarfile.open(scratch, mode) as members:  # type: ignore[call-overload]  # the mode is one of four
+            for path in sorted(folder.iterdir()):
+                if path.is_file() and not path.is_symlink():
+                    _add(members, path)
+        scratch.replace(archive)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _add(members: tarfile.TarFile, path: Path) -> None:
+    member = tarfile.TarInfo(path.name)
+    member.size = path.stat().st_size
+    member.mode = 0o644
+    with path.open("rb") as file:
+        members.addfile(member, file)
+
+
+def _write_members(members: tarfile.TarFile, archive: Path, folder: Path) -> None:
+    names: set[str] = set()
+    left_bytes = MAX_BYTES
+    for member in members:
+        name = member.name.removeprefix("./")
+        if member.isdir() and name in ("", "."):
+            continue
+        if not member.isreg():
+            raise _refusal(archive, f"holds {member.name!r}, which is no plain file", "pack the bundle's files alone")
+        if not _PLAIN_NAME.fullmatch(name):
+            raise _refusal(
+                archive, f"holds {member.name!r}, which is no plain name", "pack the bundle's files without a folder"
+            )
+        if name in names:
+            raise _refusal(archive, f"holds {name} twice", "pack it again")
+        if len(names) == MAX_FILES:
+            raise _refusal(archive, f"holds more than {MAX_FILES} files", "pack the bundle's files alone")
+        names.add(name)
+        left_bytes -= _write_member(members, member, folder / name, archive, left_bytes)
+
+
+def _write_member(members: tarfile.TarFile, member: tarfile.TarInfo, path: Path, archive: Path, left_bytes: int) -> int:
+    """Writes one file; returns its size. What the header promises is checked before anything is written."""
+    if member.size > left_bytes:
+        raise _refusal(archive, f"unpacks to more than {MAX_BYTES} bytes", "a bundle is smaller")
+    content = members.extractfile(member)
+    assert content is not None
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        while chunk := content.read(_CHUNK_BYTES):
+            file.write(chunk)
+    return member.size
+
+
+def _refusal(archive: Path, found: str, remedy: str) -> BundleError:
+    return BundleError(str(archive), found, remedy=remedy, reason="archive")

@@ -1,0 +1,392 @@
+"""Bundles on the board, each under its own hash, and for every profile the one that runs and the one before it.
+
+::
+
+    bundles/<sha256 of the manifest>/     never changed once it is there
+    profiles/<name>/current               -> ../../bundles/<sha256>
+    profiles/<name>/previous              likewise
+    profiles/<name>/trial.json            while `current` has yet to prove itself
+
+Every step is atomic and durable: after a power cut a bundle is there whole or not at all, and ``current`` points to a
+whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+if TYPE_CHECKING:
+    from device.bundle.signature import Trust
+
+from device.bundle.reader import MANIFEST_NAME, SIGNATURE_NAME, Bundle, open_bundle
+from device.durable import point_link, sync_folder, write_durably
+from device.errors import BundleError, UsageError
+
+KEEP = 3
+"""Bundles of a profile that stay beside ``current`` and ``previous``."""
+
+MAX_STARTS = 3
+"""A bundle on trial that was started so often, and never proved itself, is taken back."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What ``trial.json`` holds: a bundle that has yet to prove itself, and how often it was started."""
+
+    sha256: str
+    starts: int = 0
+
+
+class Stored(NamedTuple):
+    """A bundle in the store.
+
+    Attributes:
+        sha256: of its manifest: its name.
+        profile: that it was converted for.
+        model: with its weights.
+        is_current: it is the one that runs.
+        is_previous: it is the one to go back to.
+        on_trial: it is current, and has yet to prove itself.
+    """
+
+    sha256: str
+    profile: str
+    model: str
+    is_current: bool
+    is_previous: bool
+    on_trial: bool
+
+
+class Start(NamedTuple):
+    """What a daemon that starts is told.
+
+    Attributes:
+        root: the bundle to run.
+        on_trial: it has yet to prove itself: call `BundleStore.confirm` once it has, or `BundleStore.rollback`.
+        rolled_back: why another bundle runs than was switched to; empty otherwise.
+    """
+
+    root: Path
+    on_trial: bool
+    rolled_back: str
+
+
+class BundleStore:
+    """Keeps bundles.
+
+    Args:
+        root: the folder; made where it isn't there.
+
+    Raises:
+        BundleError: ``store`` where the folder can't be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._bundles = root / "bundles"
+        try:
+            self._bundles.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _trouble(root, error) from error
+
+    def install(self, source: Path, *, trust: Trust | None, prove: Callable[[Bundle], None]) -> Bundle:
+        """Takes a bundle in, once it is whole, trusted and proven; switches nothing.
+
+        Args:
+            source: a bundle's folder, or an archive of one.
+            trust: whose signature it must have; None takes any.
+            prove: raises where the bundle can't run on this board.
+
+        Returns:
+            The bundle, in the store. One that is there already is not copied again.
+
+        Raises:
+            BundleError: see `open_bundle`, `verify` and `unpack`. The store is as it was.
+        """
+        with self._locked(), self._scratch() as scratch:
+            _bring(source, scratch)
+            bundle = open_bundle(scratch)
+            _refuse_strangers(bundle)
+            if trust is not None:
+                from device.bundle.signature import verify
+
+                verify(scratch, trust)
+            home = self._bundles / bundle.manifest_sha256
+            if home.exists():
+                _add_signature(scratch, home)
+            else:
+                prove(bundle)
+                _sync_all(scratch)
+                scratch.rename(home)
+                sync_folder(self._bundles)
+            return open_bundle(home)
+
+    def switch(self, sha256: str) -> Bundle:
+        """Makes a bundle the current one of its profile, on trial.
+
+        Args:
+            sha256: its name, or the beginning of it.
+
+        Raises:
+            BundleError: ``missing`` where no bundle, or more than one, is called so; or it is damaged.
+        """
+        with self._locked():
+            bundle = open_bundle(self._home(sha256))
+            profile = bundle.manifest.profile.name
+            current = self._target(profile, "current")
+            if current != bundle.manifest_sha256:
+                if current is not None and not self.is_on_trial(profile):
+                    # One that never proved itself is nothing to go back to.
+                    self._point(profile, "previous", current)
+                self._write_trial(profile, Trial(bundle.manifest_sha256))
+                self._point(profile, "current", bundle.manifest_sha256)
+            self._prune(profile)
+            return bundle
+
+    def rollback(self, profile: str) -> Bundle:
+        """Makes the previous bundle of a profile the current one; it has proven itself before.
+
+        Raises:
+            BundleError: ``missing`` where there is none; the current one stays.
+        """
+        with self._locked():
+            return self._rollback(profile)
+
+    def start(self, profile: str) -> Start:
+        """Tells a daemon which bundle to run, and counts the start of one that is on trial.
+
+        Raises:
+            BundleError: ``missing`` where the profile has no current bundle.
+        """
+        with self._locked():
+            current = self._target(profile, "current")
+            if current is None:
+                raise self._nothing(profile)
+            trial = self._trial(profile)
+            if trial is None or trial.sha256 != current:
+                return Start(self._bundles / current, False, "")
+            if trial.starts >= MAX_STARTS and self._target(profile, "previous") is not None:
+                bundle = self._rollback(profile)
+                why = f"bundle {current[:12]} was started {trial.starts} times and never proved itself"
+                return Start(bundle.root, False, f"{why}: back to {bundle.manifest_sha256[:12]}")
+            self._write_trial(profile, Trial(current, trial.starts + 1))
+            return Start(self._bundles / current, True, "")
+
+    def confirm(self, profile: str) -> None:
+        """Ends the trial of a profile's current bundle: it has proven itself."""
+        with self._locked():
+            self._end_trial(profile)
+
+    def excuse(self, profile: str) -> None:
+        """Takes back the count of a start that ended, but not by the bundle's fault."""
+        with self._locked():
+            trial = self._trial(profile)
+            if trial is not None:
+                self._write_trial(profile, Trial(trial.sha256, max(0, trial.starts - 1)))
+
+    def is_on_trial(self, profile: str) -> bool:
+        """True while the current bundle has yet to prove itself."""
+        trial = self._trial(profile)
+        return trial is not None and trial.sha256 == self._target(profile, "current")
+
+    def entries(self) -> tuple[Stored, ...]:
+        """Every bundle, by profile; one that is damaged is left out."""
+        found = []
+        for home in sorted(self._bundles.iterdir()):
+            with contextlib.suppress(BundleError):
+                found.append(self._describe(open_bundle(home)))
+        return tuple(sorted(found, key=lambda stored: (stored.profile, not stored.is_current, stored.sha256)))
+
+    def profiles(self) -> tuple[str, ...]:
+        """Profiles that have a current bundle."""
+        return tuple(sorted(path.parent.name for path in self.root.glob("profiles/*/current")))
+
+    def only_profile(self) -> str:
+        """The profile that has a current bundle, where just one has.
+
+        Raises:
+            UsageError: none has, or several have.
+        """
+        profiles = self.profiles()
+        if len(profiles) != 1:
+            found = f"{len(profiles)} profiles have a bundle in {self.root} ({', '.join(profiles) or 'none'})"
+            raise UsageError("--profile", found, expected="one of them", reason="ambiguous")
+        return profiles[0]
+
+    # --- inside the lock ---
+
+    def _rollback(self, profile: str) -> Bundle:
+        previous = self._target(profile, "previous")
+        if previous is None:
+            raise BundleError(
+                f"{self.root} profile {profile}",
+                "has no previous bundle to go back to",
+                remedy="install another: python -m device.bundle install",
+                reason="missing",
+            )
+        bundle = open_bundle(self._bundles / previous)
+        self._point(profile, "current", previous)
+        self._end_trial(profile)
+        (self._folder(profile) / "previous").unlink()
+        return bundle
+
+    def _prune(self, profile: str) -> None:
+        """Removes the oldest bundles of a profile, but for those that are pointed to."""
+        kept = {self._target(name, link) for name in self._profile_names() for link in ("current", "previous")}
+        old = [stored.sha256 for stored in self.entries() if stored.profile == profile and stored.sha256 not in kept]
+        old.sort(key=lambda sha256: (self._bundles / sha256).stat().st_mtime_ns)
+        for sha256 in old[: max(0, len(old) - KEEP)]:
+            shutil.rmtree(self._bundles / sha256)
+
+    def _describe(self, bundle: Bundle) -> Stored:
+        manifest, sha256 = bundle.manifest, bundle.manifest_sha256
+        profile = manifest.profile.name
+        is_current = self._target(profile, "current") == sha256
+        return Stored(
+            sha256,
+            profile,
+            f"{manifest.model.name} ({manifest.model.weights})",
+            is_current,
+            self._target(profile, "previous") == sha256,
+            is_current and self.is_on_trial(profile),
+        )
+
+    def _home(self, sha256: str) -> Path:
+        found = [path for path in self._bundles.iterdir() if path.name.startswith(sha256)] if sha256 else []
+        if len(found) != 1:
+            raise BundleError(
+                str(self._bundles),
+                f"{len(found)} bundles are called {sha256 or 'nothing'}...",
+                expected="one",
+                remedy="python -m device.bundle list",
+                reason="missing",
+            )
+        return found[0]
+
+    def _nothing(self, profile: str) -> BundleError:
+        there = ", ".join(self.profiles()) or "none"
+        return BundleError(
+            str(self.root),
+            f"has no current bundle for profile {profile} (there are: {there})",
+            remedy="python -m device.bundle install BUNDLE",
+            reason="missing",
+        )
+
+    # --- links and the trial ---
+
+    def _profile_names(self) -> list[str]:
+        return [path.name for path in self.root.glob("profiles/*")]
+
+    def _folder(self, profile: str) -> Path:
+        return self.root / "profiles" / profile
+
+    def _target(self, profile: str, link: str) -> str | None:
+        """The name of the bundle that a link points to; None where it points to nothing."""
+        path = self._folder(profile) / link
+        return path.resolve().name if path.is_symlink() and path.exists() else None
+
+    def _point(self, profile: str, link: str, sha256: str) -> None:
+        self._folder(profile).mkdir(parents=True, exist_ok=True)
+        point_link(self._folder(profile) / link, f"../../bundles/{sha256}")
+
+    def _trial(self, profile: str) -> Trial | None:
+        try:
+            return msgspec.json.decode((self._folder(profile) / "trial.json").read_bytes(), type=Trial)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def _write_trial(self, profile: str, trial: Trial) -> None:
+        self._folder(profile).mkdir(parents=True, exist_ok=True)
+        write_durably(self._folder(profile) / "trial.json", msgspec.json.encode(trial))
+
+    def _end_trial(self, profile: str) -> None:
+        (self._folder(profile) / "trial.json").unlink(missing_ok=True)
+        sync_folder(self._folder(profile))
+
+    # --- files ---
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time; errors of the disk become ours."""
+        try:
+            with (self.root / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise _trouble(self.root, error) from error
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder on the same disk, gone afterwards unless it was moved; with those that a power cut left."""
+        for left in self.root.glob(".incoming-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.root))
+        scratch.chmod(0o755)
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _bring(source: Path, scratch: Path) -> None:
+    if not source.is_dir():
+        if not source.is_file():
+            raise BundleError(str(source), "is not there", expected="a bundle's folder, or an archive of one", reason="missing")
+        # Only here: a daemon that runs what it has needs no archives.
+        from device.bundle.archive import unpack
+
+        unpack(source, scratch)
+        return
+    manifest = open_bundle(source).manifest
+    for name in (MANIFEST_NAME, SIGNATURE_NAME, *(entry.name for entry in manifest.files)):
+        path = source / name
+        if path.is_symlink():
+            raise BundleError(str(path), "is a link", expected="a plain file", reason="archive")
+        if path.exists():
+            shutil.copyfile(path, scratch / name)
+
+
+def _add_signature(scratch: Path, home: Path) -> None:
+    """Brings the signature of a bundle that was taken in without one."""
+    signature = scratch / SIGNATURE_NAME
+    if signature.exists():
+        write_durably(home / SIGNATURE_NAME, signature.read_bytes())
+
+
+def _refuse_strangers(bundle: Bundle) -> None:
+    known = {MANIFEST_NAME, SIGNATURE_NAME, *(entry.name for entry in bundle.manifest.files)}
+    for path in bundle.root.iterdir():
+        if path.name not in known:
+            raise BundleError(
+                path.name,
+                "is in the archive, but not in its manifest",
+                remedy="pack the bundle's files alone",
+                reason="archive",
+            )
+
+
+def _sync_all(folder: Path) -> None:
+    for path in folder.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_folder(folder)
+
+
+def _trouble(root: Path, error: OSError) -> BundleError:
+    return BundleError(
+        str(root),
+        f"can't be written ({error.strerror or error})",
+        remedy="free some space, or check who owns it",
+        reason="store",
+    )

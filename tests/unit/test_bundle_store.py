@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from device.bundle import LABELS_NAME, MANIFEST_NAME, Bundle, encode_manifest, open_bundle
+from device.bundle.archive import pack
+from device.bundle.store import KEEP, MAX_STARTS, BundleStore
+from device.contract import Manifest
+from device.errors import BundleError, SelfTestError, UsageError
+from tests.unit.bundles import make_profile, write_bundle
+
+
+def make_bundle(folder: Path, number: int, profile: str = "host") -> Path:
+    """A bundle unlike those of other numbers."""
+    root = folder / f"{profile}-{number}"
+    manifest = write_bundle(root, make_profile(profile))
+    changed = msgspec.structs.replace(manifest, versions={"number": str(number)})
+    (root / MANIFEST_NAME).write_bytes(encode_manifest(changed))
+    return root
+
+
+def accept(_bundle: Bundle) -> None:
+    """Proves nothing."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BundleStore:
+    return BundleStore(tmp_path / "state")
+
+
+def install(store: BundleStore, source: Path) -> str:
+    return store.install(source, trust=None, prove=accept).manifest_sha256
+
+
+def run_well(store: BundleStore, profile: str = "host") -> None:
+    """A daemon that starts, and whose bundle proves itself."""
+    store.start(profile)
+    store.confirm(profile)
+
+
+def test_a_bundle_is_taken_in_under_its_own_hash_and_switched_to_when_told(store: BundleStore, tmp_path: Path) -> None:
+    sha256 = install(store, make_bundle(tmp_path, 1))
+    assert (store.root / "bundles" / sha256 / LABELS_NAME).is_file()
+    with pytest.raises(BundleError, match="no current bundle for profile host"):
+        store.start("host")
+    store.switch(sha256)
+    start = store.start("host")
+    assert open_bundle(start.root).manifest_sha256 == sha256
+    assert start.on_trial
+    assert not start.rolled_back
+
+
+def test_an_archive_is_as_good_as_a_folder(store: BundleStore, tmp_path: Path) -> None:
+    root = make_bundle(tmp_path, 1)
+    pack(root, tmp_path / "bundle.tar.xz")
+    assert install(store, tmp_path / "bundle.tar.xz") == install(store, root)
+    assert len(store.entries()) == 1
+
+
+def test_what_lies_beside_a_folders_bundle_is_left_there(store: BundleStore, tmp_path: Path) -> None:
+    root = make_bundle(tmp_path, 1)
+    (root / "notes.txt").write_text("mine")
+    sha256 = install(store, root)
+    assert not (store.root / "bundles" / sha256 / "notes.txt").exists()
+
+
+def test_a_stranger_in_an_archive_is_refused(store: BundleStore, tmp_path: Path) -> None:
+    root = make_bundle(tmp_path, 1)
+    (root / "extra.py").write_text("print()")
+    pack(root, tmp_path / "bundle.tar")
+    with pytest.raises(BundleError, match=r"extra.py: is in the archive, but not in its manifest"):
+        install(store, tmp_path / "bundle.tar")
+
+
+def test_a_link_among_a_folders_files_is_refused(store: BundleStore, tmp_path: Path) -> None:
+    root = make_bundle(tmp_path, 1)
+    (root / LABELS_NAME).rename(tmp_path / "labels")
+    (root / LABELS_NAME).symlink_to(tmp_path / "labels")
+    with pytest.raises(BundleError, match="is a link"):
+        install(store, root)
+
+
+@pytest.mark.parametrize("fault", ["tampered", "truncated", "missing", "schema", "unproven"])
+def test_a_bad_bundle_leaves_the_store_as_it_was(store: BundleStore, tmp_path: Path, fault: str) -> None:
+    store.switch(install(store, make_bundle(tmp_path, 1)))
+    run_well(store)
+    bad = make_bundle(tmp_path, 2)
+    model = bad / "model.tflite"
+    if fault == "tampered":
+        model.write_bytes(b"x" * model.stat().st_size)
+    elif fault == "truncated":
+        model.write_bytes(model.read_bytes()[:-1])
+    elif fault == "missing":
+        model.unlink()
+    elif fault == "schema":
+        text = (bad / MANIFEST_NAME).read_text()
+        (bad / MANIFEST_NAME).write_text(text.replace('"schema": 3', '"schema": 99'))
+
+    def prove(bundle: Bundle) -> None:
+        if fault == "unproven":
+            raise SelfTestError("x", "scores differ", reason="drift")
+
+    before = sorted(path for path in store.root.rglob("*"))
+    with pytest.raises((BundleError, SelfTestError)):
+        store.install(bad, trust=None, prove=prove)
+    assert sorted(path for path in store.root.rglob("*")) == before
+    assert not store.start("host").on_trial
+
+
+def test_a_bundle_that_proves_itself_stays(store: BundleStore, tmp_path: Path) -> None:
+    first = install(store, make_bundle(tmp_path, 1))
+    second = install(store, make_bundle(tmp_path, 2))
+    for sha256 in (first, second):
+        store.switch(sha256)
+        run_well(store)
+    for _ in range(2 * MAX_STARTS):
+        start = store.start("host")
+        assert start.root.name == second
+        assert not start.on_trial
+    assert {entry.sha256: entry.is_previous for entry in store.entries()} == {first: True, second: False}
+
+
+def test_a_bundle_that_dies_at_each_start_is_taken_back(store: BundleStore, tmp_path: Path) -> None:
+    first = install(store, make_bundle(tmp_path, 1))
+    store.switch(first)
+    run_well(store)
+    second = install(store, make_bundle(tmp_path, 2))
+    store.switch(second)
+    for _ in range(MAX_STARTS):
+        assert store.start("host").root.name == second
+    start = store.start("host")
+    assert start.root.name == first
+    assert f"bundle {second[:12]} was started {MAX_STARTS} times" in start.rolled_back
+    again = store.start("host")
+    assert (again.root.name, again.on_trial, again.rolled_back) == (first, False, "")
+
+
+def test_a_start_that_ended_otherwise_is_not_counted(store: BundleStore, tmp_path: Path) -> None:
+    for number in (1, 2):
+        store.switch(install(store, make_bundle(tmp_path, number)))
+        if number == 1:
+            run_well(store)
+    for _ in range(3 * MAX_STARTS):
+        assert store.start("host").on_trial
+        store.excuse("host")
+
+
+def test_the_first_bundle_of_all_is_never_taken_back(store: BundleStore, tmp_path: Path) -> None:
+    sha256 = install(store, make_bundle(tmp_path, 1))
+    store.switch(sha256)
+    for _ in range(3 * MAX_STARTS):
+        assert store.start("host").root.name == sha256
+    with pytest.raises(BundleError, match="no previous bundle"):
+        store.rollback("host")
+    assert store.start("host").root.name == sha256
+
+
+def test_one_that_never_proved_itself_is_nothing_to_go_back_to(store: BundleStore, tmp_path: Path) -> None:
+    good, bad, worse = (install(store, make_bundle(tmp_path, number)) for number in range(3))
+    store.switch(good)
+    run_well(store)
+    store.switch(bad)
+    store.start("host")
+    store.switch(worse)
+    assert store.rollback("host").manifest_sha256 == good
+
+
+def test_switching_to_what_runs_already_is_no_trial(store: BundleStore, tmp_path: Path) -> None:
+    sha256 = install(store, make_bundle(tmp_path, 1))
+    store.switch(sha256)
+    run_well(store)
+    store.switch(sha256)
+    assert not store.start("host").on_trial
+
+
+def test_profiles_are_switched_apart(store: BundleStore, tmp_path: Path) -> None:
+    for profile in ("host", "host-eco"):
+        store.switch(install(store, make_bundle(tmp_path, 1, profile)))
+    store.switch(install(store, make_bundle(tmp_path, 2, "host-eco")))
+    assert store.profiles() == ("host", "host-eco")
+    assert store.start("host").root != store.start("host-eco").root
+    with pytest.raises(UsageError, match="2 profiles"):
+        store.only_profile()
+
+
+@pytest.mark.parametrize("name", ["", "0000", "../../etc", "zz"])
+def test_a_name_that_no_bundle_has_is_refused(store: BundleStore, tmp_path: Path, name: str) -> None:
+    install(store, make_bundle(tmp_path, 1))
+    install(store, make_bundle(tmp_path, 2))
+    with pytest.raises(BundleError, match="bundles are called"):
+        store.switch(name)
+
+
+def test_old_bundles_go_but_never_those_that_are_needed(store: BundleStore, tmp_path: Path) -> None:
+    names = [install(store, make_bundle(tmp_path, number)) for number in range(KEEP + 6)]
+    for index, name in enumerate(names):
+        os.utime(store.root / "bundles" / name, (index, index))
+    store.switch(names[0])
+    run_well(store)
+    store.switch(names[-1])
+    store.switch(install(store, make_bundle(tmp_path, 99)))
+    kept = {entry.sha256 for entry in store.entries()}
+    assert names[0] in kept
+    assert len(kept) == KEEP + 2
+    assert names[1] not in kept
+
+
+def test_a_damaged_trial_file_is_no_trial(store: BundleStore, tmp_path: Path) -> None:
+    store.switch(install(store, make_bundle(tmp_path, 1)))
+    (store.root / "profiles" / "host" / "trial.json").write_bytes(b"\x00\xff")
+    assert not store.start("host").on_trial
+
+
+class PowerCut(BaseException):
+    """The moment at which everything stops."""
+
+
+def test_a_power_cut_at_any_moment_leaves_a_whole_current_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [make_bundle(tmp_path, number) for number in (1, 2)]
+    hashes = [open_bundle(source).manifest_sha256 for source in sources]
+    real_fsync = os.fsync
+    left = [0]
+
+    def fsync(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise PowerCut
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # nobody tidies up after a power cut
+    for moment in range(100):
+        store = BundleStore(tmp_path / f"state-{moment}")
+        left[0] = 10**6
+        store.switch(install(store, sources[0]))
+        run_well(store)
+        left[0] = moment
+        try:
+            store.switch(install(store, sources[1]))
+        except PowerCut:
+            pass
+        else:
+            break
+        finally:
+            left[0] = 10**6
+        after = BundleStore(store.root)
+        bundle = open_bundle(after.start("host").root)
+        assert bundle.manifest_sha256 in hashes
+        after.switch(install(after, sources[1]))
+        assert open_bundle(after.start("host").root).manifest_sha256 == hashes[1]
+        assert after.rollback("host").manifest_sha256 == hashes[0]
+    assert 5 < moment < 100
+
+
+def test_two_installers_at_once_take_turns(store: BundleStore, tmp_path: Path) -> None:
+    sources = [make_bundle(tmp_path, number) for number in range(4)]
+    threads = [threading.Thread(target=install, args=(BundleStore(store.root), source)) for source in sources for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.entries()) == 4
+    assert not list(store.root.glob(".incoming-*"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_store_that_cannot_be_written_says_so(store: BundleStore, tmp_path: Path) -> None:
+    source = make_bundle(tmp_path, 1)
+    store.root.chmod(0o500)
+    with pytest.raises(BundleError, match="can't be written"):
+        install(store, source)
+
+
+def test_the_manifest_names_the_bundle(store: BundleStore, tmp_path: Path) -> None:
+    root = make_bundle(tmp_path, 1)
+    manifest = msgspec.json.decode((root / MANIFEST_NAME).read_bytes(), type=Manifest)
+    assert manifest.versions == {"number": "1"}
+    (entry,) = [store.install(root, trust=None, prove=accept)]
+    assert entry.root.name == entry.manifest_sha256
