@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from device.bundle import MANIFEST_NAME
-from device.bundle.signature import NAMESPACE, SIGNATURE_NAME, Trust, find_trust, sign, verify
+from device.bundle.reader import SIGNATURE_NAME
+from device.bundle.signature import NAMESPACE, Trust, find_trust, sign, verify
 from device.errors import BundleError, MissingDependencyError
 from tests.unit.bundles import write_bundle
 
