@@ -5,9 +5,12 @@ All images are ``(H, W, 3)`` uint8, RGB, C-contiguous.
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 # Both are read by OpenCV's C++ side when it loads. Errors come back as values or exceptions: nothing is lost by silence.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
@@ -17,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.contract.tensor import Interpolation
+from device.contract.tensor import Interpolation, Preprocessing
 from device.errors import SourceError
 
 Image = NDArray[np.uint8]
@@ -68,13 +71,13 @@ def decode_bytes(data: bytes, where: str) -> Image:
     return image
 
 
-def _decode(data: NDArray[np.uint8]) -> Image | None:
+def _decode(data: NDArray[np.uint8], flags: int = cv2.IMREAD_COLOR) -> Image | None:
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(data, flags)
     except cv2.error:
         # Raised for sizes beyond CV_IO_MAX_IMAGE_PIXELS.
         return None
-    # IMREAD_COLOR_RGB came with OpenCV 4.11; converting in place costs the same.
+    # IMREAD_COLOR_RGB came with OpenCV 4.11, and goes with no reduction; converting in place costs the same.
     return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), np.uint8)
 
 
@@ -82,27 +85,199 @@ def _decode(data: NDArray[np.uint8]) -> Image | None:
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _JPEG_START, _JPEG_END, _JPEG_ALONE = b"\xff\xd8\xff", 0xD9, (0x01, 0xD8)
 
+# Start of frame: every code from 0xC0 to 0xCF but those of tables (DHT, JPG, DAC).
+_JPEG_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
-def _is_cut_jpeg(data: bytes) -> bool:
-    """Tells a JPEG whose end-of-image marker is missing: OpenCV fills what isn't there with grey, and says nothing.
 
-    Segments are stepped over by their length, since an EXIF thumbnail has an end marker of its own. Bytes behind the end
-    marker are allowed: phones put depth maps and motion pictures there.
+def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Steps through a JPEG's markers.
+
+    Segments are stepped over by their length, since an EXIF thumbnail has markers of its own.
+
+    Yields:
+        A marker's code, and the position behind it.
 
     References:
         ITU-T T.81 (1992), annex B.1: markers, and the order of segments.
     """
-    if not data.startswith(_JPEG_START):
-        return False
     position = 2
     while marker := _JPEG_MARKER.search(data, position):
         code = data[marker.end() - 1]
-        if code == _JPEG_END:
-            return False
         position = marker.end()
+        yield code, position
         if code not in _JPEG_ALONE:
             position += int.from_bytes(data[position : position + 2], "big")
-    return True
+
+
+def _is_cut_jpeg(data: bytes) -> bool:
+    """Tells a JPEG whose end-of-image marker is missing: OpenCV fills what isn't there with grey, and says nothing.
+
+    Bytes behind the end marker are allowed: phones put depth maps and motion pictures there, and cameras pad.
+    """
+    return data.startswith(_JPEG_START) and all(code != _JPEG_END for code, _ in _jpeg_markers(data))
+
+
+def _jpeg_size_px(data: bytes) -> tuple[int, int] | None:
+    """Reads width and height from a JPEG's header; None where it has none, or leaves the height to a later segment.
+
+    References:
+        ITU-T T.81 (1992), annex B.2.2: the frame header is length (2 bytes), precision (1), height (2), width (2).
+    """
+    for code, position in _jpeg_markers(data):
+        if code in _JPEG_FRAME:
+            height, width = (int.from_bytes(data[at : at + 2], "big") for at in (position + 3, position + 5))
+            return (width, height) if width and height else None
+    return None
+
+
+MAX_FRAME_PIXELS = 8192 * 8192
+"""Of a camera's picture. A damaged header can promise 4 gigapixels, which would cost all the memory that a board has."""
+
+_REDUCTIONS = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
+
+
+def decode_jpeg(data: bytes, where: str, *, least_side_px: int | None = None) -> Image:
+    """Decodes a picture of a camera that sends JPEGs, at no more pixels than are needed.
+
+    A JPEG can be decoded at a half, a quarter or an eighth of its size, which skips most of the inverse transform, the
+    colour conversion and the scaling that follows.
+
+    Args:
+        data: one JPEG. Huffman tables may be missing, as they are in AVI's and UVC's motion JPEG: the standard's are taken.
+        where: what to call it in an error.
+        least_side_px: that the picture's short side must have after a reduction, see `least_side_px`; None for full size.
+
+    Returns:
+        ``(H, W, 3)``, RGB: the JPEG's size, or that divided by 2, 4 or 8 and rounded up.
+
+    Raises:
+        SourceError: ``decode`` where it is no JPEG, breaks off, or promises more than `MAX_FRAME_PIXELS`.
+
+    References:
+        libjpeg-turbo, libjpeg.txt, ``scale_num`` and ``scale_denom``: scaled decoding by smaller inverse transforms.
+    """
+    size_px = _jpeg_size_px(data) if data.startswith(_JPEG_START) else None
+    if size_px is None:
+        raise _jpeg_error(where, f"not a JPEG ({len(data)} bytes)" if data else "an empty picture")
+    if size_px[0] * size_px[1] > MAX_FRAME_PIXELS:
+        raise _jpeg_error(where, f"a JPEG that promises {size_px[0]}x{size_px[1]} pixels")
+    if _is_cut_jpeg(data):
+        raise _jpeg_error(where, f"the JPEG breaks off after {len(data)} bytes")
+    image = _decode(np.frombuffer(data, np.uint8), _choose_reduction(min(size_px), least_side_px))
+    if image is None:
+        raise _jpeg_error(where, f"a JPEG that can't be decoded ({len(data)} bytes)")
+    return image
+
+
+def _choose_reduction(short_side_px: int, least_side_px: int | None) -> int:
+    """The flag that decodes to the smallest short side that is still enough."""
+    for divisor, flag in _REDUCTIONS:
+        if least_side_px is not None and short_side_px >= divisor * least_side_px:
+            return flag
+    return cv2.IMREAD_COLOR
+
+
+def _jpeg_error(where: str, found: str) -> SourceError:
+    return SourceError(
+        where,
+        found,
+        expected="whole JPEGs",
+        remedy="a weak cable, supply or network damages pictures on their way",
+        reason="decode",
+    )
+
+
+def least_side_px(preprocessing: Preprocessing | None) -> int | None:
+    """The short side that a frame needs so that `device.preprocess.fit_frame` enlarges nothing.
+
+    Returns:
+        Pixels; None where it isn't known what the network wants, and the whole picture is wanted.
+    """
+    if preprocessing is None:
+        return None
+    share = preprocessing.crop_fraction if preprocessing.fit == "crop" else 1.0
+    return math.ceil(preprocessing.input_px / share)
+
+
+class _RawFormat(NamedTuple):
+    """How uncompressed pixels lie in memory.
+
+    Attributes:
+        conversion: OpenCV's, to RGB; None where nothing is to be done but copy.
+        channels: bytes that OpenCV takes for one element of a row.
+        has_chroma_rows: half as many rows again follow, with the colours of 2 by 2 pixels each.
+        may_pad: lines may be longer than their pixels; not where colour lines are half as long, whose padding is unknown.
+    """
+
+    conversion: int | None
+    channels: int
+    has_chroma_rows: bool = False
+    may_pad: bool = True
+
+
+# By their V4L2 names. YUV is taken as BT.601 in limited range, as cameras send it that claim nothing else.
+_RAW_FORMATS = {
+    "YUYV": _RawFormat(cv2.COLOR_YUV2RGB_YUY2, 2),
+    "UYVY": _RawFormat(cv2.COLOR_YUV2RGB_UYVY, 2),
+    "NV12": _RawFormat(cv2.COLOR_YUV2RGB_NV12, 1, has_chroma_rows=True),
+    "NV21": _RawFormat(cv2.COLOR_YUV2RGB_NV21, 1, has_chroma_rows=True),
+    "YU12": _RawFormat(cv2.COLOR_YUV2RGB_I420, 1, has_chroma_rows=True, may_pad=False),
+    "YV12": _RawFormat(cv2.COLOR_YUV2RGB_YV12, 1, has_chroma_rows=True, may_pad=False),
+    "RGB3": _RawFormat(None, 3),
+    "BGR3": _RawFormat(cv2.COLOR_BGR2RGB, 3),
+    "GREY": _RawFormat(cv2.COLOR_GRAY2RGB, 1),
+}
+
+RAW_FORMATS = frozenset(_RAW_FORMATS)
+"""What `convert_raw` takes."""
+
+
+def convert_raw(
+    data: bytes | memoryview, where: str, *, fourcc: str, width_px: int, height_px: int, line_bytes: int = 0
+) -> Image:
+    """Converts a camera's uncompressed pixels to RGB, in one pass.
+
+    Args:
+        data: the buffer; only read, and not kept.
+        where: what to call it in an error.
+        fourcc: one of `RAW_FORMATS`.
+        width_px: of the picture.
+        height_px: likewise.
+        line_bytes: from one line to the next; 0 for no padding.
+
+    Returns:
+        ``(height_px, width_px, 3)``, RGB, with memory of its own.
+
+    Raises:
+        SourceError: ``decode`` where the buffer holds less than the picture, ``format`` where lines are padded in a format
+            that leaves open how.
+
+    References:
+        Linux kernel, Documentation/userspace-api/media/v4l/: pixfmt-packed-yuv, pixfmt-yuv-planar, pixfmt-rgb.
+    """
+    layout = _RAW_FORMATS[fourcc]
+    packed_bytes = width_px * layout.channels
+    line_bytes = line_bytes or packed_bytes
+    if line_bytes < packed_bytes or (line_bytes > packed_bytes and not layout.may_pad):
+        raise SourceError(
+            where, f"{fourcc} with lines of {line_bytes} bytes", expected=f"{packed_bytes} for {width_px} px", reason="format"
+        )
+    rows = height_px * 3 // 2 if layout.has_chroma_rows else height_px
+    # The last line may come without its padding.
+    least_bytes = (rows - 1) * line_bytes + packed_bytes
+    if len(data) < least_bytes:
+        raise SourceError(
+            where,
+            f"a {fourcc} picture of {len(data)} bytes",
+            expected=f"{least_bytes} for {width_px}x{height_px}",
+            remedy="a weak cable or supply loses data on its way",
+            reason="decode",
+        )
+    shape, steps = (rows, width_px, layout.channels), (line_bytes, layout.channels, 1)
+    picture = np.ndarray(shape, np.uint8, data, strides=steps)
+    if layout.conversion is None:
+        return picture.copy()
+    return np.asarray(cv2.cvtColor(picture if layout.channels > 1 else picture[..., 0], layout.conversion), np.uint8)
 
 
 def encode_image(path: Path, image: Image) -> None:
@@ -152,6 +327,18 @@ class VideoFile:
         """Frames that the container promises, or that follow from its duration; 0 where it says neither."""
         return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
+    @property
+    def rate_fps(self) -> float:
+        """Mean rate by the container; 0, NaN, or its time base where it doesn't say."""
+        return float(self._capture.get(cv2.CAP_PROP_FPS))
+
+    def skip(self) -> bool:
+        """Passes the next frame over, which spares its conversion; False where no more can be decoded."""
+        try:
+            return bool(self._capture.grab())
+        except cv2.error:
+            return False
+
     def read(self) -> Image | None:
         """Decodes the next frame, turned upright as the file's metadata says; None where no more can be decoded."""
         try:
@@ -165,80 +352,16 @@ class VideoFile:
         self._capture.release()
 
 
-class CaptureDevice:
-    """A V4L2 camera. Used from one thread; every call may take as long as the driver likes.
+def yuv420_to_rgb(planes: NDArray[np.uint8]) -> Image:
+    """Converts a picture in YUV 4:2:0, by BT.601's matrix and limited range (libcamera's ``SMPTE170M``).
 
     Args:
-        path: the device's node (``/dev/video0``).
-        width_px: of the frames; None for the driver's choice. Drivers take the nearest size that they have.
-        height_px: likewise.
-        rate_fps: likewise.
-        fourcc: pixel format (``YUYV``, ``MJPG``); None for the driver's choice.
+        planes: ``(H * 3 / 2, W)`` uint8, C-contiguous: the planes Y, U and V one behind another, without padding.
 
-    Attributes:
-        rate_fps: that the driver promises; None where it says nothing.
+    Returns:
+        ``(H, W, 3)``, RGB.
 
-    Raises:
-        SourceError: ``missing`` where the node can't be opened for capture, ``format`` where the driver refuses ``fourcc``.
+    References:
+        ITU-R BT.601-7, section 2.5: the matrix, and black at 16 and white at 235.
     """
-
-    def __init__(
-        self, path: Path, width_px: int | None, height_px: int | None, rate_fps: float | None, fourcc: str | None
-    ) -> None:
-        self._path = path
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
-        if not self._capture.isOpened():
-            raise SourceError(
-                str(path),
-                "can't be opened as a camera",
-                expected="a V4L2 capture device that no other program holds",
-                remedy="v4l2-ctl --list-devices shows which nodes are cameras",
-                reason="missing",
-            )
-        try:
-            self._choose(width_px, height_px, rate_fps, fourcc)
-        except SourceError:
-            self.close()
-            raise
-        promised_fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.rate_fps = promised_fps if promised_fps > 0 else None
-
-    @property
-    def timestamp_ns(self) -> int:
-        """When the driver stamped the last frame: nanoseconds of the monotonic clock, where the driver keeps to it."""
-        return round(float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) * 1e6)
-
-    def read(self) -> Image | None:
-        """Waits for the next frame; None where the driver gave none, or a damaged one."""
-        try:
-            is_read, frame = self._capture.read()
-        except cv2.error:
-            return None
-        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8) if is_read else None
-
-    def close(self) -> None:
-        """Releases the camera; may be called twice."""
-        self._capture.release()
-
-    def _choose(self, width_px: int | None, height_px: int | None, rate_fps: float | None, fourcc: str | None) -> None:
-        # The order matters: a size belongs to a format, and a rate to a size.
-        if fourcc is not None:
-            wanted = cv2.VideoWriter.fourcc(*fourcc)
-            self._capture.set(cv2.CAP_PROP_FOURCC, wanted)
-            given = int(self._capture.get(cv2.CAP_PROP_FOURCC))
-            if given != wanted:
-                name = given.to_bytes(4, "little", signed=True).decode("ascii", "replace")
-                raise SourceError(
-                    str(self._path),
-                    f"the driver gives {name}",
-                    expected=fourcc,
-                    remedy="v4l2-ctl --list-formats shows what it has",
-                    reason="format",
-                )
-        for key, value in (
-            (cv2.CAP_PROP_FRAME_WIDTH, width_px),
-            (cv2.CAP_PROP_FRAME_HEIGHT, height_px),
-            (cv2.CAP_PROP_FPS, rate_fps),
-        ):
-            if value is not None:
-                self._capture.set(key, value)
+    return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420), np.uint8)

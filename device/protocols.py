@@ -44,11 +44,13 @@ class SourceSpec(msgspec.Struct, frozen=True):
         uri: as given, without credentials.
         is_live: frames come at the world's pace: a slow reader loses them. A file waits instead.
         rate_fps: nominal; None where frames come as fast as they are read.
+        is_recorded: frames lie in files: opened again, it would begin anew.
     """
 
     uri: str
     is_live: bool
     rate_fps: float | None = None
+    is_recorded: bool = False
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -217,12 +219,13 @@ class PowerMeter(Closeable, Protocol):
         """True where a model, not a sensor, gives the figure."""
 
     def read(self) -> PowerSample | None:
-        """Reads once. A sensor on the board answers within milliseconds; one that is asked over a network, a program or USB may
-        take seconds, but gives up by itself. Each meter is read from one thread, and closed from any.
+        """Reads once.
+
+        A sensor on the board answers within milliseconds. One that is asked over a network or through a program may take
+        seconds, but gives up by itself: who reads several at once gives each a thread, as `PowerSampler` does.
 
         Returns:
-            The sample, or None where there is nothing new: a slow meter isn't due yet, or a counter was read for the first time.
-            The same reading is never given twice.
+            The sample, or None where there is nothing new: a counter was read for the first time, or a slow meter isn't due.
 
         Raises:
             MeterError: the sensor is gone, or gave something that is no power. The next `read` may succeed.
@@ -249,6 +252,32 @@ class PowerFigure(msgspec.Struct, frozen=True):
     is_estimate: bool
 
 
+class MeterTotal(msgspec.Struct, frozen=True):
+    """What one meter gave since the start of a run. What it could not give is None, never 0.
+
+    Attributes:
+        source: see `PowerMeter`.
+        scope: see `PowerMeter`.
+        is_estimate: see `PowerMeter`.
+        power_w: mean over ``covered_s``.
+        energy_j: likewise.
+        covered_s: see `PowerFigure`; 0 where it gave no figure.
+        samples: that it gave.
+        failed: reads that failed.
+        error: of the latest read that failed, in one line; it stays when the meter comes back. A meter that hangs says so.
+    """
+
+    source: str
+    scope: Scope
+    is_estimate: bool
+    power_w: float | None
+    energy_j: float | None
+    covered_s: float
+    samples: int
+    failed: int
+    error: str | None
+
+
 class PowerReader(Protocol):
     """Samples meters all the time, and sums up."""
 
@@ -269,11 +298,17 @@ class ThermalSample(msgspec.Struct, frozen=True):
         temperature_c: of the hottest zone that belongs to the processor.
         frequency_hz: of the fastest core.
         throttled: flags that hold now; None where the board can't tell ("unsupported", which isn't "ok").
+        throttled_since_start: flags that held at any time since the reader was made; None where the board never could tell.
+        unsupported: flags that the board can't tell, now or ever: their absence above says nothing.
+        governor: of cpufreq; several, joined by commas, where cores differ.
     """
 
     temperature_c: float | None
     frequency_hz: float | None
     throttled: tuple[ThrottleFlag, ...] | None
+    throttled_since_start: tuple[ThrottleFlag, ...] | None = None
+    unsupported: tuple[ThrottleFlag, ...] = ()
+    governor: str | None = None
 
 
 class Thermals(Protocol):

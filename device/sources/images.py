@@ -11,29 +11,34 @@ from device.errors import SourceError, UsageError
 from device.imaging import decode_image
 from device.protocols import Frame, SourceSpec
 from device.sources.base import BaseSource, SourceOptions
+from device.sources.pace import Pace, choose_rate_fps
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """What counts as a picture in a folder, in any case. A file that is named outright is taken whatever its ending."""
 
 
 class ImagesSource(BaseSource):
-    """Reads image files in order of their paths, as fast as they are asked for.
+    """Reads image files in order of their paths: as fast as they are asked for, or at a rate.
 
-    Files are listed once, when the source opens, and decoded when their turn comes.
+    Files are listed once, when the source opens, and decoded when their turn comes. At a rate the source is live: files fall
+    due on the clock from the first `read` on, and those that a slow reader missed aren't opened, but count in `Frame.index`.
 
     Args:
         pattern: a folder (searched to its bottom), a file, or a glob, in which ``**`` stands for any folders.
-        options: ``loop`` and ``clock`` are taken.
+        options: ``loop`` and ``clock`` are taken, and ``rate_fps`` where they want ``realtime``.
 
     Raises:
-        UsageError: the pattern is empty.
+        UsageError: the pattern is empty, or real time is wanted and no rate given.
         SourceError: ``missing`` where nothing is there, ``empty`` where no image is.
     """
 
     def __init__(self, pattern: str, options: SourceOptions | None = None) -> None:
-        super().__init__(SourceSpec(uri=f"images:{pattern}", is_live=False))
         options = options or SourceOptions()
+        uri = f"images:{pattern}"
+        rate_fps = choose_rate_fps(uri, options.rate_fps) if options.realtime else None
+        super().__init__(SourceSpec(uri=uri, is_live=options.realtime, rate_fps=rate_fps, is_recorded=True))
         self._clock = options.clock
+        self._pace = None if rate_fps is None else Pace(uri, rate_fps, self._clock, self._require_open)
         self._loop = options.loop
         self._files = list_images(pattern)
         self._next = 0
@@ -43,11 +48,16 @@ class ImagesSource(BaseSource):
         """Opens ``images:REST``."""
         return cls(rest, options)
 
-    def read(self, timeout_s: float) -> Frame | None:  # noqa: ARG002 - a file doesn't make one wait
-        """Decodes the next file. See `FrameSource.read`."""
+    def read(self, timeout_s: float) -> Frame | None:
+        """Decodes the next file, once it is due. See `FrameSource.read`."""
         self._require_open()
-        if not self._loop and self._next >= len(self._files):
+        if self._is_over():
             return None
+        due_ns: int | None = None
+        if self._pace is not None:
+            self._next, due_ns = self._pace.wait(self._next, timeout_s)
+            if self._is_over():
+                return None
         path = self._files[self._next % len(self._files)]
         index = self._next
         self._next += 1
@@ -58,7 +68,11 @@ class ImagesSource(BaseSource):
             raise SourceError(
                 error.where, error.found, expected=error.expected, remedy=error.remedy, reason="decode"
             ) from error
-        return Frame(pixels=pixels, timestamp_ns=self._clock.now_ns(), index=index, origin=_printable(path))
+        stamp_ns = self._clock.now_ns() if due_ns is None else due_ns
+        return Frame(pixels=pixels, timestamp_ns=stamp_ns, index=index, origin=_printable(path))
+
+    def _is_over(self) -> bool:
+        return not self._loop and self._next >= len(self._files)
 
 
 def list_images(pattern: str) -> list[Path]:

@@ -7,9 +7,10 @@ from typing import Self
 
 import numpy as np
 
-from device.errors import SourceError, UsageError
+from device.errors import UsageError
 from device.protocols import Frame, Image, SourceSpec
 from device.sources.base import BaseSource, SourceOptions
+from device.sources.pace import MAX_RATE_FPS, Pace
 
 BAR_COLOURS = (
     (255, 0, 0),
@@ -28,16 +29,15 @@ MARK_COLOUR = (255, 128, 0)
 
 DEFAULT_SIZE_PX = (640, 480)
 MAX_SIDE_PX = 8192
-MAX_RATE_FPS = 1000.0
-
-# A wait is cut into slices, so that a source that is closed meanwhile doesn't keep its reader.
-_WAIT_SLICE_S = 0.05
 
 _GRAMMAR = re.compile(r"(?:([0-9]{1,6})x([0-9]{1,6}))?(?:@([0-9]{1,6}(?:\.[0-9]{1,6})?))?(?:#([0-9]{1,9}))?")
 
 
 class SyntheticSource(BaseSource):
-    """Vertical colour bars, a mark in the top left corner, and a grey square that walks one step a frame.
+    """Vertical colour bars, a grey ramp across them below the middle, a mark in the top left corner, and a walking square.
+
+    Whatever is done to the picture shows: the bars tell channels that are swapped and left from right, the ramp top from bottom
+    where a crop has cut the mark away. The grey square walks one step a frame.
 
     With a rate it is live: frames fall due on the clock from the first `read` on, and those that a slow reader misses count
     in `Frame.index`. Without one, a frame is there whenever it is asked for.
@@ -70,12 +70,15 @@ class SyntheticSource(BaseSource):
         self._clock = (options or SourceOptions()).clock
         self._frame_count = frame_count
         self._background = _render_background(width_px, height_px)
-        self._start_ns: int | None = None
+        self._pace = None if rate_fps is None else Pace(uri, rate_fps, self._clock, self._require_open)
         self._next = 0
 
     @classmethod
     def from_uri(cls, rest: str, options: SourceOptions) -> Self:
-        """Opens ``synthetic:[WIDTHxHEIGHT][@RATE][#FRAMES]``; a size that isn't there is the options'."""
+        """Opens ``synthetic:[WIDTHxHEIGHT][@RATE][#FRAMES]``; a size that isn't there is the options'.
+
+        Likewise the rate, where the options want ``realtime``.
+        """
         match = _GRAMMAR.fullmatch(rest)
         if match is None:
             raise UsageError(
@@ -88,7 +91,7 @@ class SyntheticSource(BaseSource):
         return cls(
             int(width) if width else options.width_px or DEFAULT_SIZE_PX[0],
             int(height) if height else options.height_px or DEFAULT_SIZE_PX[1],
-            float(rate) if rate else None,
+            float(rate) if rate else options.rate_fps if options.realtime else None,
             frame_count=int(frame_count) if frame_count else None,
             options=options,
         )
@@ -99,8 +102,8 @@ class SyntheticSource(BaseSource):
         if self._is_over():
             return None
         timestamp_ns = self._clock.now_ns()
-        if self._spec.rate_fps is not None:
-            timestamp_ns = self._wait_for_frame(self._spec.rate_fps, timestamp_ns, timeout_s)
+        if self._pace is not None:
+            self._next, timestamp_ns = self._pace.wait(self._next, timeout_s)
             if self._is_over():
                 return None
         frame = Frame(pixels=self._draw(self._next), timestamp_ns=timestamp_ns, index=self._next)
@@ -109,23 +112,6 @@ class SyntheticSource(BaseSource):
 
     def _is_over(self) -> bool:
         return self._frame_count is not None and self._next >= self._frame_count
-
-    def _wait_for_frame(self, rate_fps: float, now_ns: int, timeout_s: float) -> int:
-        """Skips what was missed, waits for what is next, and returns when it fell due."""
-        if self._start_ns is None:
-            self._start_ns = now_ns
-        newest = int((now_ns - self._start_ns) * rate_fps / 1e9)
-        self._next = max(self._next, newest)
-        due_ns = self._start_ns + round(self._next * 1e9 / rate_fps)
-        deadline_ns = now_ns + round(timeout_s * 1e9)
-        while (now_ns := self._clock.now_ns()) < due_ns:
-            if now_ns >= deadline_ns:
-                raise SourceError(
-                    self._spec.uri, f"no frame within {timeout_s:g} s", expected="a longer timeout", reason="stalled"
-                )
-            self._clock.sleep(min(_WAIT_SLICE_S, (min(due_ns, deadline_ns) - now_ns) / 1e9))
-            self._require_open()
-        return due_ns
 
     def _draw(self, index: int) -> Image:
         pixels = self._background.copy()
@@ -150,6 +136,8 @@ def _render_background(width_px: int, height_px: int) -> Image:
     bars = np.array(BAR_COLOURS, np.uint8)
     row = bars[np.arange(width_px) * len(bars) // width_px]
     image = np.repeat(row[np.newaxis], height_px, axis=0)
+    ramp = np.arange(width_px) * 255 // max(1, width_px - 1)
+    image[height_px * 5 // 8 : height_px * 6 // 8] = ramp[:, np.newaxis]
     side = max(1, min(height_px, width_px) // 16)
     image[:side, :side] = MARK_COLOUR
     return image

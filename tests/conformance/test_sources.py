@@ -29,6 +29,12 @@ class Case(NamedTuple):
     frames: int
     is_live: bool
     spots: Callable[[int], list[Spot]]
+    realtime: bool = False
+
+    def open(self) -> FrameSource:
+        """Opens it with a clock of its own."""
+        rate_fps = 10.0 if self.realtime else None
+        return open_source(self.uri, SourceOptions(clock=ManualClock(), realtime=self.realtime, rate_fps=rate_fps))
 
 
 def make_images(folder: Path) -> Case:
@@ -57,9 +63,15 @@ def bars(index: int) -> list[Spot]:
     return [(47, 4, RED), (47, 12, GREEN), (47, 20, BLUE)]
 
 
+def in_real_time(make: Callable[[Path], Case]) -> Callable[[Path], Case]:
+    return lambda folder: make(folder)._replace(is_live=True, realtime=True)
+
+
 MAKERS: dict[str, Callable[[Path], Case]] = {
     "images": make_images,
+    "images-realtime": in_real_time(make_images),
     "video": make_video,
+    "video-realtime": in_real_time(make_video),
     "synthetic": lambda folder: Case("synthetic:64x48#6", 6, False, bars),
     "synthetic-live": lambda folder: Case("synthetic:64x48@30#6", 6, True, bars),
 }
@@ -72,7 +84,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
 
 @pytest.fixture
 def source(case: Case) -> Iterator[FrameSource]:
-    with open_source(case.uri, SourceOptions(clock=ManualClock())) as source:
+    with case.open() as source:
         yield source
 
 
@@ -129,7 +141,7 @@ def test_a_frame_is_its_holders_own(source: FrameSource) -> None:
 
 def test_what_a_holder_draws_is_in_no_later_frame(case: Case) -> None:
     def read_two(paint: bool) -> Frame:
-        with open_source(case.uri, SourceOptions(clock=ManualClock())) as source:
+        with case.open() as source:
             first, second = source.read(TIMEOUT_S), source.read(TIMEOUT_S)
             assert first is not None
             assert second is not None
@@ -173,9 +185,9 @@ def test_close_from_another_thread(source: FrameSource) -> None:
 
 
 def test_two_readings_are_the_same(case: Case) -> None:
-    def read(options: SourceOptions) -> list[Frame]:
-        with open_source(case.uri, options) as source:
+    def read() -> list[Frame]:
+        with case.open() as source:
             return read_all(source)
 
-    for one, other in zip(read(SourceOptions(clock=ManualClock())), read(SourceOptions(clock=ManualClock())), strict=True):
+    for one, other in zip(read(), read(), strict=True):
         np.testing.assert_array_equal(one.pixels, other.pixels)

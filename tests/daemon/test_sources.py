@@ -7,6 +7,9 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from .conftest import daemon
 
 RUNTIME = ("--runtime", "litert", "--threads", "1")
@@ -73,3 +76,17 @@ def test_one_bad_source_among_good_ones_is_named_before_anything_runs(bundle: Pa
     (line,) = run.error_lines
     assert "/nowhere" in line
     assert not predictions.exists()
+
+
+def test_a_video_that_breaks_off_ends_the_run_at_its_own_rate_too(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 50.0, (64, 48))
+    for index in range(60):
+        writer.write(np.full((48, 64, 3), index * 4, np.uint8))
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    run = daemon("--bundle", bundle, "--source", f"video:{path}", "--realtime", "--json", *RUNTIME)
+    assert run.code == 20
+    (line,) = run.error_lines
+    assert "breaks off" in line
+    assert run.summary["interruptions"] == 0

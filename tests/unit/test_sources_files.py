@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from device.clock import ManualClock
 from device.errors import SourceError, UsageError
 from device.protocols import Frame, FrameSource
 from device.sources import SourceOptions, open_source
 
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'")
 
-from device.imaging import decode_image, encode_image  # noqa: E402
+from device.imaging import VideoFile, decode_image, encode_image  # noqa: E402
 
 TIMEOUT_S = 5.0
 
@@ -280,3 +282,208 @@ def test_a_relative_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     with open_source("video:10:30.avi") as source:
         assert source.read(TIMEOUT_S) is not None
+
+
+# --- in real time -----------------------------------------------------------------------------------------------------
+
+LEVEL_STEP = 10
+
+
+def write_numbered_video(path: Path, frames: int, rate_fps: float = 10.0) -> None:
+    """Each frame's grey says which it is."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), rate_fps, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV can't write MJPEG")
+    for index in range(frames):
+        writer.write(np.full((48, 64, 3), LEVEL_STEP * index, np.uint8))
+    writer.release()
+
+
+def number_of(frame: Frame | None) -> int:
+    """Which frame of the file it is, by its pixels."""
+    assert frame is not None
+    return round(float(frame.pixels.mean()) / LEVEL_STEP)
+
+
+class CountingFile(VideoFile):
+    """Counts what is asked of it."""
+
+    reads = skips = 0
+
+    def read(self) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
+        CountingFile.reads += 1
+        return super().read()
+
+    def skip(self) -> bool:
+        CountingFile.skips += 1
+        return super().skip()
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> type[CountingFile]:
+    CountingFile.reads = CountingFile.skips = 0
+    monkeypatch.setattr("device.sources.video.VideoFile", CountingFile)
+    return CountingFile
+
+
+class TickingClock(ManualClock):
+    """Time passes whenever someone looks."""
+
+    def now_ns(self) -> int:
+        self.advance(0.01)
+        return super().now_ns()
+
+
+def realtime(clock: ManualClock, *, loop: bool = False, rate_fps: float | None = None) -> SourceOptions:
+    return SourceOptions(realtime=True, clock=clock, loop=loop, rate_fps=rate_fps)
+
+
+def test_a_video_in_real_time_keeps_its_own_rate(tmp_path: Path) -> None:
+    write_numbered_video(tmp_path / "clip.avi", frames=9, rate_fps=8.0)
+    with open_source(f"video:{tmp_path}/clip.avi", realtime(ManualClock(), rate_fps=30.0)) as source:
+        assert source.spec.rate_fps == 8.0
+        frames: list[Frame] = []
+        read_to_the_end(source, frames)
+    assert [number_of(frame) for frame in frames] == list(range(9))
+    assert [frame.timestamp_ns for frame in frames] == [index * 125_000_000 for index in range(9)]
+
+
+def test_a_slow_reader_of_a_video_misses_frames_at_little_cost(tmp_path: Path, counting: type[CountingFile]) -> None:
+    write_numbered_video(tmp_path / "clip.avi", frames=20)
+    clock = ManualClock()
+    seen = []
+    with open_source(f"video:{tmp_path}/clip.avi", realtime(clock)) as source:
+        for pause_s in (0.0, 0.35, 0.0, 0.99):
+            clock.advance(pause_s)
+            frame = source.read(TIMEOUT_S)
+            assert frame is not None
+            seen.append((frame.index, number_of(frame), frame.timestamp_ns // 1_000_000))
+        clock.advance(60.0)
+        assert source.read(TIMEOUT_S) is None
+        assert source.read(TIMEOUT_S) is None
+    assert seen == [(0, 0, 0), (3, 3, 300), (4, 4, 400), (13, 13, 1300)]
+    assert counting.reads == 4
+    # Frames 1, 2, 5 to 12, 14 to 19, and once the end.
+    assert counting.skips == 17
+
+
+def test_a_looped_video_in_real_time_goes_round_though_hours_were_missed(tmp_path: Path, counting: type[CountingFile]) -> None:
+    write_numbered_video(tmp_path / "clip.avi", frames=7)
+    clock = ManualClock()
+    with open_source(f"video:{tmp_path}/clip.avi", realtime(clock, loop=True)) as source:
+        frames = [source.read(TIMEOUT_S) for _ in range(16)]
+        assert [number_of(frame) for frame in frames] == [index % 7 for index in range(16)]
+        assert [(frame.index, frame.timestamp_ns) for frame in frames if frame] == [
+            (index, index * 100_000_000) for index in range(16)
+        ]
+        clock.advance(3600.0)
+        frame = source.read(TIMEOUT_S)
+    assert frame is not None
+    assert frame.index == 36015
+    assert number_of(frame) == 36015 % 7
+    assert counting.skips <= 7 + 1
+
+
+def test_frames_that_take_too_long_to_pass_over_are_a_stall_and_the_next_read_goes_on(tmp_path: Path) -> None:
+    write_numbered_video(tmp_path / "clip.avi", frames=20)
+    clock = TickingClock()
+    with open_source(f"video:{tmp_path}/clip.avi", realtime(clock)) as source:
+        assert number_of(source.read(TIMEOUT_S)) == 0
+        clock.advance(1.6)
+        with pytest.raises(SourceError, match=r"must be decoded first") as caught:
+            source.read(0.05)
+        assert caught.value.reason == "stalled"
+        frame = source.read(TIMEOUT_S)
+        assert frame is not None
+        assert number_of(frame) == frame.index >= 16
+
+
+@pytest.mark.parametrize("told_fps", [0.0, float("nan"), 90_000.0])
+def test_a_video_without_a_rate_takes_the_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told_fps: float) -> None:
+    write_numbered_video(tmp_path / "clip.avi", frames=2)
+    monkeypatch.setattr(VideoFile, "rate_fps", told_fps)
+    with open_source(f"video:{tmp_path}/clip.avi", realtime(ManualClock(), rate_fps=4.0)) as source:
+        assert source.spec.rate_fps == 4.0
+    with pytest.raises(UsageError, match="no frame rate"):
+        open_source(f"video:{tmp_path}/clip.avi", realtime(ManualClock()))
+
+
+def test_a_video_that_breaks_off_in_real_time_is_said_too(tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    whole = write_video(path)
+    path.write_bytes(whole[: len(whole) // 2])
+    clock = ManualClock()
+    with open_source(f"video:{path}", realtime(clock)) as source:
+        assert source.read(TIMEOUT_S) is not None
+        clock.advance(1.9)
+        with pytest.raises(SourceError, match="breaks off at frame") as caught:
+            source.read(TIMEOUT_S)
+        assert caught.value.reason == "ended"
+        assert source.read(TIMEOUT_S) is None
+
+
+def test_close_ends_the_wait_for_a_videos_next_frame(tmp_path: Path) -> None:
+    write_numbered_video(tmp_path / "clip.avi", frames=2, rate_fps=1.0)
+    waits = threading.Event()
+
+    class TellingClock(ManualClock):
+        def sleep(self, duration_s: float) -> None:
+            waits.set()
+            threading.Event().wait(0.01)
+
+    source = open_source(f"video:{tmp_path}/clip.avi", realtime(TellingClock()))
+    source.read(TIMEOUT_S)
+    raised: list[str] = []
+    reader = threading.Thread(target=lambda: raised.append(reason_of(lambda: source.read(60.0))), daemon=True)
+    reader.start()
+    assert waits.wait(10.0)
+    source.close()
+    reader.join(10.0)
+    assert raised == ["closed"]
+
+
+def test_images_in_real_time_fall_due_at_the_rate_and_missed_ones_are_not_opened(tmp_path: Path) -> None:
+    write_images(tmp_path, *(f"{index}.png" for index in range(8)))
+    (tmp_path / "2.png").write_bytes(b"no image, but missed")
+    (tmp_path / "5.png").write_bytes(b"no image, and looked at")
+    clock = ManualClock()
+    with open_source(f"images:{tmp_path}", realtime(clock, rate_fps=2.0)) as source:
+        assert source.spec.rate_fps == 2.0
+        first, second = source.read(TIMEOUT_S), source.read(TIMEOUT_S)
+        clock.advance(1.2)
+        third = source.read(TIMEOUT_S)
+        frames = [frame for frame in (first, second, third) if frame]
+        assert [(frame.index, Path(frame.origin).name, frame.timestamp_ns / 1e9) for frame in frames] == [
+            (0, "0.png", 0.0),
+            (1, "1.png", 0.5),
+            (3, "3.png", 1.5),
+        ]
+        assert number_after_damage(source, clock) == 6
+        clock.advance(60.0)
+        assert source.read(TIMEOUT_S) is None
+
+
+def number_after_damage(source: FrameSource, clock: ManualClock) -> int:
+    """Index of the frame behind the damaged one."""
+    clock.advance(0.9)
+    assert reason_of(lambda: source.read(TIMEOUT_S)) == "decode"
+    frame = source.read(TIMEOUT_S)
+    assert frame is not None
+    return frame.index
+
+
+def test_looped_images_in_real_time_go_round(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.png", "b.png", "c.png")
+    clock = ManualClock()
+    with open_source(f"images:{tmp_path}", realtime(clock, loop=True, rate_fps=1.0)) as source:
+        assert source.read(TIMEOUT_S) is not None
+        clock.advance(3600.5)
+        frame = source.read(TIMEOUT_S)
+    assert frame is not None
+    assert (frame.index, Path(frame.origin).name, frame.timestamp_ns) == (3600, "a.png", 3_600_000_000_000)
+
+
+def test_images_in_real_time_need_a_rate(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.png")
+    with pytest.raises(UsageError, match="no frame rate"):
+        open_source(f"images:{tmp_path}", realtime(ManualClock()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from device.clock import ManualClock
 from device.errors import SourceError
+from device.protocols import Image
 from device.sources import SourceOptions, open_source
 from device.sources.synthetic import BAR_COLOURS, MARK_COLOUR
 
@@ -21,8 +23,34 @@ def test_pattern_shows_colours_geometry_and_movement() -> None:
     assert first.pixels[0, 0].tolist() == list(MARK_COLOUR)
     for corner in (first.pixels[-1, 0], first.pixels[0, -1], first.pixels[-1, -1]):
         assert corner.tolist() != list(MARK_COLOUR)
+    assert first.pixels[65, :, 0].tolist() == sorted(first.pixels[65, :, 0])
+    assert [first.pixels[65, column].tolist() for column in (0, -1)] == [[0] * 3, [255] * 3]
     assert [first.pixels[90, 20 * bar + 10].tolist() for bar in range(8)] == [list(colour) for colour in BAR_COLOURS]
     assert (first.pixels != second.pixels).any()
+
+
+def symmetries(image: Image) -> list[Image]:
+    """The picture turned and mirrored in every way there is."""
+    return [np.rot90(side, quarters) for side in (image, image[:, ::-1]) for quarters in range(4)]
+
+
+def look(image: Image) -> bytes:
+    return repr(image.shape).encode() + image.tobytes()
+
+
+@pytest.mark.parametrize("size", ["640x480", "480x640", "320x320", "224x224", "1920x1080"])
+@pytest.mark.parametrize("share", [1.0, 0.875, 0.5])
+def test_every_flip_turn_and_channel_order_shows_in_what_the_network_sees(size: str, share: float) -> None:
+    with open_source(f"synthetic:{size}") as source:
+        frame = source.read(1.0)
+    assert frame is not None
+    height, width = frame.pixels.shape[:2]
+    part = int(min(height, width) * share)
+    top, left = (height - part) // 2, (width - part) // 2
+    central = frame.pixels[top : top + part, left : left + part]
+    orders = list(itertools.permutations(range(3)))
+    seen = {look(turned[..., order]) for turned in symmetries(central) for order in orders}
+    assert len(seen) == 8 * 6
 
 
 @pytest.mark.parametrize("size", ["1x1", "1x50", "50x1", "7x3"])
@@ -97,3 +125,10 @@ def test_without_a_rate_no_one_waits() -> None:
     assert [frame.index for frame in frames if frame] == list(range(10))
     assert clock.now_ns() == 0
     assert not np.shares_memory(frames[0].pixels, frames[9].pixels) if frames[0] and frames[9] else False
+
+
+def test_in_real_time_a_rate_left_out_is_the_options() -> None:
+    options = SourceOptions(rate_fps=12.5, realtime=True)
+    with open_source("synthetic:32x32", options) as source, open_source("synthetic:32x32@20", options) as other:
+        assert (source.spec.is_live, source.spec.rate_fps) == (True, 12.5)
+        assert other.spec.rate_fps == 20.0
