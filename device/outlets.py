@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from device.contract import Telemetry
-from device.protocols import Prediction, Record
+from device.protocols import Clock, Prediction, Record
 from device.sinks.background import BackgroundSink
 from device.sinks.predictions import PredictionsFile
 
@@ -21,6 +21,7 @@ class Outlets:
         telemetry: SQLite file for a row an interval; None for none.
         settings: of the profile.
         may_wait: True where the source waits for us, so that no prediction need be lost.
+        clock: tells how old rows are.
         on_trouble: told of a sink that fails.
     """
 
@@ -31,6 +32,7 @@ class Outlets:
         settings: Telemetry,
         *,
         may_wait: bool,
+        clock: Clock,
         on_trouble: Callable[[str], None],
     ) -> None:
         self._may_wait = may_wait
@@ -40,7 +42,12 @@ class Outlets:
             # Only here: SQLite costs 2 MB, which a board without telemetry need not give.
             from device.sinks.telemetry import TelemetryStore
 
-            store = TelemetryStore(telemetry)
+            store = TelemetryStore(
+                telemetry,
+                settings=settings,
+                on_trouble=on_trouble,
+                wall_time_s=lambda: clock.wall_time_s() if clock.wall_is_synchronised() else None,
+            )
             self._records = BackgroundSink(store, flush_interval_s=settings.flush_interval_s, on_trouble=on_trouble)
         if predictions:
             lines = PredictionsFile(predictions)

@@ -362,6 +362,8 @@ class IntervalRecord(msgspec.Struct, frozen=True):
     Attributes:
         timestamp_ns: end of the interval, monotonic.
         wall_time_s: the same moment by the wall clock, seconds since 1970.
+        wall_is_synchronised: the wall clock had been set by a time server then. A Pi has no clock of its own: until it has heard
+            from one, its wall clock goes on from where the last boot ended.
         duration_s: length of the interval.
         frames: inferences that ended in it.
         dropped: frames that came and were never looked at.
@@ -394,6 +396,7 @@ class IntervalRecord(msgspec.Struct, frozen=True):
     frequency_hz: float | None
     throttled: str | None
     rss_bytes: int
+    wall_is_synchronised: bool
 
 
 class SourceIntervalRecord(msgspec.Struct, frozen=True):
@@ -509,6 +512,9 @@ class Clock(Protocol):
 
     def wall_time_s(self) -> float:
         """Seconds since 1970, by a clock that may jump."""
+
+    def wall_is_synchronised(self) -> bool:
+        """True where the wall clock has been set by a time server since the boot."""
 
     def sleep(self, duration_s: float) -> None:
         """Waits; returns at once for a duration of 0 or less."""

@@ -399,6 +399,7 @@ class Recorder:
             frequency_hz=heat.frequency_hz,
             throttled=None if heat.throttled is None else ",".join(heat.throttled),
             rss_bytes=self._instruments.memory().rss_bytes,
+            wall_is_synchronised=self._clock.wall_is_synchronised(),
         )
         self._interval = _Tally(now_ns)
         self._tell.write(record)

@@ -327,6 +327,7 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
             flags.telemetry,
             chosen.profile.telemetry,
             may_wait=not any(source.spec.is_live for source in sources),
+            clock=clock,
             on_trouble=status.say,
         )
         instruments = open_power(chosen.profile, clock, stack)

@@ -183,15 +183,23 @@ class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The record that a run leaves.
+    """The record that a run leaves, and how long it is kept: rows grow coarser with age.
 
     Attributes:
         interval_s: time that one row covers.
         flush_interval_s: time between commits; what a power cut can lose, and what the SD card is spared.
+        fine_kept_h: after so many hours rows are merged to a minute each.
+        minutes_kept_d: after so many days those are merged to an hour each.
+        hours_kept_d: after so many days those are dropped.
+        max_size_mb: of the store; where it would grow beyond, the oldest rows go first, whatever their age.
     """
 
     interval_s: Positive = 1.0
     flush_interval_s: Positive = 60.0
+    fine_kept_h: Positive = 48.0
+    minutes_kept_d: Positive = 60.0
+    hours_kept_d: Positive = 1825.0
+    max_size_mb: Annotated[float, Meta(ge=1.0)] = 128.0
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -199,9 +207,22 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         max_rate_fps: inferences a second, at most; None for as many as come.
+        slow_above_c: above this temperature of the processor the daemon slows down to ``slow_rate_fps``; None never does. Both
+            or neither are given.
+        slow_rate_fps: inferences a second, at most, while it is hot.
+        slow_hysteresis_c: so far below ``slow_above_c`` it must cool before the daemon goes on as before.
     """
 
     max_rate_fps: Positive | None = None
+    slow_above_c: Annotated[float, Meta(ge=30.0, le=120.0)] | None = None
+    slow_rate_fps: Positive | None = None
+    slow_hysteresis_c: Annotated[float, Meta(gt=0.0, le=30.0)] = 3.0
+
+    def __post_init__(self) -> None:
+        if (self.slow_above_c is None) != (self.slow_rate_fps is None):
+            raise ValueError("both slow_above_c and slow_rate_fps, or neither")
+        if self.slow_rate_fps and self.max_rate_fps and self.slow_rate_fps >= self.max_rate_fps:
+            raise ValueError("a slow_rate_fps below max_rate_fps")
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -54,6 +54,7 @@ def interval(timestamp_ns: int, **changes: Any) -> IntervalRecord:
         "frequency_hz": None,
         "throttled": None,
         "rss_bytes": 50_000_000,
+        "wall_is_synchronised": False,
     }
     return IntervalRecord(**(values | changes))
 
