@@ -25,6 +25,9 @@ from device.sysfs import read_text
 MAX_POWER_W = 5000.0
 """Per package. More means that the counter was reset (by a suspend), not that it wrapped."""
 
+SUSTAINED_POWER_W = 1000.0
+"""Per package; none draws more for long. A span in which this would fill a counter may hide a whole turn of it."""
+
 _REMEDY = "run as root, or: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
 _TOP_LEVEL = re.compile(r"intel-rapl:[0-9]+")
 
@@ -65,9 +68,14 @@ class RaplMeter(Resource):
         if previous_uj is None or now_ns <= previous_ns:
             self._last_uj, self._last_ns = counters_uj, now_ns
             return None
+        span_s = (now_ns - previous_ns) / 1e9
         energy_j = sum(self._advance_uj(folder, previous_uj[folder], uj) for folder, uj in counters_uj.items()) / 1e6
         self._last_uj, self._last_ns = counters_uj, now_ns
-        power_w = energy_j / ((now_ns - previous_ns) / 1e9)
+        power_w = energy_j / span_s
+        if span_s * SUSTAINED_POWER_W > min(self._ranges_uj.values()) / 1e6:
+            raise MeterError(
+                "rapl", f"not read for {span_s:.0f} s", expected="a read before a counter wraps twice", reason="malformed"
+            )
         if power_w > MAX_POWER_W * len(counters_uj):
             raise MeterError("rapl", f"the counter jumped ({power_w:.0f} W)", expected="a steady count", reason="malformed")
         return PowerSample(timestamp_ns=now_ns, power_w=power_w, energy_j=energy_j)
@@ -93,7 +101,7 @@ def _find_packages(root: Path) -> list[Path]:
 
 
 def _read_range(folder: Path) -> int:
-    range_uj = read_number(folder / "max_energy_range_uj")
+    range_uj = read_number(folder / "max_energy_range_uj", permission_remedy=_REMEDY)
     if range_uj <= 0:
         raise MeterError(str(folder / "max_energy_range_uj"), f"{range_uj}", expected="above 0", reason="malformed")
     return range_uj

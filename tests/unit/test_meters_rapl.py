@@ -89,6 +89,20 @@ def test_a_counter_that_was_reset_gives_no_power(root: Path) -> None:
     assert sample.power_w == pytest.approx(9.0)
 
 
+def test_a_pause_that_may_hide_a_whole_turn_gives_no_power(root: Path) -> None:
+    clock = ManualClock()
+    meter = RaplMeter(root, clock)
+    meter.read()
+    clock.advance(263.0)
+    with pytest.raises(MeterError, match="not read for 263 s"):
+        meter.read()
+    set_energy(root, 4_009_000_000)
+    clock.advance(1.0)
+    sample = meter.read()
+    assert sample is not None
+    assert sample.power_w == pytest.approx(9.0)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_counter_that_may_not_be_read_says_what_to_do(root: Path) -> None:
     (zone(root) / "energy_uj").chmod(0)
