@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from typing import TextIO
 
 from device.protocols import IntervalRecord, Percentiles, Prediction
@@ -98,36 +99,48 @@ def _format_percentiles(values: Percentiles | None) -> str:
 
 
 def format_summary(summary: RunSummary) -> str:
-    """The table that a run ends with."""
-    if summary.power:
-        power = summary.power
-        power_text = format_power(power.w, power.source, power.scope, power.is_estimate)
-    else:
-        power_text = f"no figure: {summary.power_missing_reason}"
+    """The table that a run ends with. A run that was throttled says so beside every figure that this bends."""
+    throttled = f"  THROTTLED ({', '.join(summary.throttled)})" if summary.throttled else ""
     rows = [
         (
             "profile",
             f"{summary.profile}: {summary.model}, {summary.runtime} ({summary.runtime_version}), {_threads(summary.threads)}",
         ),
         ("frames", f"{summary.frames} in {summary.duration_s:.1f} s, {summary.dropped} dropped, {summary.bad_frames} damaged"),
-        ("speed", f"{summary.fps:.1f} FPS"),
-        ("latency", _format_percentiles(summary.latency_s)),
+        ("speed", f"{summary.fps:.1f} FPS{throttled}"),
+        ("latency", _format_percentiles(summary.latency_s) + throttled),
     ]
     rows += [(f"  {name}", _format_percentiles(getattr(summary.stage_s, name))) for name in summary.stage_s.__struct_fields__]
     if len(summary.sources) > 1 or summary.interruptions:
         rows += [("source", _format_source(source)) for source in summary.sources]
-    rows.append(("power", power_text))
-    if summary.energy_per_inference_j is not None:
-        kind = "ESTIMATE" if summary.power and summary.power.is_estimate else "measured"
-        rows.append(("energy", f"{summary.energy_per_inference_j * 1e3:.1f} mJ an inference (gross, {kind})"))
+    rows += _power_rows(summary, throttled)
     rows.append(("memory", f"{summary.peak_rss_bytes / 1e6:.0f} MB at most"))
     if summary.temperature_c is not None:
-        rows.append(("heat", f"{summary.temperature_c:.0f} °C"))
+        rows.append(("heat", _format_heat(summary.temperature_c, summary.throttled, summary.throttling_unsupported)))
     if summary.labels:
         rows.append(("labels", ", ".join(f"{label} {count}" for label, count in list(summary.labels.items())[:8])))
     if summary.unknown_below is not None:
         rows.append(("unknown", f"{summary.unknown} of {summary.frames} frames: best score under {summary.unknown_below:g}"))
     return "\n".join(f"{name:<14}{text}" for name, text in rows)
+
+
+def _power_rows(summary: RunSummary, throttled: str) -> list[tuple[str, str]]:
+    power = summary.power
+    if power is None:
+        return [("power", f"no figure: {summary.power_missing_reason}")]
+    rows = [("power", format_power(power.w, power.source, power.scope, power.is_estimate) + throttled)]
+    if summary.energy_per_inference_j is not None:
+        kind = "ESTIMATE" if power.is_estimate else "measured"
+        rows.append(("energy", f"{summary.energy_per_inference_j * 1e3:.1f} mJ an inference (gross, {kind}){throttled}"))
+    return rows
+
+
+def _format_heat(temperature_c: float, throttled: Sequence[str] | None, unsupported: Sequence[str]) -> str:
+    if throttled is None:
+        return f"{temperature_c:.0f} °C; whether it was throttled, this board can't tell"
+    said = ", ".join(throttled) or "never throttled"
+    unknown = f"; can't tell: {', '.join(unsupported)}" if unsupported else ""
+    return f"{temperature_c:.0f} °C, {said}{unknown}"
 
 
 def _format_source(source: SourceSummary) -> str:

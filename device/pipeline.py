@@ -273,8 +273,14 @@ class Pipeline:
         self._temperature = temperature
         self._unknown_below = unknown_below
         self._rotate_deg = rotate_deg
-        self._least_period_s = 1.0 / limits.max_rate_fps if limits.max_rate_fps else 0.0
+        self._limits = limits
         self._stop = threading.Event()
+        self.limit_rate(None)
+
+    def limit_rate(self, rate_fps: float | None) -> None:
+        """Holds the loop to a rate below the profile's, from the next frame on; None lifts that."""
+        wanted = [rate for rate in (rate_fps, self._limits.max_rate_fps) if rate]
+        self._least_period_s = 1.0 / min(wanted) if wanted else 0.0
 
     def stop(self) -> None:
         """Lets the frame in hand finish, then ends `run`. Safe in a signal handler."""

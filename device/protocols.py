@@ -373,6 +373,8 @@ class IntervalRecord(msgspec.Struct, frozen=True):
         capture_s .. postprocess_s: median of each stage.
         power_w: mean, of the headline meter.
         energy_j: likewise, over the interval.
+        throttled: flags that held at its end, joined by commas; empty for none, None where the board can't tell.
+        heat_limit_fps: the rate that the profile's limit on heat held the daemon to at its end; None where it held it to none.
     """
 
     timestamp_ns: int
@@ -397,6 +399,7 @@ class IntervalRecord(msgspec.Struct, frozen=True):
     throttled: str | None
     rss_bytes: int
     wall_is_synchronised: bool
+    heat_limit_fps: float | None
 
 
 class SourceIntervalRecord(msgspec.Struct, frozen=True):

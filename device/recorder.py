@@ -27,6 +27,7 @@ from device.protocols import (
     SourceIntervalRecord,
     SourceSpec,
     Thermals,
+    ThrottleFlag,
 )
 from device.statistics import DurationHistogram
 
@@ -70,6 +71,9 @@ class SourceSummary(msgspec.Struct, frozen=True):
 class RunSummary(msgspec.Struct, frozen=True):
     """What ``--json`` prints. A figure that could not be had is null, and for power the reason stands beside it.
 
+    ``throttled`` are the flags that held at any time of the run, null where the board can't tell at all;
+    ``throttling_unsupported`` those that it can't tell.
+
     ``labels`` counts the frames that were named, ``unknown`` those that weren't since their best score was under
     ``unknown_below``; without a threshold there are none.
     """
@@ -96,6 +100,8 @@ class RunSummary(msgspec.Struct, frozen=True):
     rss_bytes: int
     peak_rss_bytes: int
     temperature_c: float | None
+    throttled: tuple[ThrottleFlag, ...] | None
+    throttling_unsupported: tuple[ThrottleFlag, ...]
     labels: dict[str, int]
     unknown: int
 
@@ -223,12 +229,14 @@ class Tell(NamedTuple):
         on_interval: each row and the newest result until then, for the status line.
         on_trouble: one line about something that is wrong.
         on_recovery: one line about something that is well again.
+        on_heat: the temperature in °C, if known, and the moment; gives the rate that the heat allows, if it sets one.
     """
 
     write: Callable[[Record], None]
     on_interval: Callable[[IntervalRecord, Prediction | None], None]
     on_trouble: Callable[[str], None]
     on_recovery: Callable[[str], None]
+    on_heat: Callable[[float | None, int], float | None] = lambda _temperature_c, _now_ns: None
 
 
 class Recorder:
@@ -264,6 +272,7 @@ class Recorder:
         self._interruptions = interruptions
         self._labels: Counter[str] = Counter()
         self._newest: Prediction | None = None
+        self._heat_limit_fps: float | None = None
 
     @property
     def bad_files(self) -> int:
@@ -306,6 +315,7 @@ class Recorder:
         duration_s = (self._clock.now_ns() - self._run.started_ns) / 1e9
         figure = self._instruments.power.total() if self._instruments.power else None
         memory = self._instruments.memory()
+        heat = self._instruments.thermals.read()
         run = self._run
         sources = tuple(source.summarise(duration_s) for source in self._sources.values())
         return RunSummary(
@@ -330,7 +340,9 @@ class Recorder:
             energy_per_inference_j=_energy_per_inference_j(figure, duration_s, run.frames),
             rss_bytes=memory.rss_bytes,
             peak_rss_bytes=memory.peak_rss_bytes,
-            temperature_c=self._instruments.thermals.read().temperature_c,
+            temperature_c=heat.temperature_c,
+            throttled=heat.throttled_since_start,
+            throttling_unsupported=heat.unsupported,
             labels=dict(self._labels.most_common()),
             unknown=run.unknown,
         )
@@ -379,6 +391,7 @@ class Recorder:
         duration_s = (now_ns - interval.started_ns) / 1e9
         power = self._instruments.power.take() if self._instruments.power else None
         heat = self._instruments.thermals.read()
+        self._heat_limit_fps = self._tell.on_heat(heat.temperature_c, now_ns)
         sources = [source.close_interval(now_ns, duration_s) for source in self._sources.values()]
         record = IntervalRecord(
             timestamp_ns=now_ns,
@@ -400,6 +413,7 @@ class Recorder:
             throttled=None if heat.throttled is None else ",".join(heat.throttled),
             rss_bytes=self._instruments.memory().rss_bytes,
             wall_is_synchronised=self._clock.wall_is_synchronised(),
+            heat_limit_fps=self._heat_limit_fps,
         )
         self._interval = _Tally(now_ns)
         self._tell.write(record)

@@ -39,6 +39,7 @@ from device.protocols import Clock, FrameSource, Interruption, RunRecord, Runtim
 from device.recorder import Instruments, Recorder, RunFacts, RunSummary, Tell
 from device.registry import RUNTIMES, SOURCES
 from device.selftest import run_self_test
+from device.thermal_limit import ThermalLimit
 from device.trial import TrialObserver, trial_of
 
 BUILD = Path("build")
@@ -332,9 +333,16 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
         )
         instruments = open_power(chosen.profile, clock, stack)
         outlets.write(describe_run(chosen, facts, ", ".join(source.spec.uri for source in sources), session.threads))
-        tell = Tell(outlets.write, status.show, status.say, status.note)
-        recorder = make_recorder(chosen, session, sources, instruments, interruptions, clock, tell)
         pipeline = make_pipeline(chosen, session, sources, clock)
+        heat = ThermalLimit(chosen.profile.limits, status.say)
+
+        def on_heat(temperature_c: float | None, now_ns: int) -> float | None:
+            rate_fps = heat.update(temperature_c, now_ns)
+            pipeline.limit_rate(rate_fps)
+            return rate_fps
+
+        tell = Tell(outlets.write, status.show, status.say, status.note, on_heat)
+        recorder = make_recorder(chosen, session, sources, instruments, interruptions, clock, tell)
         with stop_on_signals(pipeline):
             try:
                 pipeline.run(observe(chosen, recorder, status), max_frames=flags.frames, max_duration_s=flags.duration)

@@ -84,6 +84,7 @@ _INTERVAL = ", ".join(
         "max(rss_bytes) AS rss_bytes",
         "sum(unknown) AS unknown",
         "min(wall_is_synchronised) AS wall_is_synchronised",
+        "min(heat_limit_fps) AS heat_limit_fps",
     )
 )
 _INTERVAL_KEY = "run_id, timestamp_ns / {span_ns}, power_source, power_scope, power_is_estimate"

@@ -48,7 +48,7 @@ CREATE TABLE IF NOT EXISTS interval (
     capture_s REAL, preprocess_s REAL, inference_s REAL, postprocess_s REAL,
     power_w REAL, energy_j REAL, power_source TEXT, power_scope TEXT, power_is_estimate INTEGER,
     temperature_c REAL, frequency_hz REAL, throttled TEXT, rss_bytes INTEGER NOT NULL, unknown INTEGER,
-    wall_is_synchronised INTEGER,
+    wall_is_synchronised INTEGER, heat_limit_fps REAL,
     PRIMARY KEY (run_id, timestamp_ns)
 ) STRICT, WITHOUT ROWID;
 """
@@ -57,7 +57,8 @@ CREATE TABLE IF NOT EXISTS interval (
 
 _UPGRADES = {
     1: "ALTER TABLE run ADD COLUMN unknown_below REAL; ALTER TABLE interval ADD COLUMN unknown INTEGER;",
-    2: _CAMERA_TABLES + "ALTER TABLE interval ADD COLUMN wall_is_synchronised INTEGER;",
+    2: _CAMERA_TABLES + "ALTER TABLE interval ADD COLUMN wall_is_synchronised INTEGER;"
+    "ALTER TABLE interval ADD COLUMN heat_limit_fps REAL;",
 }
 """Schema -> what makes a store of it one of the next. Rows from before have NULL in what is new: nobody counted."""
 

@@ -55,6 +55,7 @@ def interval(timestamp_ns: int, **changes: Any) -> IntervalRecord:
         "throttled": None,
         "rss_bytes": 50_000_000,
         "wall_is_synchronised": False,
+        "heat_limit_fps": None,
     }
     return IntervalRecord(**(values | changes))
 

@@ -287,6 +287,23 @@ def test_keeps_to_the_profiles_rate() -> None:
     assert 2.0 <= clock.now_ns() / 1e9 <= 2.6
 
 
+def test_heat_holds_the_loop_to_a_lower_rate_until_it_is_lifted() -> None:
+    clock = ManualClock()
+    sessions = ColourSession(clock, duration_s=0.05)
+    frames = [coloured("red")] * 9
+    pipeline = make_pipeline(ListSource(frames, clock=clock), session=sessions, clock=clock, limits=Limits(max_rate_fps=4.0))
+
+    class Hot(Log):
+        def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
+            super().on_frame(prediction, times)
+            pipeline.limit_rate(1.0 if 3 <= prediction.index < 6 else None)
+
+    log = Hot()
+    pipeline.run(log)
+    # Three periods of a second, five of a quarter; one more if the end was seen late.
+    assert 4.2 <= clock.now_ns() / 1e9 <= 4.7
+
+
 def test_times_of_the_stages_are_told_apart() -> None:
     clock = ManualClock()
     log = Log()

@@ -44,6 +44,7 @@ class Bench:
         *,
         unknown_below: float | None = None,
         sources: Sequence[SourceSpec] = (FILES,),
+        heat: ThermalSample | None = None,
     ) -> None:
         self.clock = ManualClock(wall_time_s=1e9)
         self.records: list[Record] = []
@@ -51,8 +52,9 @@ class Bench:
         self.recoveries: list[str] = []
         self.interruptions: SimpleQueue[Interruption] = SimpleQueue()
         self.newest: list[Prediction | None] = []
+        self.allowed_fps: float | None = None
         thermals = FixedThermals(
-            ThermalSample(temperature_c=61.5, frequency_hz=1.5e9, throttled=("throttled", "under_voltage"))
+            heat or ThermalSample(temperature_c=61.5, frequency_hz=1.5e9, throttled=("throttled", "under_voltage"))
         )
         self.recorder = Recorder(
             RunFacts("host", "ghostnet_100", "litert", "ai-edge-litert 2.3.0", 1, tuple(sources), unknown_below),
@@ -65,6 +67,7 @@ class Bench:
                 lambda _, newest: self.newest.append(newest),
                 self.troubles.append,
                 self.recoveries.append,
+                lambda _temperature_c, _now_ns: self.allowed_fps,
             ),
         )
 
@@ -251,6 +254,38 @@ def test_a_camera_with_many_damaged_frames_is_told_of_once_a_minute() -> None:
     assert bench.recorder.bad_files == 0
     assert bench.recorder.finish().bad_frames == 130
     assert sum(record.bad_frames for record in bench.records if isinstance(record, SourceIntervalRecord)) == 130
+
+
+def test_a_run_that_was_throttled_says_so_beside_every_figure() -> None:
+    bench = Bench(
+        ScriptedPower([], MEASURED),
+        heat=ThermalSample(
+            70.0, 1.5e9, (), throttled_since_start=("frequency_capped",), unsupported=("under_voltage",), governor="ondemand"
+        ),
+    )
+    bench.run(frames=10, period_s=0.1)
+    summary = bench.recorder.finish()
+    assert summary.throttled == ("frequency_capped",)
+    lines = {line.split()[0]: line for line in format_summary(summary).splitlines()}
+    for name in ("speed", "latency", "power", "energy"):
+        assert "THROTTLED (frequency_capped)" in lines[name]
+    assert "can't tell: under_voltage" in lines["heat"]
+
+
+def test_a_board_that_cannot_tell_is_not_called_well() -> None:
+    bench = Bench(None, "none", heat=ThermalSample(50.0, None, None))
+    bench.run(frames=3, period_s=0.1)
+    text = format_summary(bench.recorder.finish())
+    assert "this board can't tell" in text
+    assert "never throttled" not in text
+
+
+def test_what_the_heat_allows_stands_in_the_row() -> None:
+    bench = Bench(None, "none")
+    bench.run(frames=10, period_s=0.1)
+    bench.allowed_fps = 5.0
+    bench.run(frames=10, period_s=0.1)
+    assert [row.heat_limit_fps for row in bench.intervals] == [None, 5.0]
 
 
 class Stream:

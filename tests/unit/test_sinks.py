@@ -99,7 +99,7 @@ class TestTelemetryStore:
         with sqlite3.connect(path) as connection:
             connection.executescript(
                 "ALTER TABLE run DROP COLUMN unknown_below; ALTER TABLE interval DROP COLUMN unknown;"
-                "ALTER TABLE interval DROP COLUMN wall_is_synchronised;"
+                "ALTER TABLE interval DROP COLUMN wall_is_synchronised; ALTER TABLE interval DROP COLUMN heat_limit_fps;"
                 "DROP TABLE source_interval; DROP TABLE interruption; PRAGMA user_version=1;"
             )
         with TelemetryStore(path) as store:
