@@ -1,0 +1,133 @@
+"""The store under ``kill -9`` and on disks that fail. ``GHOSTWATT_KILLS=200`` makes the first test a long one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from device.bundle import MANIFEST_NAME, encode_manifest, open_bundle
+from device.contract import Telemetry
+
+from .conftest import PROJECT, command, daemon, environment
+
+KILLS = int(os.environ.get("GHOSTWATT_KILLS", "12"))
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from msgspec import structs
+from device.sinks.telemetry import TelemetryStore
+from tests.unit.records import interval, run_record
+
+store = TelemetryStore(Path(sys.argv[1]), on_trouble=lambda line: print("trouble", line, flush=True))
+store.write(structs.replace(run_record(), run_id=sys.argv[2]))
+for index in range(1, 10**6):
+    store.write(interval(index))
+    if index % 7 == 0:
+        store.flush()
+        print(index, flush=True)
+"""
+
+
+def rows(path: Path, query: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def kill_at_random(path: Path, run_id: str, chance: random.Random) -> int:
+    """Lets the writer write for a while, kills it, and returns the last row that it said was flushed."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), run_id], stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=environment()
+    )
+    assert writer.stdout is not None
+    first = writer.stdout.readline()
+    time.sleep(chance.random() * 0.2)
+    writer.kill()
+    said = [first, *writer.stdout.read().splitlines()]
+    writer.wait()
+    assert not [line for line in said if line.startswith("trouble")], said
+    # A last line may be torn by the kill; the one before it is whole.
+    whole = [int(line) for line in said if line.strip().isdigit()]
+    return whole[-2] if len(whole) > 1 else whole[-1]
+
+
+def test_kill_9_at_any_moment_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.sqlite"
+    chance = random.Random(20)
+    flushed = {f"run-{number}": kill_at_random(path, f"run-{number}", chance) for number in range(KILLS)}
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+    for run_id, count in flushed.items():
+        ((found,),) = rows(path, f"SELECT count(*) FROM interval WHERE run_id = '{run_id}'")
+        assert isinstance(found, int)
+        assert found >= count
+        assert found % 7 == 0
+
+
+@pytest.fixture
+def eager_bundle(bundle: Path, tmp_path: Path) -> Path:
+    """The tiny bundle, whose telemetry is written at once."""
+    root = tmp_path / "bundle"
+    root.mkdir()
+    for path in bundle.iterdir():
+        (root / path.name).write_bytes(path.read_bytes())
+    manifest = open_bundle(root).manifest
+    profile = structs.replace(manifest.profile, telemetry=Telemetry(interval_s=0.1, flush_interval_s=0.2))
+    (root / MANIFEST_NAME).write_bytes(encode_manifest(structs.replace(manifest, profile=profile)))
+    return root
+
+
+def test_the_daemon_runs_while_its_disk_is_full(eager_bundle: Path, tmp_path: Path) -> None:
+    telemetry = tmp_path / "telemetry.sqlite"
+    limited = f'ulimit -f 8; exec {" ".join(command("--bundle", eager_bundle))} "$@"'
+    flags = ("--source", "synthetic:64x48@50", "--duration", "2", "--telemetry", str(telemetry), "--json", "--threads", "1")
+    done = subprocess.run(
+        ["bash", "-c", f"trap '' XFSZ; {limited}", "bash", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=PROJECT,
+        env=environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("can't be written") == 1
+    assert "rows wait in memory" in done.stderr
+
+
+def test_the_daemon_runs_with_a_damaged_store(eager_bundle: Path, tmp_path: Path) -> None:
+    telemetry = tmp_path / "telemetry.sqlite"
+    flags = ("--bundle", eager_bundle, "--source", "synthetic:64x48@50", "--duration", "1", "--threads", "1", "--json")
+    assert daemon(*flags, "--telemetry", telemetry).code == 0
+    data = bytearray(telemetry.read_bytes())
+    data[4096:12288] = random.Random(1).randbytes(8192)
+    telemetry.write_bytes(data)
+    run = daemon(*flags, "--telemetry", telemetry)
+    assert run.code == 0
+    assert "set aside as telemetry.damaged-1.sqlite" in run.err
+    assert rows(telemetry, "SELECT count(*) FROM run") == [(1,)]
+    assert telemetry.with_name("telemetry.damaged-1.sqlite").read_bytes() == bytes(data)
+
+
+def test_kill_9_of_the_daemon_leaves_a_store_that_the_next_one_goes_on_with(eager_bundle: Path, tmp_path: Path) -> None:
+    telemetry = tmp_path / "telemetry.sqlite"
+    flags = ("--bundle", eager_bundle, "--source", "synthetic:64x48@50", "--telemetry", telemetry, "--threads", "1")
+    chance = random.Random(3)
+    for _ in range(3):
+        process = subprocess.Popen(command(*flags), stderr=subprocess.DEVNULL, cwd=PROJECT, env=environment())
+        time.sleep(2.0 + chance.random())
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert rows(telemetry, "PRAGMA integrity_check") == [("ok",)]
+    assert rows(telemetry, "SELECT count(*) FROM run") == [(3,)]
