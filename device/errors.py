@@ -86,7 +86,8 @@ class DoctorError(GhostwattError):
 class SourceError(GhostwattError):
     """A camera, a stream or a file that gives no frames.
 
-    ``missing``, ``empty``, ``decode``, ``stalled``, ``ended``, ``closed``.
+    ``missing``, ``empty``, ``decode``, ``stalled``, ``ended``, ``closed``; of cameras also ``permission``, ``busy``,
+    ``format``, ``bandwidth``, ``ambiguous``.
     """
 
     exit_code = 20
@@ -125,6 +126,9 @@ class SelfTestError(GhostwattError):
 class MeterError(GhostwattError):
     """A power meter that can't be read: ``missing``, ``permission``, ``malformed``, ``shunt``, ``ambiguous``.
 
+    ``busy``: a kernel driver has the chip. ``chip``: another chip is there. ``setting``: it lost its setting. ``range``: more
+    than it can tell. ``stalled``: no answer in time. ``charging``: a battery that isn't being drained. ``uncalibrated``: a
+    current that can't be in the unit that it should be. ``address``, ``channel``, ``netrc``: the profile, or the user's netrc.
     ``other_board``: a power model of another board. ``implausible``: a calibration whose figures can't be.
     """
 
@@ -160,8 +164,8 @@ class TrainingError(GhostwattError):
 class BenchError(GhostwattError):
     """A measurement that can't be trusted, or can't be made.
 
-    ``no_power``, ``failed``, ``missing``, ``malformed``, ``permission``, ``infeasible``, or with ``--strict`` the code of the flag
-    that was raised (`device.bench.result.FlagCode`).
+    ``no_power``, ``failed``, ``missing``, ``malformed``, ``permission``, ``infeasible``, or with ``--strict`` the code of the
+    flag that was raised (`device.bench.result.FlagCode`).
     """
 
     exit_code = 70

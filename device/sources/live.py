@@ -34,10 +34,12 @@ class Picture(NamedTuple):
     Attributes:
         pixels: ``(H, W, 3)`` uint8, RGB, C-contiguous, and never written to again.
         timestamp_ns: monotonic, when the sensor saw it; None where the device doesn't tell.
+        skipped: pictures that came between the one before and this, and were overtaken before anyone looked at them.
     """
 
     pixels: Image
     timestamp_ns: int | None = None
+    skipped: int = 0
 
 
 class Capture(Protocol):
@@ -180,6 +182,7 @@ class LiveSource(BaseSource):
                 time.sleep(_RETRY_S)
                 continue
             stamp_ns = choose_timestamp_ns(picture.timestamp_ns, self._clock.now_ns())
+            index += picture.skipped
             self._tell(frame=Frame(pixels=picture.pixels, timestamp_ns=stamp_ns, index=index))
             index += 1
 

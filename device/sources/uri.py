@@ -24,9 +24,11 @@ def split_uri(uri: str) -> tuple[str, str]:
     """
     scheme, colon, rest = uri.partition(":")
     if not colon or not _SCHEME.fullmatch(scheme):
+        # What stands before an @ may be a password.
+        shown = re.sub(r".*@", "***@", uri, flags=re.DOTALL)
         raise UsageError(
             "source",
-            f"{uri!r} names no kind of source",
+            f"{shown!r} names no kind of source",
             expected="KIND:REST, such as images:photos, video:clip.mp4 or synthetic:640x480@30",
             reason="malformed_uri",
         )

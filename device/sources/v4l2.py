@@ -8,167 +8,98 @@ References:
 from __future__ import annotations
 
 import re
-import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from device.errors import SourceError, UsageError
-from device.imaging import CaptureDevice
-from device.protocols import Clock, Frame, SourceSpec
-from device.sources.base import BaseSource, SourceOptions
+from device.errors import UsageError
+from device.imaging import least_side_px
+from device.sources.base import SourceOptions
+from device.sources.live import LiveSource
+from device.sources.v4l2_capture import V4l2Capture
+from device.sources.v4l2_formats import Wish
+from device.sources.v4l2_locator import Locator
+from device.sources.v4l2_node import KernelNode, NodeOpener
 
-OPEN_TIMEOUT_S = 10.0
-"""For the camera to open and to agree on a format."""
-
-CLOSE_TIMEOUT_S = 1.0
-"""For the reader to let go of the camera; a driver that hangs longer is left to its thread."""
-
-OLDEST_STAMP_S = 5.0
-"""A driver's stamp further back than this is of another clock: the time of arrival is taken instead."""
-
-# A driver that fails at once must not keep a core busy.
-_RETRY_S = 0.05
-
-_GRAMMAR = re.compile(r"(?P<number>[0-9]{1,3})?(?P<path>/[^#]+)?(?:#(?P<fourcc>[0-9A-Za-z]{4}))?")
+_GRAMMAR = re.compile(
+    r"(?:(?P<number>[0-9]{1,3})|(?P<path>/[^#]+)|name=(?P<name>.+?))(?:#(?P<fourcc>[0-9A-Za-z]{4}))?", re.DOTALL
+)
 
 
-class V4l2Source(BaseSource):
+class V4l2Source(LiveSource):
     """Keeps the newest frame of a camera.
 
-    A thread of its own owns the camera, since no call into a driver can be trusted to return: `read` and `close` keep their
-    time whatever the driver does. Frames that nobody read in time are dropped, and count in `Frame.index`.
+    Asks for the cheapest of the camera's modes that has the size and the rate of the options: see
+    `device.sources.v4l2_formats.choose_mode`. JPEGs that are much larger than the network's input are decoded at a half, a
+    quarter or an eighth of their size.
 
     Args:
-        path: the device's node.
-        fourcc: pixel format to insist on (``YUYV``, ``MJPG``); None for the driver's choice.
-        options: ``width_px``, ``height_px``, ``rate_fps`` and ``clock`` are taken.
+        locator: says where the camera is; remembers which one it was.
+        uri: as given.
+        fourcc: pixel format to insist on (``YUYV``, ``MJPG``); None for the cheapest.
+        options: ``width_px``, ``height_px``, ``rate_fps``, ``preprocessing`` and ``clock`` are taken.
+        root: where ``proc`` is.
+        open_node: what opens the node.
 
     Raises:
-        SourceError: ``missing`` where there is no such camera, ``format`` where it lacks the pixel format, ``stalled`` where
-            it doesn't open within `OPEN_TIMEOUT_S`.
+        SourceError: ``missing`` where there is no such camera, ``ambiguous`` where several may be meant, ``permission``,
+            ``busy``, ``format`` where it lacks the pixel format or has none that can be read, ``bandwidth``, ``stalled``
+            where it doesn't open in time.
     """
 
-    def __init__(self, path: Path, fourcc: str | None = None, options: SourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        locator: Locator,
+        uri: str,
+        fourcc: str | None = None,
+        options: SourceOptions | None = None,
+        *,
+        root: Path = Path("/"),
+        open_node: NodeOpener = KernelNode,
+    ) -> None:
         options = options or SourceOptions()
-        uri = f"v4l2:{path}" + (f"#{fourcc}" if fourcc else "")
-        super().__init__(SourceSpec(uri=uri, is_live=True, rate_fps=options.rate_fps))
-        self._path = path
-        self._fourcc = fourcc
-        self._options = options
-        self._clock: Clock = options.clock
-        self._changed = threading.Condition()
-        self._camera: CaptureDevice | None = None
-        self._newest: Frame | None = None
-        self._failure: SourceError | None = None
-        _require_node(path)
-        self._thread = threading.Thread(target=self._work, name=f"v4l2 {path}", daemon=True)
-        self._thread.start()
-        rate_fps = self._wait_until_open().rate_fps
-        self._spec = SourceSpec(uri=uri, is_live=True, rate_fps=rate_fps)
+        wish = Wish.of(options.width_px, options.height_px, options.rate_fps, fourcc)
+        side_px = least_side_px(options.preprocessing)
+
+        # In the thread that owns the camera: even to ask a driver what it is may hang.
+        def open_capture() -> V4l2Capture:
+            path = locator.locate()
+            capture = V4l2Capture(path, wish, side_px, root=root, open_node=open_node)
+            locator.remember(path)
+            return capture
+
+        super().__init__(uri, open_capture, options, remedy="unplug it and plug it in again")
 
     @classmethod
     def from_uri(cls, rest: str, options: SourceOptions) -> Self:
-        """Opens ``v4l2:DEVICE[#FORMAT]``; a number N stands for ``/dev/videoN``."""
+        """Opens ``v4l2:DEVICE[#FORMAT]``: see `opener`."""
+        return cls.opener(rest, options)()
+
+    @classmethod
+    def opener(
+        cls, rest: str, options: SourceOptions, *, root: Path = Path("/"), open_node: NodeOpener = KernelNode
+    ) -> Callable[[], Self]:
+        """Makes what opens ``v4l2:DEVICE[#FORMAT]``, and finds the camera again where it comes back under another number.
+
+        Args:
+            rest: a path (``/dev/video0``, ``/dev/v4l/by-id/...``), a number N for ``/dev/videoN``, or ``name=`` and the card's
+                name or a part of it that no other has; then the format to insist on.
+            options: see the class.
+            root: where ``sys``, ``dev`` and ``proc`` are.
+            open_node: what opens a node.
+
+        Raises:
+            UsageError: it can't be read.
+        """
         match = _GRAMMAR.fullmatch(rest)
-        if match is None or (match["number"] is None) == (match["path"] is None):
+        if match is None:
             raise UsageError(
                 "source",
                 f"'v4l2:{rest}' can't be read",
-                expected="v4l2:DEVICE[#FORMAT], such as v4l2:/dev/video0 or v4l2:0#MJPG",
+                expected="v4l2:DEVICE[#FORMAT], such as v4l2:/dev/video0, v4l2:0#MJPG or v4l2:name=HD Webcam",
                 reason="malformed_uri",
             )
-        path = Path(match["path"] or f"/dev/video{match['number']}")
-        return cls(path, match["fourcc"], options)
-
-    def read(self, timeout_s: float) -> Frame | None:
-        """Waits for a frame that wasn't read before. See `FrameSource.read`.
-
-        Raises:
-            SourceError: also ``ended`` where the camera was unplugged.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._newest or self._failure or self._closed.is_set(), timeout_s)
-            self._require_open()
-            frame, self._newest = self._newest, None
-            if frame is not None:
-                return frame
-            if self._failure is not None:
-                raise self._failure
-        raise SourceError(
-            self._spec.uri,
-            f"no frame within {timeout_s:g} s",
-            expected="a camera that delivers",
-            remedy="unplug it and plug it in again",
-            reason="stalled",
-        )
-
-    def close(self) -> None:
-        """Lets go of the camera, or leaves a driver that hangs to its thread after `CLOSE_TIMEOUT_S`."""
-        super().close()
-        with self._changed:
-            self._changed.notify_all()
-        if self._thread is not threading.current_thread():
-            self._thread.join(CLOSE_TIMEOUT_S)
-
-    def _wait_until_open(self) -> CaptureDevice:
-        with self._changed:
-            self._changed.wait_for(lambda: self._camera or self._failure, OPEN_TIMEOUT_S)
-            camera, failure = self._camera, self._failure
-        if camera is not None:
-            return camera
-        self.close()
-        raise failure or SourceError(
-            self._spec.uri, f"did not open within {OPEN_TIMEOUT_S:g} s", expected="a driver that answers", reason="stalled"
-        )
-
-    def _work(self) -> None:
-        try:
-            options = self._options
-            camera = CaptureDevice(self._path, options.width_px, options.height_px, options.rate_fps, self._fourcc)
-        except SourceError as error:
-            self._tell(failure=error)
-            return
-        try:
-            with self._changed:
-                self._camera = camera
-                self._changed.notify_all()
-            self._read_all(camera)
-        finally:
-            camera.close()
-
-    def _read_all(self, camera: CaptureDevice) -> None:
-        index = 0
-        while not self._closed.is_set():
-            pixels = camera.read()
-            if pixels is not None:
-                stamp_ns = _choose_timestamp_ns(camera.timestamp_ns, self._clock.now_ns())
-                self._tell(frame=Frame(pixels=pixels, timestamp_ns=stamp_ns, index=index))
-                index += 1
-            elif not self._path.exists():
-                self._tell(failure=SourceError(self._spec.uri, "the camera is gone", remedy="plug it in again", reason="ended"))
-                return
-            else:
-                time.sleep(_RETRY_S)
-
-    def _tell(self, *, frame: Frame | None = None, failure: SourceError | None = None) -> None:
-        with self._changed:
-            self._newest = frame or self._newest
-            self._failure = failure
-            self._changed.notify_all()
-
-
-def _require_node(path: Path) -> None:
-    if not path.is_char_device():
-        raise SourceError(
-            str(path),
-            "no such camera" if not path.exists() else "not a device",
-            expected="a V4L2 capture device",
-            remedy="v4l2-ctl --list-devices shows which nodes are cameras; who reads them must be in the group video",
-            reason="missing",
-        )
-
-
-def _choose_timestamp_ns(stamp_ns: int, now_ns: int) -> int:
-    """Takes the driver's stamp where it is of our clock."""
-    return stamp_ns if 0 <= now_ns - stamp_ns <= OLDEST_STAMP_S * 1e9 else now_ns
+        number, path, name, fourcc = match.groups()
+        node = Path(path or f"/dev/video{number}") if name is None else None
+        locator = Locator(node, name or "", root=root, open_node=open_node)
+        return lambda: cls(locator, f"v4l2:{rest}", fourcc and fourcc.upper(), options, root=root, open_node=open_node)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from device.errors import UsageError
-from device.sources import SourceOptions, open_source
+from device.protocols import FrameSource
+from device.registry import SOURCES
+from device.sources import SourceOptions, make_opener, open_source
 from device.sources.synthetic import SyntheticSource
 from device.sources.uri import split_uri
 
@@ -103,3 +106,36 @@ def test_a_missing_opencv_says_what_to_install() -> None:
         "else:\n    raise AssertionError\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_opener_opens_anew_each_time() -> None:
+    opener = make_opener("synthetic:64x48#1")
+    for _ in range(2):
+        with opener() as source:
+            frame = source.read(1.0)
+            assert frame is not None
+            assert frame.index == 0
+
+
+def test_an_opener_of_a_source_that_remembers_is_the_source_class_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, SourceOptions]] = []
+
+    class Remembering(SyntheticSource):
+        @classmethod
+        def opener(cls, rest: str, options: SourceOptions) -> Callable[[], FrameSource]:
+            asked.append((rest, options))
+            widths = iter((64, 32))
+            return lambda: cls(next(widths), 48, options=options)
+
+    monkeypatch.setattr(SOURCES, "load", lambda name: Remembering)
+    options = SourceOptions(width_px=99)
+    opener = make_opener("camera:one", options)
+    assert asked == [("one", options)]
+    assert [opener().spec.uri for _ in range(2)] == ["synthetic:64x48", "synthetic:32x48"]
+    assert open_source("camera:one", options).spec.uri == "synthetic:64x48"
+
+
+@pytest.mark.parametrize("uri", ["photos", "image:photos"])
+def test_an_opener_of_nothing_known_is_refused_before_it_is_called(uri: str) -> None:
+    with pytest.raises(UsageError):
+        make_opener(uri)
