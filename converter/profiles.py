@@ -13,7 +13,7 @@ import yaml
 
 from device.contract import Profile
 from device.errors import ProfileError, nearest
-from device.registry import METERS, SOURCES
+from device.registry import METERS, SOURCES, Entry
 
 FOLDER = Path(__file__).parent.parent / "firmware_profiles"
 SCHEMA_NAME = "schema.json"
@@ -330,4 +330,28 @@ def _check_meters(loaded: LoadedProfile) -> None:
                 repr(meter.kind),
                 expected=nearest(meter.kind, METERS.names()),
                 reason="invalid",
+            )
+        entry = METERS.find_entry(meter.kind)
+        if entry is not None:
+            _check_meter_keys(loaded, index, entry)
+
+
+def _check_meter_keys(loaded: LoadedProfile, index: int, entry: Entry) -> None:
+    meter = loaded.profile.power.meters[index]
+    given = {key for key, value in msgspec.structs.asdict(meter).items() if key != "kind" and value is not None}
+    known = sorted({*entry.needs, *entry.takes})
+    for key in sorted(given.difference(known)):
+        raise ProfileError(
+            loaded.where("power", "meters", index, key),
+            f"is no key of {meter.kind}",
+            expected=f"one of {', '.join(known)}" if known else "no key beside kind",
+            reason="contradiction",
+        )
+    for key in entry.needs:
+        if key not in given:
+            raise ProfileError(
+                loaded.where("power", "meters", index, "kind"),
+                f"{meter.kind} without {key}",
+                expected=f"{key}, which is never guessed",
+                reason="contradiction",
             )

@@ -171,6 +171,21 @@ class BenchError(GhostwattError):
     exit_code = 70
 
 
+class ServiceError(GhostwattError):
+    """The service can't be installed, changed or removed on this board, or doesn't come up.
+
+    ``permission``, ``systemd``, ``disk``, ``not_installed``, ``not_ready``, ``refused``.
+    """
+
+    exit_code = 80
+
+
+class DeployError(GhostwattError):
+    """A board that can't be deployed to: ``hosts``, ``ssh``, ``board``, ``wheels``, ``install``, ``canary``, ``failed``."""
+
+    exit_code = 81
+
+
 _SHOWN_NAMES = 20
 """Of a list too long for one line: ImageNet has a thousand labels."""
 

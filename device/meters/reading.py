@@ -22,6 +22,9 @@ def read_number(path: Path, *, permission_remedy: str = "") -> int:
     except OSError as error:
         raise MeterError(str(path), error.strerror or str(error), expected="a readable sensor", reason="missing") from error
     try:
-        return int(text)
+        value = int(text)
     except ValueError as error:
         raise MeterError(str(path), f"{text[:40]!r}", expected="a whole number", reason="malformed") from error
+    if abs(value) >= 1 << 64:
+        raise MeterError(str(path), f"{text[:40]!r}", expected="a number of 64 bits", reason="malformed")
+    return value

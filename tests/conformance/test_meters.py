@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +15,13 @@ import pytest
 from device.clock import ManualClock
 from device.contract import Board, Meter, Power
 from device.errors import MeterError
-from device.meters import PowerSampler, open_meters
+from device.meters import PowerSampler, open_meters, vcio
 from device.protocols import PowerMeter
 from device.registry import METERS
+from tests.unit.firmware import firmware_ioctl
+from tests.unit.i2c import FakeSMBus, poke
+from tests.unit.plugs import FakePlug
+from tests.unit.usb_meter import UsbPort
 
 TREES = Path(__file__).parents[1] / "fixtures" / "sysfs"
 BOARD = Board(name="any", title="Any board", arch="aarch64", cpu="cortex-a72", cores=4, memory_mb=1024)
@@ -42,8 +49,86 @@ def spend_estimate(root: Path, power_w: float, duration_s: float) -> None:
     write(path, " ".join(fields))
 
 
+def spend_pmic(root: Path, power_w: float, duration_s: float) -> None:
+    path = root / "firmware/pmic_read_adc"
+    # What the tree's other rails draw; the core draws the rest.
+    core_a = (power_w - 1.082424) / 0.8974594
+    lines = path.read_text().splitlines()
+    write(path, "\n".join(f"VDD_CORE_A current(7)={core_a:.8f}A" if "VDD_CORE_A" in line else line for line in lines))
+
+
+def spend_corrected_pmic(root: Path, power_w: float, duration_s: float) -> None:
+    spend_pmic(root, (power_w - 0.5879) / 1.1451, duration_s)
+
+
+def spend_smbus(root: Path, address: int, *registers: tuple[int, int]) -> None:
+    for register, value in registers:
+        poke(root / "dev/i2c-1", address, register, value)
+
+
+# At 5 V; the registers' weights are those of the data sheets.
+def spend_ina219(root: Path, power_w: float, duration_s: float) -> None:
+    spend_smbus(root, 0x40, (0x01, round(power_w / 5.0 * 0.1 / 10e-6)), (0x02, round(5.0 / 4e-3) << 3 | 2))
+
+
+def spend_ina226(root: Path, power_w: float, duration_s: float) -> None:
+    spend_smbus(root, 0x41, (0x01, round(power_w / 5.0 * 0.01 / 2.5e-6)), (0x02, round(5.0 / 1.25e-3)))
+
+
+def spend_ina228(root: Path, power_w: float, duration_s: float) -> None:
+    spend_smbus(root, 0x42, (0x04, round(power_w / 5.0 * 0.01 / 312.5e-9) << 4), (0x05, round(5.0 / 195.3125e-6) << 4))
+
+
+def spend_ina260(root: Path, power_w: float, duration_s: float) -> None:
+    spend_smbus(root, 0x43, (0x01, round(power_w / 5.0 / 1.25e-3)), (0x02, round(5.0 / 1.25e-3)))
+
+
+def spend_ina3221(root: Path, power_w: float, duration_s: float) -> None:
+    spend_smbus(root, 0x44, (0x03, round(power_w / 5.0 * 0.1 / 40e-6) << 3), (0x04, round(5.0 / 8e-3) << 3))
+
+
+def spend_battery(root: Path, power_w: float, duration_s: float) -> None:
+    write(root / "sys/class/power_supply/battery/current_now", str(-round(power_w / 3.914062 * 1e6)))
+
+
+def spend_termux(root: Path, power_w: float, duration_s: float) -> None:
+    path = root / "data/data/com.termux/files/usr/share/battery.json"
+    write(path, json.dumps({**json.loads(path.read_text()), "current": -round(power_w / 3.914 * 1e6)}))
+
+
+def spend_plug(root: Path, power_w: float, duration_s: float) -> None:
+    write(root / "plug", str(power_w))
+
+
+class PlugOfTree(FakePlug):
+    """A plug that metes out what a file of the tree says, and is out of order where there is none."""
+
+    def __init__(self, kind: str, root: Path) -> None:
+        self.path = root / "plug"
+        spend_plug(root, 3.0, 0.0)
+        super().__init__(kind)
+
+    def say(self, path: str, query: dict[str, list[str]]) -> object:
+        if not self.path.exists():
+            return None
+        self.power = float(self.path.read_text())
+        return super().say(path, query)
+
+
+def plug(kind: str) -> Callable[[Path], AbstractContextManager[Meter]]:
+    @contextmanager
+    def start(root: Path) -> Iterator[Meter]:
+        with PlugOfTree(kind, root) as plug:
+            yield Meter(kind=kind, address=plug.address)
+
+    return start
+
+
 class Case(NamedTuple):
-    """A meter, a tree that has one, and how that tree looks when power is drawn."""
+    """A meter, a tree that has one, and how that tree looks when power is drawn.
+
+    ``start`` starts what isn't in the tree, and says by which keys it is found.
+    """
 
     config: Meter
     tree: str
@@ -51,17 +136,72 @@ class Case(NamedTuple):
     broken: str
     is_estimate: bool
     scope: str
+    start: Callable[[Path], AbstractContextManager[Meter]] | None = None
 
+
+def spend_fnirsi(root: Path, power_w: float, duration_s: float) -> None:
+    USB.send(power_w)
+
+
+@contextmanager
+def usb(root: Path) -> Iterator[Meter]:
+    USB.path = root / "usb"
+    USB.path.mkdir()
+    yield Meter(kind="fnirsi")
+    USB.path = root / "nothing"
+
+
+USB = UsbPort(Path("/nonexistent"))
+NO_PLUG = "http://127.0.0.1:1"
+BUS = "dev/i2c-1"
 
 CASES = {
     "rapl": Case(Meter(kind="rapl"), "x86-rapl", spend_rapl, "sys/class/powercap", False, "cpu"),
     "ina2xx": Case(Meter(kind="ina2xx", shunt_ohm=0.1), "rpi4-ina219", spend_ina2xx, "sys/class/hwmon/hwmon2", False, "board"),
     "estimate": Case(Meter(kind="estimate"), "rpi4-ina219", spend_estimate, "proc/stat", True, "board"),
+    "ina219": Case(Meter(kind="ina219", shunt_ohm=0.1), "rpi4-i2c", spend_ina219, BUS, False, "board"),
+    "ina226": Case(Meter(kind="ina226", shunt_ohm=0.01, address=0x41), "rpi4-i2c", spend_ina226, BUS, False, "board"),
+    "ina228": Case(Meter(kind="ina228", shunt_ohm=0.01, address=0x42), "rpi4-i2c", spend_ina228, BUS, False, "board"),
+    "ina260": Case(Meter(kind="ina260", address=0x43), "rpi4-i2c", spend_ina260, BUS, False, "board"),
+    "ina3221": Case(
+        Meter(kind="ina3221", shunt_ohm=0.1, address=0x44, channel=2), "rpi4-i2c", spend_ina3221, BUS, False, "board"
+    ),
+    "battery": Case(Meter(kind="battery"), "android-phone", spend_battery, "sys/class/power_supply/battery", False, "battery"),
+    "termux_battery": Case(
+        Meter(kind="termux_battery"), "android-phone", spend_termux, "data/data/com.termux", False, "battery"
+    ),
+    "fnirsi": Case(Meter(kind="fnirsi"), "unknown-board", spend_fnirsi, "usb", False, "board", usb),
+    "shelly": Case(Meter(kind="shelly", address=NO_PLUG), "unknown-board", spend_plug, "plug", False, "wall", plug("shelly")),
+    "tasmota": Case(
+        Meter(kind="tasmota", address=NO_PLUG), "unknown-board", spend_plug, "plug", False, "wall", plug("tasmota")
+    ),
+    "pmic": Case(Meter(kind="pmic"), "rpi5", spend_pmic, "dev/vcio_gencmd", False, "soc"),
+    "pmic_vcgencmd": Case(Meter(kind="pmic_vcgencmd"), "rpi5", spend_pmic, "usr/bin/vcgencmd", False, "soc"),
+    "pmic_corrected": Case(Meter(kind="pmic_corrected"), "rpi5", spend_corrected_pmic, "dev/vcio_gencmd", True, "board"),
 }
 
 
 def test_every_meter_of_ours_is_in_this_suite() -> None:
     assert set(CASES) == set(METERS.names())
+
+
+@pytest.fixture(autouse=True)
+def firmware(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers the mailbox from the tree, where the kernel would pass it to the firmware."""
+    monkeypatch.setattr(vcio, "ioctl", firmware_ioctl)
+
+
+@pytest.fixture(autouse=True)
+def i2c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers for the chips from the tree, where the kernel would pass the question to the bus."""
+    monkeypatch.setattr("smbus2.SMBus", FakeSMBus)
+
+
+@pytest.fixture(autouse=True)
+def usb_meter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plays the library's part: it needs a newer Python than the oldest that we run on."""
+    monkeypatch.setitem(sys.modules, "usb_multimeter", USB.library())
+    monkeypatch.delitem(sys.modules, "device.meters.fnirsi", raising=False)
 
 
 @pytest.fixture(params=sorted(CASES))
@@ -80,8 +220,14 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def meter(case: Case, root: Path, clock: ManualClock) -> Iterator[PowerMeter]:
-    opened: PowerMeter = METERS.load(case.config.kind).open(case.config, BOARD, root, clock)
+def config(case: Case, root: Path) -> Iterator[Meter]:
+    with case.start(root) if case.start else nullcontext(case.config) as config:
+        yield config
+
+
+@pytest.fixture
+def meter(config: Meter, root: Path, clock: ManualClock) -> Iterator[PowerMeter]:
+    opened: PowerMeter = METERS.load(config.kind).open(config, BOARD, root, clock)
     with opened as meter:
         yield meter
 
@@ -117,11 +263,12 @@ def test_a_sensor_that_goes_is_an_error_and_one_that_comes_back_is_read(
     gone = root / case.broken
     gone.rename(gone.with_name("away"))
     for _ in range(2):
-        clock.advance(1.0)
+        clock.advance(5.0)
         with pytest.raises(MeterError) as caught:
             meter.read()
         assert "\n" not in str(caught.value)
     gone.with_name("away").rename(gone)
+    clock.advance(5.0)
     meter.read()
     clock.advance(10.0)
     case.spend(root, 4.0, 10.0)
@@ -141,19 +288,20 @@ def test_it_is_missing_where_there_is_none(case: Case, tmp_path: Path) -> None:
     assert caught.value.reason == "missing"
 
 
-def test_a_profile_finds_it_and_the_sampler_sums_it_up(case: Case, root: Path, clock: ManualClock) -> None:
-    meters, reasons = open_meters(Power(meters=(case.config,)), BOARD, root, clock)
+def test_a_profile_finds_it_and_the_sampler_sums_it_up(case: Case, config: Meter, root: Path, clock: ManualClock) -> None:
+    meters, reasons = open_meters(Power(meters=(config,)), BOARD, root, clock)
     assert reasons == []
-    sampler = PowerSampler(meters, 1.0, clock)
-    case.spend(root, 4.0, 1.0)
-    sampler.sample()
-    for _ in range(10):
-        clock.advance(1.0)
+    with meters[0]:
+        sampler = PowerSampler(meters, 1.0, clock)
         case.spend(root, 4.0, 1.0)
         sampler.sample()
-    figure = sampler.total()
-    assert figure is not None
-    assert figure.power_w == pytest.approx(4.0, rel=0.01)
-    assert figure.energy_j == pytest.approx(40.0, rel=0.01)
-    assert figure.covered_s == pytest.approx(10.0)
-    assert (figure.source, figure.scope, figure.is_estimate) == (meters[0].source, case.scope, case.is_estimate)
+        for _ in range(10):
+            clock.advance(1.0)
+            case.spend(root, 4.0, 1.0)
+            sampler.sample()
+        figure = sampler.total()
+        assert figure is not None
+        assert figure.power_w == pytest.approx(4.0, rel=0.01)
+        assert figure.energy_j == pytest.approx(40.0, rel=0.01)
+        assert figure.covered_s == pytest.approx(10.0)
+        assert (figure.source, figure.scope, figure.is_estimate) == (meters[0].source, case.scope, case.is_estimate)

@@ -139,6 +139,12 @@ def test_a_wrong_value_is_refused_with_its_place_and_what_was_expected(
     assert hint in message
 
 
+def test_half_a_limit_on_heat_is_refused(folder: Path) -> None:
+    message = refusal(folder, "runtime:\n", "limits:\n  slow_above_c: 70\nruntime:\n")
+    assert message.startswith("base.yaml:13 limits: ")
+    assert "both slow_above_c and slow_rate_fps, or neither" in message
+
+
 def test_a_missing_section_is_named(folder: Path) -> None:
     assert "camera" in refusal(folder, 'camera:\n  uri: "picamera2:0"\n  rate_fps: 30\n', "")
 
@@ -155,6 +161,35 @@ def test_an_inherited_contradiction_points_at_the_file_that_made_it(folder: Path
 
 def test_an_unknown_meter_lists_the_known(folder: Path) -> None:
     assert "did you mean 'ina2xx'?" in refusal(folder, "kind: ina2xx", "kind: ina2x")
+
+
+def test_a_key_that_a_meter_does_not_take_is_refused_with_its_line(folder: Path) -> None:
+    message = refusal(folder, "shunt_ohm: 0.1", "shunt_ohm: 0.1\n      channel: 2")
+    assert message.startswith("base.yaml:23 power.meters[0].channel: is no key of ina2xx; expected one of address, bus, scope")
+    message = refusal(folder, "kind: ina2xx", "kind: rapl")
+    assert message.startswith("base.yaml:22 power.meters[0].shunt_ohm: is no key of rapl; expected no key beside kind")
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("ina219", "shunt_ohm"), ("ina3221", "shunt_ohm"), ("shelly", "address"), ("tasmota", "address")]
+)
+def test_what_a_meter_needs_is_never_guessed(folder: Path, kind: str, key: str) -> None:
+    message = refusal(folder, "kind: ina2xx\n      shunt_ohm: 0.1", f"kind: {kind}")
+    assert message.startswith(f"base.yaml:21 power.meters[0].kind: {kind} without {key}")
+
+
+def test_an_address_is_a_number_on_a_bus_or_a_word(folder: Path) -> None:
+    (folder / "base.yaml").write_text(BASE.replace("shunt_ohm: 0.1", "shunt_ohm: 0.1\n      address: 0x41\n      bus: 1"))
+    (meter,) = load_profile("base", folder).profile.power.meters
+    assert (meter.address, meter.bus) == (0x41, 1)
+    assert "base.yaml:23 power.meters[0].address: 300" in refusal(
+        folder, "shunt_ohm: 0.1", "shunt_ohm: 0.1\n      address: 300"
+    )
+    (folder / "base.yaml").write_text(
+        BASE.replace("kind: ina2xx\n      shunt_ohm: 0.1", 'kind: shelly\n      address: "http://plug.local"')
+    )
+    (meter,) = load_profile("base", folder).profile.power.meters
+    assert meter.address == "http://plug.local"
 
 
 def test_a_circle_is_refused(folder: Path) -> None:

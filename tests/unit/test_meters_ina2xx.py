@@ -28,8 +28,16 @@ def node(root: Path) -> Path:
     return root / "sys/class/hwmon/hwmon2"
 
 
-def open_meter(root: Path, shunt_ohm: float = 0.1) -> Ina2xxMeter:
-    return Ina2xxMeter(shunt_ohm, "board", root, ManualClock())
+def open_meter(root: Path, shunt_ohm: float = 0.1, address: int | None = None, bus: int | None = None) -> Ina2xxMeter:
+    config = Meter(kind="ina2xx", shunt_ohm=shunt_ohm, address=address, bus=bus)
+    return Ina2xxMeter(config, root, ManualClock())
+
+
+def put_on_bus(root: Path, node: Path, name: str) -> None:
+    """Gives a node the link to its client that the kernel makes: ``device -> ../../../1-0040``."""
+    client = root / "sys/devices/platform/soc/fe804000.i2c/i2c-1" / name
+    client.mkdir(parents=True, exist_ok=True)
+    (node / "device").symlink_to(client)
 
 
 @pytest.mark.parametrize("chip", CHIPS)
@@ -94,7 +102,71 @@ def test_two_sensors_are_one_too_many(root: Path, node: Path) -> None:
     assert caught.value.reason == "ambiguous"
 
 
-@given(current_ma=st.integers(0, 20_000), voltage_mv=st.integers(0, 26_000))
+def test_sensors_of_one_kind_are_told_apart_by_their_place(root: Path, node: Path) -> None:
+    other = Path(shutil.copytree(node, node.with_name("hwmon5")))
+    third = Path(shutil.copytree(node, node.with_name("hwmon6")))
+    for folder, name, power_uw in ((node, "1-0040", 1_000_000), (other, "1-0041", 2_000_000), (third, "10-0041", 3_000_000)):
+        put_on_bus(root, folder, name)
+        (folder / "power1_input").write_text(f"{power_uw}\n")
+    assert open_meter(root, address=0x40).read().power_w == 1.0
+    assert open_meter(root, address=0x41, bus=1).read().power_w == 2.0
+    assert open_meter(root, bus=10).read().power_w == 3.0
+    assert open_meter(root, address=0x40).source == "ina219 0x40 (hwmon)"
+    with pytest.raises(MeterError, match="hwmon5 ina219 at 0x41 of bus 1, hwmon6 ina219 at 0x41 of bus 10") as caught:
+        open_meter(root, address=0x41)
+    assert caught.value.reason == "ambiguous"
+    with pytest.raises(MeterError, match=r"at 0x44 of bus 1, but hwmon2 ina219 at 0x40 of bus 1, ") as caught:
+        open_meter(root, address=0x44, bus=1)
+    assert caught.value.reason == "missing"
+
+
+def test_one_that_is_asked_for_by_address_is_found_again_among_others(root: Path, node: Path) -> None:
+    other = Path(shutil.copytree(node, node.with_name("hwmon3")))
+    put_on_bus(root, node, "1-0040")
+    put_on_bus(root, other, "1-0041")
+    (other / "name").write_text("ina219\n")
+    (other / "power1_input").write_text("9000000\n")
+    meter = open_meter(root, address=0x40)
+    moved = node.rename(node.with_name("hwmon7"))
+    with pytest.raises(MeterError):
+        meter.read()
+    (moved / "power1_input").write_text("1500000\n")
+    assert meter.read().power_w == 1.5
+
+
+def test_an_address_that_is_none_is_refused(root: Path) -> None:
+    with pytest.raises(MeterError, match="without quotes"):
+        Ina2xxMeter(Meter(kind="ina2xx", shunt_ohm=0.1, address="0x40"), root, ManualClock())
+
+
+@pytest.mark.parametrize(("chip", "limit_ma"), [("ina219", 3200), ("ina226", 819), ("ina238", 1638)])
+def test_a_current_beyond_the_range_is_no_figure(root: Path, node: Path, chip: str, limit_ma: int) -> None:
+    (node / "name").write_text(f"{chip}\n")
+    (node / "curr1_input").write_text("500\n")
+    meter = open_meter(root)
+    for current_ma in (limit_ma, -limit_ma):
+        (node / "curr1_input").write_text(f"{current_ma}\n")
+        with pytest.raises(MeterError, match="smaller shunt") as caught:
+            meter.read()
+        assert caught.value.reason == "range"
+    (node / "curr1_input").write_text(f"{round(limit_ma * 0.95)}\n")
+    assert meter.read().power_w == pytest.approx(3.24)
+
+
+def test_a_current_that_flows_backwards_is_no_power_drawn(root: Path, node: Path) -> None:
+    (node / "curr1_input").write_text("-400\n")
+    with pytest.raises(MeterError, match="wired backwards"):
+        open_meter(root)
+
+
+def test_a_slow_setting_of_the_sensor_is_told(root: Path, node: Path) -> None:
+    (node / "update_interval").write_text("2250\n")
+    assert open_meter(root).read().period_s == 2.25
+    (node / "update_interval").unlink()
+    assert open_meter(root).read().period_s == 0.0
+
+
+@given(current_ma=st.integers(0, 3000), voltage_mv=st.integers(0, 26_000))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_without_a_power_register_current_times_voltage_is_taken(
     root: Path, node: Path, current_ma: int, voltage_mv: int
@@ -105,7 +177,7 @@ def test_without_a_power_register_current_times_voltage_is_taken(
     assert open_meter(root).read().power_w == pytest.approx(current_ma / 1e3 * voltage_mv / 1e3)
 
 
-@pytest.mark.parametrize("text", ["", "-5000000", "3.24", "nan", "ffff\x00"])
+@pytest.mark.parametrize("text", ["", "-5000000", "3.24", "nan", "ffff\x00", "1" * 400])
 def test_what_is_no_power_is_an_error(root: Path, node: Path, text: str) -> None:
     meter = open_meter(root)
     (node / "power1_input").write_text(text)

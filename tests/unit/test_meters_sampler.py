@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,7 @@ class ScriptedMeter(Resource):
         self._clock = clock
         self.power_w: float | None = 0.0
         self.energy_j: float | None = None
+        self.period_s = 0.0
         self.error: Exception | None = None
 
     def read(self) -> PowerSample | None:
@@ -34,7 +36,9 @@ class ScriptedMeter(Resource):
             raise self.error
         if self.power_w is None:
             return None
-        return PowerSample(timestamp_ns=self._clock.now_ns(), power_w=self.power_w, energy_j=self.energy_j)
+        return PowerSample(
+            timestamp_ns=self._clock.now_ns(), power_w=self.power_w, energy_j=self.energy_j, period_s=self.period_s
+        )
 
 
 @pytest.fixture
@@ -160,27 +164,128 @@ def test_the_thread_samples_and_its_own_work_is_counted() -> None:
     with PowerSampler([meter], 1000.0) as sampler:
         assert enough.wait(30.0)
     reads = meter.reads
-    assert sampler.cpu_time_s > 0
+    assert sampler.overhead_cpu_s > 0
     assert sampler.stop()
     assert meter.reads == reads
 
 
+class HangingMeter(ScriptedMeter):
+    """Hangs until it is released."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock)
+        self.is_reading, self.release = threading.Event(), threading.Event()
+
+    def read(self) -> PowerSample | None:
+        self.is_reading.set()
+        self.release.wait(60.0)
+        return super().read()
+
+
 def test_a_meter_that_hangs_hangs_no_one_else(clock: ManualClock) -> None:
-    release, reading = threading.Event(), threading.Event()
+    enough = threading.Event()
 
-    class HangingMeter(ScriptedMeter):
+    class SteadyMeter(ScriptedMeter):
+        reads = 0
+
         def read(self) -> PowerSample | None:
-            reading.set()
-            release.wait(60.0)
-            return None
+            self.reads += 1
+            if self.reads > 20:
+                enough.set()
+            clock.advance(0.01)
+            return super().read()
 
-    sampler = PowerSampler([HangingMeter(clock)], 100.0)
+    hanging, steady = HangingMeter(clock), SteadyMeter(clock)
+    steady.power_w = 3.0
+    sampler = PowerSampler([hanging, steady], 200.0, clock)
     sampler.start()
-    assert reading.wait(30.0)
+    assert hanging.is_reading.wait(30.0)
+    assert enough.wait(30.0)
     assert sampler.take() is None
+    figure = sampler.take(1)
+    assert figure is not None
+    assert figure.power_w == pytest.approx(3.0)
     assert sampler.stop(timeout_s=0.01) is False
-    release.set()
+    hanging.release.set()
     assert sampler.stop(timeout_s=30.0) is True
+
+
+def test_a_meter_that_hangs_is_told_and_what_it_says_in_the_end_spans_no_gap(clock: ManualClock) -> None:
+    hanging = HangingMeter(clock)
+    hanging.power_w = 5.0
+    sampler = PowerSampler([hanging], 100.0, clock)
+    hanging.release.set()
+    sampler.sample()
+    clock.advance(0.1)
+    sampler.sample()
+    hanging.release.clear()
+    hanging.is_reading.clear()
+    sampler.start()
+    assert hanging.is_reading.wait(30.0)
+    assert sampler.error() is None
+    clock.advance(7.0)
+    assert sampler.error() == "scripted: no answer for 7.0 s"
+    (total,) = sampler.figures()
+    assert total.error == "scripted: no answer for 7.0 s"
+    assert total.covered_s == pytest.approx(0.1)
+    hanging.release.set()
+    assert sampler.stop(timeout_s=30.0)
+    assert sampler.error() is None
+    (total,) = sampler.figures()
+    assert total.covered_s == pytest.approx(0.1)
+
+
+def test_every_meters_total_is_told_with_its_samples_and_its_failures(clock: ManualClock, meter: ScriptedMeter) -> None:
+    broken = ScriptedMeter(clock)
+    broken.error = MeterError("plug", "gone", reason="missing")
+    sampler = PowerSampler([meter, broken], 10.0, clock)
+    sample_at(sampler, clock, meter, 2.0, 4.0, None, 4.0)
+    good, bad = sampler.figures()
+    assert (good.source, good.scope, good.is_estimate) == ("scripted", "board", False)
+    assert (good.samples, good.failed, good.error) == (3, 0, None)
+    assert (good.power_w, good.energy_j, good.covered_s) == pytest.approx((1.1 / 0.3, 1.1, 0.3))
+    assert (bad.power_w, bad.energy_j, bad.covered_s, bad.samples, bad.failed) == (None, None, 0.0, 0, 4)
+    assert bad.error == "plug: gone"
+    broken.error = None
+    sampler.sample()
+    assert sampler.error(1) is None
+    assert sampler.figures()[1].error == "plug: gone"
+
+
+def test_a_slow_meters_samples_are_joined_and_a_gap_of_its_own_is_not(clock: ManualClock, meter: ScriptedMeter) -> None:
+    sampler = PowerSampler([meter], 10.0, clock)
+    meter.period_s = 2.0
+    for span_s, power_w in ((2.0, 3.0), (2.0, 5.0), (4.5, 5.0), (6.0, 1.0), (2.0, 1.0)):
+        sample_at(sampler, clock, meter, None)
+        clock.advance(span_s - 0.2)
+        sample_at(sampler, clock, meter, power_w)
+    total = sampler.total()
+    assert total is not None
+    assert total.covered_s == pytest.approx(2.0 + 4.5 + 2.0)
+    assert total.energy_j == pytest.approx(4.0 * 2.0 + 5.0 * 4.5 + 1.0 * 2.0)
+
+
+def test_what_the_sampling_costs_is_the_sum_of_its_threads() -> None:
+    class BusyMeter(ScriptedMeter):
+        def __init__(self, clock: ManualClock) -> None:
+            super().__init__(clock)
+            self.reads = 0
+            self.has_worked = threading.Event()
+
+        def read(self) -> PowerSample | None:
+            until_s = time.thread_time() + 0.02
+            while time.thread_time() < until_s and self.reads < 5:
+                pass
+            self.reads += 1
+            if self.reads == 8:
+                self.has_worked.set()
+            return super().read()
+
+    meters = [BusyMeter(ManualClock()), BusyMeter(ManualClock())]
+    with PowerSampler(meters, 1000.0) as sampler:
+        for meter in meters:
+            assert meter.has_worked.wait(30.0)
+    assert sampler.overhead_cpu_s > 2 * 5 * 0.02
 
 
 def test_a_sampler_that_was_never_started_can_be_stopped(meter: ScriptedMeter) -> None:

@@ -1,0 +1,171 @@
+"""FNIRSI's USB meters (FNB48, FNB48S, FNB58, C1), put between the supply and the board, through their library.
+
+The meter sends 100 readings a second, four at a time, and does not wait to be asked: a thread takes them.
+
+References:
+    usb-multimeter (https://pypi.org/project/usb-multimeter/): ``USBMeter.run`` hands ``ElectricalMeasurement`` with volts and
+    amperes to a ``DataLogger``, until a ``StopProvider`` ends it. It comes of the work on
+    https://github.com/baryluk/fnirsi-usb-power-data-logger, and needs Python 3.12.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Self
+
+from usb_multimeter import DataLogger, Device, ElectricalMeasurement, StopProvider, USBMeter, all_devices
+
+from device.clock import SystemClock
+from device.contract import Board, Meter
+from device.contract.profile import Scope
+from device.errors import MeterError
+from device.protocols import Clock, PowerSample
+from device.resources import Resource
+
+STALL_S = 1.0
+"""Silence after which the meter is opened anew: it sends 25 packets a second."""
+
+MAX_POWER_W = 300.0
+"""More than USB can carry, at 48 V and 5 A."""
+
+_WHERE = "fnirsi"
+
+
+class FnirsiMeter(Resource):
+    """Power through a USB meter: the mean of what it sent since the last read.
+
+    Args:
+        config: the profile's: ``address`` is the meter's serial number, needed only where there are several.
+        clock: stamps the samples.
+
+    Raises:
+        MeterError: ``missing`` without a meter, ``ambiguous`` with several, ``permission``.
+    """
+
+    is_estimate = False
+
+    def __init__(self, config: Meter, clock: Clock) -> None:
+        self.scope: Scope = config.scope or "board"
+        self._serial = config.address
+        self._clock = clock
+        self._stream: _Stream | None = None
+        self._is_closed = False
+        device = self._find_device()
+        self.source = f"fnirsi {device.device_info.model.name}"
+        self._stream = self._start(device)
+
+    @classmethod
+    def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
+        """Opens the meter that a profile names."""
+        return cls(config, clock or SystemClock())
+
+    def close(self) -> None:
+        """Ends the stream."""
+        self._is_closed = True
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.stop()
+
+    def read(self) -> PowerSample | None:
+        """Takes what came since the last read. See `PowerMeter.read`."""
+        if self._is_closed:
+            raise MeterError(_WHERE, "is closed", reason="missing")
+        stream, self._stream = self._stream or self._start(self._find_device()), None
+        try:
+            sample = stream.take(self._clock.now_ns())
+        except MeterError:
+            stream.stop()
+            raise
+        self._stream = stream
+        return sample
+
+    def _find_device(self) -> Device:
+        try:
+            devices = [device for device in all_devices() if self._serial in (None, device.serial_number)]
+        except Exception as error:  # pyusb's errors, and ValueError where libusb isn't there or may not be used.
+            remedy = "apt install libusb-1.0-0, and let this user use it by a udev rule"
+            raise MeterError(_WHERE, str(error) or type(error).__name__, remedy=remedy, reason="permission") from error
+        if not devices:
+            found = "no meter" if self._serial is None else f"no meter with the serial number {self._serial}"
+            raise MeterError(
+                _WHERE, found, expected="FNB48, FNB48S, FNB58 or C1", remedy="plug in its PC port", reason="missing"
+            )
+        if len(devices) > 1:
+            serials = ", ".join(str(device.serial_number) for device in devices)
+            raise MeterError(
+                _WHERE, f"several: {serials}", expected="one", remedy="give its serial number as address", reason="ambiguous"
+            )
+        return devices[0]
+
+    def _start(self, device: Device) -> _Stream:
+        try:
+            device.access_check()
+            return _Stream(device, self._clock)
+        except PermissionError as error:
+            remedy = "let this user use it by a udev rule, as usb-multimeter's page shows"
+            raise MeterError(_WHERE, "may not be used", remedy=remedy, reason="permission") from error
+        except Exception as error:  # pyusb's errors, and RuntimeError of the library.
+            raise MeterError(_WHERE, str(error) or type(error).__name__, reason="missing") from error
+
+
+class _Stream(DataLogger, StopProvider):  # type: ignore[misc]
+    """A meter that sends, and the thread that takes."""
+
+    def __init__(self, device: Device, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._powers_w: list[float] = []
+        self._arrived_ns = clock.now_ns()
+        self._failure: str | None = None
+        self._is_stopping = False
+        self._meter = USBMeter(USBMeter.Config(device=device, stop_provider=self, use_crc=True))
+        self._meter.setup_device()
+        self._thread = threading.Thread(target=self._run, name="fnirsi", daemon=True)
+        self._thread.start()
+
+    def should_stop(self) -> bool:
+        """Asked by the library after each packet."""
+        return self._is_stopping
+
+    def log(self, data: Sequence[ElectricalMeasurement]) -> None:
+        """Given by the library: the readings of a packet."""
+        powers_w = [measurement.voltage * measurement.current for measurement in data]
+        now_ns = self._clock.now_ns()
+        with self._lock:
+            self._powers_w += powers_w
+            self._arrived_ns = now_ns
+
+    def stop(self) -> None:
+        """Ends the thread after the next packet, or when the library's wait for one ends."""
+        self._is_stopping = True
+        if self._thread is not threading.current_thread():
+            self._thread.join(0.2)
+
+    def take(self, now_ns: int) -> PowerSample | None:
+        """The mean of what came since the last time; None where nothing did."""
+        with self._lock:
+            powers_w, self._powers_w = self._powers_w, []
+            arrived_ns, failure = self._arrived_ns, self._failure
+        if powers_w:
+            power_w = fmean(powers_w)
+            if not 0.0 <= power_w <= MAX_POWER_W:
+                raise MeterError(_WHERE, f"{power_w:g} W", expected=f"0 to {MAX_POWER_W:g} W", reason="malformed")
+            return PowerSample(timestamp_ns=arrived_ns, power_w=power_w)
+        if failure is not None:
+            raise MeterError(_WHERE, failure, expected="a meter that sends", reason="missing")
+        if now_ns - arrived_ns > STALL_S * 1e9:
+            raise MeterError(_WHERE, f"sends nothing for {STALL_S:g} s", expected="25 packets a second", reason="stalled")
+        return None
+
+    def _run(self) -> None:
+        try:
+            self._meter.run(self)
+        except Exception as error:  # pyusb's errors: the meter was pulled, or sends no more.
+            failure = " ".join(str(error).split()) or type(error).__name__
+        else:
+            failure = "its stream ended"
+        with self._lock:
+            self._failure = failure

@@ -1,0 +1,326 @@
+"""Plugs on loopback that answer, stall, lie, ask for a password, and talk junk."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from device.clock import ManualClock, SystemClock
+from device.contract import Meter
+from device.errors import MeterError
+from device.meters import PowerSampler
+from device.meters.plugs import MAX_POWER_W, PlugMeter, ShellyMeter, TasmotaMeter, find_login
+from tests.unit.plugs import FakePlug
+
+SECRET = "s3cret-w0rd"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No one's own passwords, and no proxy."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    return tmp_path
+
+
+@pytest.fixture(params=["shelly", "shelly_gen1", "tasmota"])
+def plug(request: pytest.FixtureRequest) -> Iterator[FakePlug]:
+    with FakePlug(request.param) as plug:
+        yield plug
+
+
+def open_meter(plug: FakePlug, clock: ManualClock | SystemClock | None = None, **keys: Any) -> PlugMeter:
+    kind = plug.kind.removesuffix("_gen1")
+    config = Meter(**{"kind": kind, "address": plug.address, **keys})
+    meter: PlugMeter = {"shelly": ShellyMeter, "tasmota": TasmotaMeter}[kind].open(config, None, clock=clock or ManualClock())  # type: ignore[arg-type]
+    return meter
+
+
+def read_w(meter: PlugMeter) -> float:
+    sample = meter.read()
+    assert sample is not None
+    return sample.power_w
+
+
+def reason_of(plug: FakePlug, **keys: Any) -> str:
+    with pytest.raises(MeterError) as caught:
+        open_meter(plug, **keys)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    return caught.value.reason
+
+
+def write_netrc(home: Path, password: str = SECRET) -> None:
+    path = home / ".netrc"
+    path.write_text(f"machine 127.0.0.1 login admin password {password}\n")
+    path.chmod(0o600)
+
+
+@given(power_w=st.floats(0.0, MAX_POWER_W) | st.integers(0, int(MAX_POWER_W)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+def test_watts_are_watts(plug: FakePlug, power_w: float) -> None:
+    plug.power = power_w
+    meter = open_meter(plug)
+    assert read_w(meter) == pytest.approx(power_w)
+    assert (meter.scope, meter.is_estimate) == ("wall", False)
+    assert meter.source == f"{plug.kind.removesuffix('_gen1')} (127.0.0.1)"
+
+
+def test_an_answer_counts_once_and_the_plug_is_asked_once_a_second(plug: FakePlug) -> None:
+    clock = ManualClock()
+    meter = open_meter(plug, clock)
+    asked = len(plug.questions)
+    samples = []
+    for _ in range(51):
+        samples += [sample] if (sample := meter.read()) else []
+        clock.advance(0.1)
+    assert len(samples) == 6
+    assert len(plug.questions) - asked == 6
+    assert [sample.timestamp_ns for sample in samples] == [index * 10**9 for index in range(6)]
+    assert {sample.period_s for sample in samples} == {1.0}
+
+
+@pytest.mark.parametrize(
+    "power", [-0.5, float("nan"), float("inf"), -float("inf"), 10_001, 10**400, True, None, "3.1", {"w": 3}]
+)
+def test_a_plug_that_lies_is_not_believed(plug: FakePlug, power: object) -> None:
+    plug.power = power
+    assert reason_of(plug) == "malformed"
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"<html>Shelly</html>", b"\xff\xfe\x00", b"[" * 50_000, b'{"apower": 3.1', b" " * 70_000]
+)
+def test_an_answer_that_is_no_json_is_malformed(plug: FakePlug, answer: bytes) -> None:
+    plug.answer = answer
+    assert reason_of(plug) == "malformed"
+
+
+def test_an_answer_without_end_is_not_read_to_its_end(plug: FakePlug) -> None:
+    meter = open_meter(plug)
+    answer = b'{"apower": 3, "meters": [{"power": 3, "is_valid": true}], "StatusSNS": {"ENERGY": {"Power": 3}}}'
+    plug.answer = answer
+    assert read_w(meter) == 3.0
+    plug.answer = None
+    meter = open_meter(plug)
+    plug.answer = answer + b" " * 70_000
+    with pytest.raises(MeterError, match="more than 65536 bytes") as caught:
+        meter.read()
+    assert caught.value.reason == "malformed"
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"[]", b"null", b'"text"', b"3.1", b'{"StatusSNS": {}}', b'{"meters": []}'])
+def test_an_answer_without_a_power_is_no_metering_plug(plug: FakePlug, answer: bytes) -> None:
+    meter = open_meter(plug)
+    plug.answer = answer
+    with pytest.raises(MeterError, match="its answer has no") as caught:
+        meter.read()
+    assert caught.value.reason == "missing"
+    assert reason_of(plug) == "missing"
+
+
+@given(st.binary(max_size=100) | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(json.dumps))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+def test_junk_is_an_error_and_never_a_crash(plug: FakePlug, answer: bytes | str) -> None:
+    plug.answer = answer.encode(errors="replace") if isinstance(answer, str) else answer
+    assert reason_of(plug) in ("malformed", "missing")
+
+
+def test_a_plug_that_stalls_is_a_gap_and_no_old_value(plug: FakePlug, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    meter = open_meter(plug, clock)
+    monkeypatch.setattr(PlugMeter, "timeout_s", 0.1)
+    assert read_w(meter) == 3.0
+    clock.advance(1.0)
+    plug.is_stalled = True
+    for _ in range(3):
+        with pytest.raises(MeterError, match=r"no whole answer within 0\.1 s") as caught:
+            meter.read()
+        assert caught.value.reason == "stalled"
+        clock.advance(0.1)
+    asked = len(plug.questions)
+    plug.is_stalled = False
+    plug.power = 7.0
+    clock.advance(1.0)
+    assert read_w(meter) == 7.0
+    assert len(plug.questions) == asked + 1
+
+
+def test_a_plug_that_drips_is_given_up(plug: FakePlug, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = open_meter(plug)
+    monkeypatch.setattr(PlugMeter, "timeout_s", 0.2)
+    plug.drip_s = 0.05
+    begun_s = time.monotonic()
+    with pytest.raises(MeterError) as caught:
+        meter.read()
+    assert caught.value.reason == "stalled"
+    # Each piece comes well within the timeout: only the whole is late.
+    assert time.monotonic() - begun_s < 60.0
+    plug.release.set()
+
+
+def test_a_plug_that_stalls_holds_up_no_other_meter(plug: FakePlug, monkeypatch: pytest.MonkeyPatch) -> None:
+    enough = threading.Event()
+    slow, quick = open_meter(plug, SystemClock()), _Counter(enough)
+    monkeypatch.setattr(PlugMeter, "timeout_s", 30.0)
+    plug.is_stalled = True
+    with PowerSampler([slow, quick], 200.0) as sampler:
+        assert enough.wait(30.0)
+        assert sampler.total(0) is None
+        assert sampler.figures()[1].samples >= 20
+        plug.release.set()
+
+
+class _Counter(PlugMeter):
+    """A plug that is asked nothing, and answers always."""
+
+    period_s = 0.0
+
+    def __init__(self, enough: threading.Event) -> None:
+        self._asked = 0
+        self._enough = enough
+        super().__init__(Meter(kind="shelly", address="http://127.0.0.1"), SystemClock())
+
+    def _measure(self) -> object:
+        self._asked += 1
+        if self._asked > 25:
+            self._enough.set()
+        return 1.0
+
+
+@pytest.mark.parametrize("status", [404, 500, 503, 302])
+def test_a_status_that_is_no_answer_is_told(plug: FakePlug, status: int) -> None:
+    plug.status = status
+    with pytest.raises(MeterError, match=f"HTTP status {status}"):
+        open_meter(plug)
+
+
+def test_a_plug_that_is_not_there_is_missing(plug: FakePlug) -> None:
+    meter = open_meter(plug)
+    plug.close()
+    with pytest.raises(MeterError, match="check its address") as caught:
+        meter.read()
+    assert caught.value.reason == "missing"
+
+
+def test_a_channel_that_the_plug_has_not_is_missing(plug: FakePlug) -> None:
+    if plug.kind == "tasmota":
+        plug.power = [3.0, 4.5]
+        assert read_w(open_meter(plug, channel=1)) == 4.5
+        assert reason_of(plug, channel=2) == "missing"
+    else:
+        assert reason_of(plug, channel=3) == "missing"
+
+
+def test_a_power_that_a_first_shelly_calls_invalid_is_none() -> None:
+    with FakePlug("shelly_gen1") as plug:
+        meter = open_meter(plug)
+        plug.answer = b'{"meters": [{"power": 3.1, "is_valid": false}]}'
+        with pytest.raises(MeterError, match="invalid"):
+            meter.read()
+
+
+# --- passwords --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["shelly", "tasmota"])
+def test_a_password_is_taken_from_netrc(kind: str, home: Path) -> None:
+    write_netrc(home)
+    with FakePlug(kind, password=SECRET) as plug:
+        assert read_w(open_meter(plug)) == 3.0
+
+
+@pytest.mark.parametrize("kind", ["shelly", "tasmota"])
+def test_a_password_that_is_missing_or_wrong_is_told_and_never_shown(kind: str, home: Path) -> None:
+    with FakePlug(kind, password=SECRET) as plug:
+        with pytest.raises(MeterError, match=r"asks for a password.*machine 127\.0\.0\.1 login admin") as caught:
+            open_meter(plug)
+        assert caught.value.reason == "permission"
+        write_netrc(home, "wr0ng-w0rd")
+        with pytest.raises(MeterError, match="refuses the password in netrc") as caught:
+            open_meter(plug)
+        assert caught.value.reason == "permission"
+        assert "w0rd" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["shelly", "tasmota"])
+@pytest.mark.parametrize("trouble", ["stall", "gone", "status", "junk"])
+def test_no_trouble_shows_the_password(kind: str, trouble: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_netrc(home)
+    with FakePlug(kind, password=SECRET) as plug:
+        meter = open_meter(plug)
+        monkeypatch.setattr(PlugMeter, "timeout_s", 0.1)
+        plug.is_stalled = trouble == "stall"
+        plug.status = 500 if trouble == "status" else 200
+        plug.answer = SECRET.encode() if trouble == "junk" else None
+        if trouble == "gone":
+            plug.close()
+        with pytest.raises(MeterError) as caught:
+            meter.read()
+        assert SECRET not in str(caught.value)
+        plug.release.set()
+
+
+def test_a_redirect_is_not_followed_with_the_password(home: Path) -> None:
+    write_netrc(home)
+    with FakePlug("tasmota", password=SECRET) as plug, FakePlug("tasmota") as other:
+        plug.status, plug.location = 302, other.address
+        with pytest.raises(MeterError, match="HTTP status 302"):
+            open_meter(plug)
+        assert other.questions == []
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        (None, "no address"),
+        (0x40, "address '64'"),
+        ("", "address ''"),
+        ("plug.local", "plug.local"),
+        ("ftp://plug.local", "ftp"),
+        ("http://", "http://"),
+        ("http://plug.local/rpc", "rpc"),
+        ("http://plug.local?id=0", "id=0"),
+        ("http://plug.local:port", "port"),
+        ("http://[::1", ""),
+    ],
+)
+def test_an_address_that_is_none_is_refused(address: str | int | None, found: str) -> None:
+    with pytest.raises(MeterError, match="http://HOST") as caught:
+        ShellyMeter(Meter(kind="shelly", address=address), ManualClock())
+    assert caught.value.reason == "address"
+    assert found in str(caught.value)
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(MeterError, match="netrc") as caught:
+        TasmotaMeter(Meter(kind="tasmota", address=f"http://admin:{SECRET}@plug.local"), ManualClock())
+    assert caught.value.reason == "address"
+    assert SECRET not in str(caught.value)
+
+
+def test_netrc_is_where_it_says_or_at_home(home: Path) -> None:
+    assert find_login("plug", {"HOME": str(home)}) is None
+    write_netrc(home)
+    assert find_login("127.0.0.1", {"HOME": str(home)}) == ("admin", SECRET)
+    assert find_login("plug", {"HOME": str(home)}) is None
+    other = home / "other"
+    other.write_text("machine plug login admin password another\n")
+    assert find_login("plug", {"HOME": str(home), "NETRC": str(other)}) == ("admin", "another")
+
+
+def test_a_netrc_that_can_not_be_read_is_told_without_its_words(home: Path) -> None:
+    (home / ".netrc").write_text(f"machine plug pasword {SECRET}\n")
+    with pytest.raises(MeterError) as caught:
+        find_login("plug", {"HOME": str(home)})
+    assert caught.value.reason == "netrc"
+    assert SECRET not in str(caught.value)
