@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from typing import TextIO
 
-from device.protocols import IntervalRecord, Percentiles, Prediction
+from device.protocols import IntervalRecord, MeterTotal, Percentiles, Prediction
 from device.recorder import RunSummary, SourceSummary
 
 PLAIN_INTERVAL_S = 10.0
@@ -132,7 +132,14 @@ def _power_rows(summary: RunSummary, throttled: str) -> list[tuple[str, str]]:
     if summary.energy_per_inference_j is not None:
         kind = "ESTIMATE" if power.is_estimate else "measured"
         rows.append(("energy", f"{summary.energy_per_inference_j * 1e3:.1f} mJ an inference (gross, {kind}){throttled}"))
-    return rows
+    return rows + [("  beside", _format_meter(meter)) for meter in summary.power_meters[1:]]
+
+
+def _format_meter(meter: MeterTotal) -> str:
+    if meter.power_w is None:
+        return f"{meter.source}: no figure: {meter.error or 'no sample'}"
+    text = format_power(meter.power_w, meter.source, meter.scope, meter.is_estimate)
+    return f"{text}, {meter.failed} reads failed" if meter.failed else text
 
 
 def _format_heat(temperature_c: float, throttled: Sequence[str] | None, unsupported: Sequence[str]) -> str:

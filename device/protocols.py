@@ -287,6 +287,16 @@ class PowerReader(Protocol):
     def total(self) -> PowerFigure | None:
         """The headline meter's figure since the start; None where it gave no sample."""
 
+    def figures(self) -> tuple[MeterTotal, ...]:
+        """What every meter has seen since the start, the headline's first."""
+
+    def error(self) -> str | None:
+        """Why the headline meter gives nothing now; None where it does."""
+
+    @property
+    def overhead_cpu_s(self) -> float:
+        """Processor time that reading the meters has taken."""
+
 
 ThrottleFlag = Literal["under_voltage", "frequency_capped", "throttled", "soft_temperature_limit"]
 
@@ -362,8 +372,8 @@ class IntervalRecord(msgspec.Struct, frozen=True):
     Attributes:
         timestamp_ns: end of the interval, monotonic.
         wall_time_s: the same moment by the wall clock, seconds since 1970.
-        wall_is_synchronised: the wall clock had been set by a time server then. A Pi has no clock of its own: until it has heard
-            from one, its wall clock goes on from where the last boot ended.
+        wall_is_synchronised: the wall clock had been set by a time server then. A Pi has no clock of its own: until it has
+            heard from one, its wall clock goes on from where the last boot ended.
         duration_s: length of the interval.
         frames: inferences that ended in it.
         dropped: frames that came and were never looked at.
@@ -372,7 +382,8 @@ class IntervalRecord(msgspec.Struct, frozen=True):
         latency_s: frame's timestamp to result.
         capture_s .. postprocess_s: median of each stage.
         power_w: mean, of the headline meter.
-        energy_j: likewise, over the interval.
+        energy_j: likewise, over ``power_covered_s``.
+        power_covered_s: the part of the interval that the meter covered; a slow meter covers some intervals not at all.
         throttled: flags that held at its end, joined by commas; empty for none, None where the board can't tell.
         heat_limit_fps: the rate that the profile's limit on heat held the daemon to at its end; None where it held it to none.
     """
@@ -391,6 +402,7 @@ class IntervalRecord(msgspec.Struct, frozen=True):
     postprocess_s: float | None
     power_w: float | None
     energy_j: float | None
+    power_covered_s: float | None
     power_source: str | None
     power_scope: Scope | None
     power_is_estimate: bool | None
@@ -448,6 +460,29 @@ class InterruptionRecord(msgspec.Struct, frozen=True):
     is_over: bool
 
 
+class MeterRecord(msgspec.Struct, frozen=True):
+    """What one meter has given since the start of the run: written now and then, each time in place of the one before.
+
+    Attributes:
+        place: in the profile's order of those that are there; 0 is the headline's.
+        sampler_cpu_s: processor time that reading all the meters has taken.
+
+    The others are those of `MeterTotal`.
+    """
+
+    place: int
+    source: str
+    scope: Scope
+    is_estimate: bool
+    power_w: float | None
+    energy_j: float | None
+    covered_s: float
+    samples: int
+    failed: int
+    error: str | None
+    sampler_cpu_s: float
+
+
 UNKNOWN_LABEL = "unknown"
 
 
@@ -480,7 +515,7 @@ class Prediction(msgspec.Struct, frozen=True):
         return UNKNOWN_LABEL if self.is_unknown else self.labels[0]
 
 
-Record = RunRecord | IntervalRecord | SourceIntervalRecord | InterruptionRecord | Prediction
+Record = RunRecord | IntervalRecord | SourceIntervalRecord | InterruptionRecord | MeterRecord | Prediction
 
 
 class Sink(Closeable, Protocol):

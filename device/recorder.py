@@ -19,6 +19,8 @@ from device.protocols import (
     Interruption,
     InterruptionRecord,
     IntervalRecord,
+    MeterRecord,
+    MeterTotal,
     Percentiles,
     PowerFigure,
     PowerReader,
@@ -42,9 +44,10 @@ class StageSummary(msgspec.Struct, frozen=True):
 
 
 class PowerSummary(msgspec.Struct, frozen=True):
-    """Mean power of the run, by its headline meter."""
+    """Mean power of the run, by its headline meter, over the part of it that the meter covered."""
 
     w: float
+    covered_s: float
     source: str
     scope: Scope
     is_estimate: bool
@@ -96,6 +99,8 @@ class RunSummary(msgspec.Struct, frozen=True):
     sources: tuple[SourceSummary, ...]
     power: PowerSummary | None
     power_missing_reason: str | None
+    power_meters: tuple[MeterTotal, ...]
+    sampler_cpu_s: float | None
     energy_per_inference_j: float | None
     rss_bytes: int
     peak_rss_bytes: int
@@ -136,6 +141,9 @@ class Instruments(NamedTuple):
 
 DAMAGE_INTERVAL_S = 60.0
 """Between warnings of a camera's damaged frames: a bad cable makes thirty a second, and a journal lies on an SD card."""
+
+METERS_INTERVAL_S = 60.0
+"""Between records of all the meters: what a process that dies may lose of them."""
 
 _STAGES = StageTimes._fields
 
@@ -273,6 +281,7 @@ class Recorder:
         self._labels: Counter[str] = Counter()
         self._newest: Prediction | None = None
         self._heat_limit_fps: float | None = None
+        self._meters_written_ns = clock.now_ns()
 
     @property
     def bad_files(self) -> int:
@@ -312,8 +321,10 @@ class Recorder:
         self._tell_interruptions()
         if self._interval.frames:
             self._close_interval()
+        self._write_meters()
         duration_s = (self._clock.now_ns() - self._run.started_ns) / 1e9
-        figure = self._instruments.power.total() if self._instruments.power else None
+        power = self._instruments.power
+        figure = power.total() if power else None
         memory = self._instruments.memory()
         heat = self._instruments.thermals.read()
         run = self._run
@@ -335,8 +346,10 @@ class Recorder:
             latency_s=run.latency.percentiles(),
             stage_s=StageSummary(*(run.stages[name].percentiles() for name in _STAGES)),
             sources=sources,
-            power=PowerSummary(figure.power_w, figure.source, figure.scope, figure.is_estimate) if figure else None,
+            power=_summarise_power(figure),
             power_missing_reason=None if figure else self._power_missing_reason(),
+            power_meters=power.figures() if power else (),
+            sampler_cpu_s=power.overhead_cpu_s if power else None,
             energy_per_inference_j=_energy_per_inference_j(figure, duration_s, run.frames),
             rss_bytes=memory.rss_bytes,
             peak_rss_bytes=memory.peak_rss_bytes,
@@ -383,7 +396,17 @@ class Recorder:
             source.interrupted_s += interruption.duration_s
 
     def _power_missing_reason(self) -> str:
-        return self._instruments.power_missing_reason or "the meter gave no sample: the run was too short"
+        power = self._instruments.power
+        return self._instruments.power_missing_reason or (power and power.error()) or "no sample came: the run was too short"
+
+    def _write_meters(self) -> None:
+        power = self._instruments.power
+        if power is None:
+            return
+        self._meters_written_ns = self._clock.now_ns()
+        for place, total in enumerate(power.figures()):
+            fields = msgspec.structs.asdict(total)
+            self._tell.write(MeterRecord(place=place, **fields, sampler_cpu_s=power.overhead_cpu_s))
 
     def _close_interval(self) -> None:
         now_ns = self._clock.now_ns()
@@ -405,6 +428,7 @@ class Recorder:
             **{name: interval.stages[name].percentile(0.5) for name in _STAGES},
             power_w=power.power_w if power else None,
             energy_j=power.energy_j if power else None,
+            power_covered_s=power.covered_s if power else None,
             power_source=power.source if power else None,
             power_scope=power.scope if power else None,
             power_is_estimate=power.is_estimate if power else None,
@@ -419,7 +443,15 @@ class Recorder:
         self._tell.write(record)
         for source in sources:
             self._tell.write(source)
+        if now_ns - self._meters_written_ns >= METERS_INTERVAL_S * 1e9:
+            self._write_meters()
         self._tell.on_interval(record, self._newest)
+
+
+def _summarise_power(figure: PowerFigure | None) -> PowerSummary | None:
+    if figure is None:
+        return None
+    return PowerSummary(figure.power_w, figure.covered_s, figure.source, figure.scope, figure.is_estimate)
 
 
 def _describe_end(interruption: Interruption) -> str:

@@ -39,6 +39,7 @@ from device.protocols import Clock, FrameSource, Interruption, RunRecord, Runtim
 from device.recorder import Instruments, Recorder, RunFacts, RunSummary, Tell
 from device.registry import RUNTIMES, SOURCES
 from device.selftest import run_self_test
+from device.service.link import ServiceLink, mark_journal_lines, open_channels
 from device.thermal_limit import ThermalLimit
 from device.trial import TrialObserver, trial_of
 
@@ -342,12 +343,15 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
             return rate_fps
 
         tell = Tell(outlets.write, status.show, status.say, status.note, on_heat)
-        recorder = make_recorder(chosen, session, sources, instruments, interruptions, clock, tell)
+        link = ServiceLink(chosen.profile, [source.spec.uri for source in sources], open_channels(tell), clock)
+        recorder = make_recorder(chosen, session, sources, instruments, interruptions, clock, link.tell(tell))
+        observer = link.observe(observe(chosen, recorder, status))
         with stop_on_signals(pipeline):
             try:
-                pipeline.run(observe(chosen, recorder, status), max_frames=flags.frames, max_duration_s=flags.duration)
+                pipeline.run(observer, max_frames=flags.frames, max_duration_s=flags.duration)
             except GhostwattError as error:
                 failure = error
+        link.stopping()
         # Closed before the last record: a camera that is interrupted now says so as it closes.
         frames.close()
         summary = recorder.finish()
@@ -389,4 +393,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    mark_journal_lines()
     sys.exit(exit_with_one_line(main))

@@ -1,9 +1,10 @@
 """Keeps the telemetry store small: rows grow coarser with age, and the oldest go when it would grow too large.
 
 A merged row is the end of its minute or hour. Counts and energy add up; power, rate and stage times are means over the rows,
-weighted by time or by frames; latency's p50 is the mean of the rows' p50, weighted by frames, and p90, p99, temperature and
-memory are the largest that a row had: percentiles can't be merged, so these are upper bounds. Power figures of different
-sources, and measured and estimated ones, are never merged: they stay rows of their own, as does time without a figure.
+weighted by the time that a meter covered, by time, or by frames. Latency's p50 is the mean of the rows' p50, weighted by
+frames; p90, p99, temperature and memory are the largest that a row had: percentiles can't be merged, so these are upper
+bounds. Power figures of different sources, and measured and estimated ones, are never merged: they stay rows of their own, as
+does time without a figure.
 
 Age is known only where the wall clock was synchronised at some time of the run, and is so now. Rows whose age nobody knows
 go by size alone.
@@ -73,8 +74,9 @@ _INTERVAL = ", ".join(
         "sum(frames) / sum(duration_s) AS fps",
         _LATENCY,
         *(_frame_mean(stage) for stage in ("capture_s", "preprocess_s", "inference_s", "postprocess_s")),
-        "sum(power_w * duration_s) / sum(duration_s) AS power_w",
+        "ifnull(sum(power_w * power_covered_s) / sum(power_covered_s), avg(power_w)) AS power_w",
         "sum(energy_j) AS energy_j",
+        "sum(power_covered_s) AS power_covered_s",
         "power_source",
         "power_scope",
         "power_is_estimate",
@@ -158,6 +160,7 @@ def _merge_older(connection: sqlite3.Connection, wall_time_s: float, span_s: int
 
 def _merge(connection: sqlite3.Connection, table: str, columns: str, key: str, run_id: str, until_ns: int, span_s: int) -> None:
     """Merges the rows of each group of more than one; names are ours, values are bound."""
+    same = f"m.identity = {_identity(table, key)}"
     group = key.format(span_ns=span_s * 10**9)
     where = "run_id = :run AND timestamp_ns <= :until"
     values = {"run": run_id, "until": until_ns}
@@ -169,7 +172,7 @@ def _merge(connection: sqlite3.Connection, table: str, columns: str, key: str, r
         values,
     )
     connection.execute(
-        f"DELETE FROM {table} WHERE {where} AND EXISTS (SELECT 1 FROM temp.merged AS m WHERE m.identity = {_identity(table, key)}"  # noqa: S608
+        f"DELETE FROM {table} WHERE {where} AND EXISTS (SELECT 1 FROM temp.merged AS m WHERE {same}"  # noqa: S608
         f" AND {table}.timestamp_ns BETWEEN m.first_ns AND m.timestamp_ns)",
         values,
     )
@@ -198,6 +201,11 @@ def _drop(connection: sqlite3.Connection, run_id: str, until_ns: int) -> None:
             ("interruption", "started_ns"),
         ):
             connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND {moment} <= ?", (run_id, until_ns))  # noqa: S608
+        connection.execute(
+            "DELETE FROM meter WHERE run_id = ?1 AND run_id <> (SELECT run_id FROM run ORDER BY rowid DESC LIMIT 1)"
+            " AND NOT EXISTS (SELECT 1 FROM interval WHERE run_id = ?1)",
+            (run_id,),
+        )
         connection.execute(
             "DELETE FROM run WHERE run_id = ?1 AND rowid < (SELECT max(rowid) FROM run)"
             " AND NOT EXISTS (SELECT 1 FROM interval WHERE run_id = ?1)",

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 
 from device.errors import SinkError
-from device.protocols import InterruptionRecord, IntervalRecord, Percentiles, RunRecord, SourceIntervalRecord
+from device.protocols import InterruptionRecord, IntervalRecord, MeterRecord, Percentiles, RunRecord, SourceIntervalRecord
 
 STORE_SCHEMA = 3
 """Raised with every change of the tables. A store of an older number is brought up to this one, and keeps its rows."""
 
-_CAMERA_TABLES = """
+_TABLES_OF_3 = """
 CREATE TABLE source_interval (
     run_id TEXT NOT NULL REFERENCES run, timestamp_ns INTEGER NOT NULL, source TEXT NOT NULL,
     frames INTEGER NOT NULL, dropped INTEGER NOT NULL, bad_frames INTEGER NOT NULL, fps REAL NOT NULL,
@@ -30,6 +30,12 @@ CREATE TABLE interruption (
     started_ns INTEGER NOT NULL, wall_time_s REAL NOT NULL, duration_s REAL, attempts INTEGER NOT NULL,
     is_over INTEGER NOT NULL,
     PRIMARY KEY (run_id, source, started_ns, reason)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE meter (
+    run_id TEXT NOT NULL REFERENCES run, place INTEGER NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL,
+    is_estimate INTEGER NOT NULL, power_w REAL, energy_j REAL, covered_s REAL NOT NULL, samples INTEGER NOT NULL,
+    failed INTEGER NOT NULL, error TEXT, sampler_cpu_s REAL NOT NULL,
+    PRIMARY KEY (run_id, place)
 ) STRICT, WITHOUT ROWID;
 """
 
@@ -48,21 +54,21 @@ CREATE TABLE IF NOT EXISTS interval (
     capture_s REAL, preprocess_s REAL, inference_s REAL, postprocess_s REAL,
     power_w REAL, energy_j REAL, power_source TEXT, power_scope TEXT, power_is_estimate INTEGER,
     temperature_c REAL, frequency_hz REAL, throttled TEXT, rss_bytes INTEGER NOT NULL, unknown INTEGER,
-    wall_is_synchronised INTEGER, heat_limit_fps REAL,
+    wall_is_synchronised INTEGER, heat_limit_fps REAL, power_covered_s REAL,
     PRIMARY KEY (run_id, timestamp_ns)
 ) STRICT, WITHOUT ROWID;
 """
-    + _CAMERA_TABLES
+    + _TABLES_OF_3
 )
 
 _UPGRADES = {
     1: "ALTER TABLE run ADD COLUMN unknown_below REAL; ALTER TABLE interval ADD COLUMN unknown INTEGER;",
-    2: _CAMERA_TABLES + "ALTER TABLE interval ADD COLUMN wall_is_synchronised INTEGER;"
-    "ALTER TABLE interval ADD COLUMN heat_limit_fps REAL;",
+    2: _TABLES_OF_3 + "ALTER TABLE interval ADD COLUMN wall_is_synchronised INTEGER;"
+    "ALTER TABLE interval ADD COLUMN heat_limit_fps REAL; ALTER TABLE interval ADD COLUMN power_covered_s REAL;",
 }
 """Schema -> what makes a store of it one of the next. Rows from before have NULL in what is new: nobody counted."""
 
-Row = IntervalRecord | SourceIntervalRecord | InterruptionRecord
+Row = IntervalRecord | SourceIntervalRecord | InterruptionRecord | MeterRecord
 """What has a table of its own, beside `RunRecord`."""
 
 _TABLE_OF: dict[type, str] = {
@@ -70,6 +76,7 @@ _TABLE_OF: dict[type, str] = {
     IntervalRecord: "interval",
     SourceIntervalRecord: "source_interval",
     InterruptionRecord: "interruption",
+    MeterRecord: "meter",
 }
 
 

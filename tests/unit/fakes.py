@@ -9,7 +9,7 @@ import numpy as np
 from device.clock import ManualClock
 from device.contract import TensorSpec
 from device.errors import InferenceError, SourceError
-from device.protocols import Array, Frame, Image, PowerFigure, SourceSpec, ThermalSample
+from device.protocols import Array, Frame, Image, MeterTotal, PowerFigure, SourceSpec, ThermalSample
 from device.resources import Resource
 
 SIDE_PX = 32
@@ -81,15 +81,38 @@ class ColourSession(Resource):
 class ScriptedPower:
     """A power reader that gives what it was told."""
 
-    def __init__(self, figures: Sequence[PowerFigure | None], total: PowerFigure | None) -> None:
+    overhead_cpu_s = 0.25
+
+    def __init__(
+        self,
+        figures: Sequence[PowerFigure | None],
+        total: PowerFigure | None,
+        *,
+        others: Sequence[MeterTotal] = (),
+        error: str | None = None,
+    ) -> None:
         self._figures = list(figures)
         self._total = total
+        self._others = tuple(others)
+        self._error = error
 
     def take(self) -> PowerFigure | None:
         return self._figures.pop(0) if self._figures else None
 
     def total(self) -> PowerFigure | None:
         return self._total
+
+    def figures(self) -> tuple[MeterTotal, ...]:
+        total = self._total
+        if total is None:
+            return self._others
+        headline = MeterTotal(
+            total.source, total.scope, total.is_estimate, total.power_w, total.energy_j, total.covered_s, 10, 0, None
+        )
+        return (headline, *self._others)
+
+    def error(self) -> str | None:
+        return self._error
 
 
 class FixedThermals:

@@ -47,6 +47,7 @@ def interval(timestamp_ns: int, **changes: Any) -> IntervalRecord:
         "postprocess_s": 0.0001,
         "power_w": None,
         "energy_j": None,
+        "power_covered_s": None,
         "power_source": None,
         "power_scope": None,
         "power_is_estimate": None,

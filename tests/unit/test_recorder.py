@@ -15,6 +15,8 @@ from device.protocols import (
     Interruption,
     InterruptionRecord,
     IntervalRecord,
+    MeterRecord,
+    MeterTotal,
     PowerFigure,
     Prediction,
     Record,
@@ -169,6 +171,36 @@ def test_an_estimate_is_called_one_wherever_it_is_shown() -> None:
     assert "ESTIMATE" in power
     assert "ESTIMATE" in energy
     assert "ESTIMATE" in format_interval(bench.intervals[0])
+
+
+def test_every_meter_is_recorded_and_the_first_gives_the_headline() -> None:
+    plug = MeterTotal("shelly", "wall", False, 3.5, 3.5, 1.0, 60, 2, "shelly: did not answer")
+    bench = Bench(ScriptedPower([MEASURED], MEASURED, others=(plug,)))
+    bench.run(frames=10, period_s=0.1)
+    summary = bench.recorder.finish()
+    assert [meter.source for meter in summary.power_meters] == ["ina219 (hwmon)", "shelly"]
+    assert summary.sampler_cpu_s == 0.25
+    text = format_summary(summary)
+    (line,) = (line for line in text.splitlines() if "shelly" in line)
+    assert "3.50 W (shelly, wall, measured)" in line
+    assert "2 reads failed" in line
+    records = [record for record in bench.records if isinstance(record, MeterRecord)]
+    assert [(record.place, record.source, record.power_w) for record in records] == [
+        (0, "ina219 (hwmon)", 2.0),
+        (1, "shelly", 3.5),
+    ]
+
+
+def test_meters_are_recorded_once_a_minute_so_that_a_kill_loses_little() -> None:
+    bench = Bench(ScriptedPower([], MEASURED))
+    bench.run(frames=1300, period_s=0.1)
+    assert sum(isinstance(record, MeterRecord) for record in bench.records) == 2
+
+
+def test_a_meter_that_gave_nothing_says_why() -> None:
+    bench = Bench(ScriptedPower([], None, error="battery: is charging; expected discharging"))
+    bench.run(frames=10, period_s=0.1)
+    assert bench.recorder.finish().power_missing_reason == "battery: is charging; expected discharging"
 
 
 def test_a_run_without_frames_has_no_figures_but_a_summary() -> None:

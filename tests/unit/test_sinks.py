@@ -100,6 +100,7 @@ class TestTelemetryStore:
             connection.executescript(
                 "ALTER TABLE run DROP COLUMN unknown_below; ALTER TABLE interval DROP COLUMN unknown;"
                 "ALTER TABLE interval DROP COLUMN wall_is_synchronised; ALTER TABLE interval DROP COLUMN heat_limit_fps;"
+                "ALTER TABLE interval DROP COLUMN power_covered_s; DROP TABLE meter;"
                 "DROP TABLE source_interval; DROP TABLE interruption; PRAGMA user_version=1;"
             )
         with TelemetryStore(path) as store:

@@ -24,6 +24,7 @@ LIMITS = Limits(fine_s=3600, minutes_s=86400, hours_s=30 * 86400, size_bytes=1e9
 MEASURED: dict[str, Any] = {
     "power_w": 2.0,
     "energy_j": 2.0,
+    "power_covered_s": 1.0,
     "power_source": "ina219",
     "power_scope": "board",
     "power_is_estimate": False,
@@ -208,7 +209,7 @@ def test_counts_and_energy_are_kept_whatever_is_merged(tmp_path_factory: pytest.
             )
         )
     fill(path, records)
-    query = "SELECT sum(frames), sum(dropped), sum(energy_j), sum(duration_s), sum(power_w * duration_s) FROM interval"
+    query = "SELECT sum(frames), sum(dropped), sum(energy_j), sum(duration_s), sum(power_w * power_covered_s) FROM interval"
     (before,) = rows(path, query)
     thin(path)
     (after,) = rows(path, query)
