@@ -21,11 +21,12 @@ ARCH ?= $(shell uname -m)
 DATA ?=
 BUNDLE ?=
 SOURCE ?=
+KEY ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native convert run demo test lint train eval recipes compare bench clean
+.PHONY: help setup native convert run sign demo test lint train eval recipes compare bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +62,10 @@ convert: setup ## lower the network for PROFILE= into build/PROFILE/
 
 run: setup ## run build/PROFILE/ on SOURCE=, or on the profile's camera
 	@$(PYTHON) -m device.run --bundle build/$(PROFILE) $(if $(SOURCE),--source "$(SOURCE)",--camera) $(ARGS)
+
+sign: setup ## sign build/PROFILE/ with the SSH key KEY=
+	@test -n "$(KEY)" || { echo "error: KEY= is missing; expected an SSH private key, such as ~/.ssh/id_ed25519" >&2; exit 2; }
+	@$(PYTHON) -m device.bundle sign build/$(PROFILE) --key $(KEY)
 
 demo: setup ## convert for this machine and run the daemon on photographs
 	@$(PYTHON) -m converter --profile host
