@@ -12,8 +12,9 @@ import pytest
 
 from device.clock import ManualClock
 from device.errors import SourceError
-from device.protocols import Frame, FrameSource
-from device.sources import SourceOptions, open_source
+from device.protocols import Frame, FrameSource, Interruption
+from device.sources import SourceOptions, make_opener
+from device.sources.supervisor import Patience, SupervisedSource
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 COLOURS = (RED, GREEN, BLUE)
@@ -30,11 +31,21 @@ class Case(NamedTuple):
     is_live: bool
     spots: Callable[[int], list[Spot]]
     realtime: bool = False
+    is_supervised: bool = False
 
     def open(self) -> FrameSource:
         """Opens it with a clock of its own."""
+        clock = ManualClock()
         rate_fps = 10.0 if self.realtime else None
-        return open_source(self.uri, SourceOptions(clock=ManualClock(), realtime=self.realtime, rate_fps=rate_fps))
+        opener = make_opener(self.uri, SourceOptions(clock=clock, realtime=self.realtime, rate_fps=rate_fps))
+        if not self.is_supervised:
+            return opener()
+        return SupervisedSource(opener, Patience(), clock=clock, on_interruption=unexpected)
+
+
+def unexpected(interruption: Interruption) -> None:
+    """What a source that is well has no reason to say."""
+    raise AssertionError(interruption)
 
 
 def make_images(folder: Path) -> Case:
@@ -74,6 +85,7 @@ MAKERS: dict[str, Callable[[Path], Case]] = {
     "video-realtime": in_real_time(make_video),
     "synthetic": lambda folder: Case("synthetic:64x48#6", 6, False, bars),
     "synthetic-live": lambda folder: Case("synthetic:64x48@30#6", 6, True, bars),
+    "synthetic-supervised": lambda folder: Case("synthetic:64x48@30#6", 6, True, bars, is_supervised=True),
 }
 
 
