@@ -87,7 +87,8 @@ class SourceError(GhostwattError):
     """A camera, a stream or a file that gives no frames.
 
     ``missing``, ``empty``, ``decode``, ``stalled``, ``ended``, ``closed``; of cameras also ``permission``, ``busy``,
-    ``format``, ``bandwidth``, ``ambiguous``.
+    ``failed``, ``format``, ``bandwidth``, ``ambiguous``; of streams ``unreachable``, ``unauthorised``, ``refused``,
+    ``certificate``, ``malformed``, ``behind``.
     """
 
     exit_code = 20

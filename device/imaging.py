@@ -1,4 +1,4 @@
-"""Wraps OpenCV: the only file of the board's side that imports cv2, and itself imported only where it is needed.
+"""Wraps OpenCV: with `device.imaging_stream`, all of the board's side that imports cv2; imported only where it is needed.
 
 All images are ``(H, W, 3)`` uint8, RGB, C-contiguous.
 """

@@ -6,14 +6,14 @@
 board-bundle: setup
 	@$(PYTHON) -m converter --profile rpi4
 
-setup-board: ## install the packages that the emulated board needs (apt, with sudo)
+setup-board: ## install the packages that the emulated board and the camera servers need (apt, with sudo)
 	@$(PYTHON_BASE) tests/board/harness/packages.py
 
 test-arm: board-bundle ## run the board's install on ARM code (qemu-user)
 	@$(PYTHON) -m pytest tests/board -m arm $(ARGS)
 
-test-board: board-bundle ## boot the emulated board and run the daemon on its camera and sensors
-	@$(PYTHON) -m pytest tests/board -m board $(ARGS)
+test-board: board-bundle ## boot the emulated board, run the daemon on its cameras and sensors, and picamera2 on a virtual camera
+	@$(PYTHON) -m pytest tests/board -m "board or camera" $(ARGS)
 
 arm-cost: board-bundle ## count ARM instructions per inference (ARGS=--update sets the budget)
 	@$(PYTHON) -m tests.board.arm_cost $(ARGS)

@@ -1,4 +1,5 @@
-"""One boot of the emulated board: Debian's kernel and systemd, a V4L2 camera, and INA219 and INA226 behind their real drivers.
+"""One boot of the emulated board: Debian's kernel and systemd, a V4L2 camera, picamera2 on libcamera's virtual camera, and
+INA219 and INA226 behind their real drivers.
 
 It proves that the daemon works with the kernel's interfaces. It proves nothing about time, watts, or the Pi's camera pipeline.
 """
@@ -6,18 +7,23 @@ It proves that the daemon works with the kernel's interfaces. It proves nothing 
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from device.bundle import MANIFEST_NAME, encode_manifest
-from device.contract import Manifest, Meter, Power
+from device.bundle import open_bundle
+from device.contract import Meter, Power
+from device.sources.isp import choose_streams
 
+from .bundles import copy_bundle
 from .checks import Held, check_power_follows, read_rows
 from .conftest import require_tools
 from .harness.cache import Cache
+from .harness.camera import VirtualCamera, describe
 from .harness.guest import GuestResult, boot
 from .harness.image import image
 
@@ -37,16 +43,9 @@ def board_image(cache: Cache) -> Path:
 @pytest.fixture(scope="module")
 def metered_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle, for a board with an INA2xx breakout and nothing else that tells power."""
-    root = tmp_path_factory.mktemp("bundle") / "bundle"
-    root.mkdir()
-    for path in bundle.iterdir():
-        if path.is_file():
-            (root / path.name).write_bytes(path.read_bytes())
-    manifest = msgspec.json.decode((root / MANIFEST_NAME).read_bytes(), type=Manifest)
     power = Power(meters=(Meter(kind="ina2xx", shunt_ohm=SHUNT_OHM, scope="board"),), sample_rate_hz=10.0)
-    profile = msgspec.structs.replace(manifest.profile, power=power)
-    (root / MANIFEST_NAME).write_bytes(encode_manifest(msgspec.structs.replace(manifest, profile=profile)))
-    return root
+    root = tmp_path_factory.mktemp("bundle") / "bundle"
+    return copy_bundle(bundle, root, lambda profile: msgspec.structs.replace(profile, power=power))
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +56,12 @@ def booted(
     tmp_path_factory: pytest.TempPathFactory,
     report: list[str],
 ) -> GuestResult:
-    files = {"device": installation / "device", "programs": installation / "programs", "bundle": metered_bundle}
     work = tmp_path_factory.mktemp("boot")
+    streams = choose_streams(open_bundle(metered_bundle).manifest.model.preprocessing, (1280, 720))
+    virtual = work / "virtual.yaml"
+    virtual.write_text(describe([VirtualCamera("Virtual0", [(1280, 720), (640, 480), streams.lores_px])]))
+    files = {"device": installation / "device", "programs": installation / "programs", "bundle": metered_bundle}
+    files |= {"virtual.yaml": virtual}
     result = boot(board_image, SCRIPT, work=work, timeout_s=BOOT_LIMIT_S, files=files)
     report.append(f"booted board: {result.duration_s:.0f} s from power on to power off")
     return require_success(result)
@@ -112,6 +115,77 @@ def test_every_prediction_is_of_a_camera_frame(booted: GuestResult, events: dict
     # The driver's stamps are the monotonic clock's, in which the register was poked too.
     last_ns = events["runs"][chip]["held"][-1]["until_ns"]
     assert all(abs(record["timestamp_ns"] - last_ns) < BOOT_LIMIT_S * 1e9 for record in records)
+
+
+# vivid's bars at 75 %, from left to right: Linux, drivers/media/common/v4l2-tpg/v4l2-tpg-colors.c and v4l2-tpg-core.c.
+BARS = (
+    (191, 191, 191),
+    (191, 191, 0),
+    (0, 191, 191),
+    (0, 191, 0),
+    (191, 0, 191),
+    (191, 0, 0),
+    (0, 0, 191),
+)
+BARS_ERROR = 12
+
+
+@pytest.mark.parametrize("fourcc", ["YUYV", "UYVY", "NV12", "RGB3"])
+def test_every_pixel_format_shows_the_right_colours(booted: GuestResult, events: dict[str, Any], fourcc: str) -> None:
+    assert events["formats"][fourcc]["error"] == ""
+    pixels = np.load(booted.share / f"frame-{fourcc}.npy")
+    assert pixels.shape == (480, 640, 3)
+    # Its clock and its frame's number stand in the upper left.
+    row = pixels[400]
+    columns = [640 * number // 8 + 40 for number in range(len(BARS))]
+    np.testing.assert_allclose(row[columns], BARS, rtol=0, atol=BARS_ERROR)
+
+
+def test_format_that_the_camera_lacks_is_refused_in_one_line(events: dict[str, Any]) -> None:
+    assert events["no_format"]["exit_code"] == 20, events["no_format"]["stderr"]
+    (line,) = [line for line in events["no_format"]["stderr"].splitlines() if line.startswith("error: ")]
+    assert "no MJPG" in line
+
+
+def test_picamera2_feeds_the_bundle(booted: GuestResult, events: dict[str, Any], report: list[str]) -> None:
+    assert events["picamera2"]["exit_code"] == 0, (booted.share / "picamera2.err").read_text()
+    summary = json.loads((booted.share / "picamera2.json").read_text())
+    assert summary["source"] == "picamera2:0"
+    assert summary["frames"] >= 10
+    records = [json.loads(line) for line in (booted.share / "picamera2.jsonl").read_text().splitlines()]
+    assert len(records) == summary["frames"]
+    assert all(0 < record["latency_s"] < 60 for record in records)
+    report.append(f"booted board, picamera2: {summary['frames']} frames, {summary['rss_bytes'] / 1e6:.0f} MB of memory")
+
+
+def test_camera_that_is_unplugged_is_found_again_under_another_number(
+    booted: GuestResult, events: dict[str, Any], report: list[str]
+) -> None:
+    unplugged = events["unplugged"]
+    errors = (booted.share / "unplugged.err").read_text()
+    assert unplugged["exit_code"] == 0, errors
+    assert unplugged["nodes_before"] != unplugged["nodes_after"]
+    with sqlite3.connect(f"file:{booted.share / 'unplugged.sqlite'}?mode=ro", uri=True) as connection:
+        connection.row_factory = sqlite3.Row
+        rows = [dict(row) for row in connection.execute("SELECT * FROM interruption ORDER BY started_ns")]
+    connection.close()
+    (row,) = [row for row in rows if row["reason"] != "dark"]
+    assert row["source"] == "v4l2:name=vivid"
+    assert row["is_over"] == 1
+    assert row["attempts"] >= 1
+    # It begins with the last frame before the camera was gone, and ends with the first one after.
+    ended_ns = row["started_ns"] + row["duration_s"] * 1e9
+    assert row["started_ns"] <= unplugged["away_from_ns"] + 1e9
+    assert unplugged["away_until_ns"] <= ended_ns
+    told = [line for line in errors.splitlines() if "v4l2:name=vivid: " in line]
+    assert [line.partition(":")[0] for line in told] == ["warning", "note"], errors
+    assert f": {row['reason']}; " in told[0]
+    assert "well again" in told[1]
+    away_s = (unplugged["away_until_ns"] - unplugged["away_from_ns"]) / 1e9
+    report.append(
+        f"booted board, camera unplugged for {away_s:.1f} s: {row['reason']}, {row['duration_s']:.1f} s without frames, "
+        f"{row['attempts']} attempts, {unplugged['nodes_before']} then {unplugged['nodes_after']}"
+    )
 
 
 def test_battery_shows_what_was_set(events: dict[str, Any]) -> None:

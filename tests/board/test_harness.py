@@ -12,6 +12,7 @@ import pytest
 from .checks import Held, Row, check_power_follows
 from .harness import packages
 from .harness.cache import Cache
+from .harness.camera import VirtualCamera, describe
 from .harness.cost import read_regions
 from .harness.kernel import read_dependencies
 from .harness.process import run_limited
@@ -110,6 +111,16 @@ def test_module_dependencies_load_in_order() -> None:
 def test_regions_are_read_in_order() -> None:
     regions = read_regions('{"region": 1, "classes": {"branch": 2}, "total": 2}\n{"region": 2, "classes": {}, "total": 0}\n')
     assert [(region.number, region.total) for region in regions] == [(1, 2), (2, 0)]
+
+
+def test_virtual_cameras_are_written_as_libcamera_reads_them() -> None:
+    yaml = pytest.importorskip("yaml", reason="needs PyYAML: make setup")
+    cameras = [VirtualCamera("A", [(64, 48), (32, 32)]), VirtualCamera("B", [(64, 48)], picture="/share/b.jpg")]
+    table = yaml.safe_load(describe(cameras).removeprefix("%YAML 1.1\n"))
+    assert [(size["width"], size["height"]) for size in table["A"]["supported_formats"]] == [(64, 48), (32, 32)]
+    assert table["A"]["test_pattern"] == "bars"
+    assert "test_pattern" not in table["B"]
+    assert table["B"]["frames"]["path"] == "/share/b.jpg"
 
 
 GOOD = Row(10 * SECOND_NS, 1.0, 3, 3.0, "ina219 (hwmon)", is_estimate=False)

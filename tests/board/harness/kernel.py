@@ -27,7 +27,18 @@ BUILT = {
 }
 
 # From Debian's kernel, with all that they depend on.
-STOCK = ("virtio_pci", "virtio_blk", "virtio_rng", "9p", "9pnet_virtio", "ext4", "crc32c_generic", "vivid", "i2c-dev")
+STOCK = (
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_rng",
+    "9p",
+    "9pnet_virtio",
+    "ext4",
+    "crc32c_generic",
+    "vivid",
+    "i2c-dev",
+)
 
 # Needed before the root file system is there, in the order of loading.
 EARLY = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")

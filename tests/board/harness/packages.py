@@ -1,4 +1,5 @@
-"""The host's packages, in one place: ``make setup-board`` installs them, and every message about a missing tool names it.
+"""The host's packages, for the emulated board and for the camera servers: ``make setup-board`` installs them, and every message
+about a missing tool names it.
 
 Run as a script, it installs what is missing.
 """
@@ -24,10 +25,22 @@ TOOLS = {
     "chroot": "coreutils",
     "cc": "gcc",
     "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
+    "motion": "motion",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
 }
 
-# Packages without a tool of their own: the keys that sign Debian's archive, and the headers of the C library.
-LIBRARIES = ("debian-archive-keyring", "libc6-dev")
+# Packages without a tool of their own: the keys that sign Debian's archive, the headers of the C library, and GStreamer's
+# RTSP server with what encodes for it.
+LIBRARIES = (
+    "debian-archive-keyring",
+    "libc6-dev",
+    "gir1.2-gst-rtsp-server-1.0",
+    "python3-gi",
+    "gstreamer1.0-plugins-base",
+    "gstreamer1.0-plugins-good",
+    "gstreamer1.0-plugins-ugly",
+)
 
 
 class MissingHostToolError(RuntimeError):

@@ -14,7 +14,20 @@ from pathlib import Path
 from .packages import require
 
 # Where a tree offers room for what a run brings along.
-MOUNT_POINTS = ("proc", "sys", "dev", "tmp", "run", "root", "share", "opt/ghostwatt", "opt/bundle", "opt/data", "opt/qemu")
+MOUNT_POINTS = (
+    "proc",
+    "sys",
+    "dev",
+    "tmp",
+    "run",
+    "root",
+    "share",
+    "opt/ghostwatt",
+    "opt/bundle",
+    "opt/data",
+    "opt/lib",
+    "opt/qemu",
+)
 
 
 def prepare(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Builds a small arm64 Debian with what a board installs, without running anything arm64."""
+"""Builds a small Debian with what a board installs, without running anything in it: arm64, and amd64 where that is enough."""
 
 from __future__ import annotations
 
@@ -37,7 +37,17 @@ SYSTEM = (
     "udev",
     "util-linux",
     "v4l-utils",
+    "python3-libcamera",
+    "python3-prctl",
 )
+CAMERA = (*PYTHON, "python3-libcamera", "python3-prctl")
+
+# picamera2 is in no Debian: from PyPI, with what it can't be imported without. Its other needs are for still pictures, videos
+# and previews, and some of them have no wheels.
+CAMERA_WHEELS = ("picamera2==0.3.38", "piexif>=1.1,<2", "pillow>=11,<14", "simplejpeg>=1.8,<2", "videodev2>=0.0.4,<0.1")
+
+# libcamera's virtual camera reads it; a run puts its own there.
+VIRTUAL_CAMERA_FILE = "/share/virtual.yaml"
 
 # Extras that a board installs beside the base: LiteRT, and OpenCV for photographs and V4L2.
 EXTRAS = ("litert", "camera")
@@ -54,17 +64,20 @@ class Suite(NamedTuple):
         name: its code name.
         python: version of its Python.
         platforms: tags of the wheels that run there, newest first.
+        architecture: Debian's name for it.
     """
 
     name: str
     python: str
     platforms: tuple[str, ...]
+    architecture: str = "arm64"
 
 
 # A platform tag names the oldest C library that a wheel needs (PEP 600): Debian 13 has 2.41, Debian 12 has 2.36.
 _COMMON = ("manylinux_2_34", "manylinux_2_31", "manylinux_2_28", "manylinux_2_27", "manylinux_2_26", "manylinux_2_17")
 _PLATFORMS = tuple(f"{tag}_aarch64" for tag in (*_COMMON, "manylinux2014"))
 TRIXIE = Suite("trixie", "3.13", ("manylinux_2_39_aarch64", *_PLATFORMS))
+TRIXIE_AMD64 = Suite("trixie", "3.13", tuple(tag.replace("aarch64", "x86_64") for tag in TRIXIE.platforms), "amd64")
 BOOKWORM = Suite("bookworm", "3.11", ("manylinux_2_35_aarch64", *_PLATFORMS))
 
 
@@ -83,32 +96,51 @@ def board_tree(cache: Cache, suite: Suite, packages: Sequence[str] = PYTHON) -> 
     Args:
         cache: where it is kept.
         suite: the Debian release.
-        packages: `PYTHON` runs programs; `SYSTEM` can be booted.
+        packages: `PYTHON` runs programs; `CAMERA` has libcamera and picamera2 too; `SYSTEM` can be booted.
 
     Returns:
         The root folder. Read-only: other runs use it.
     """
     requirements = board_requirements()
+    has_camera = "python3-libcamera" in packages
     inputs = [suite, sorted(packages), requirements, sandbox.MOUNT_POINTS, fingerprint(Path(__file__), _HERE / "debian.py")]
 
     def build(folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             scratch = Path(name)
-            unpack(Apt(scratch / "apt", suite.name, "arm64").fetch(packages), folder)
+            unpack(Apt(scratch / "apt", suite.name, suite.architecture).fetch(packages), folder)
             _finish_by_hand(folder)
             install_wheels(folder / _WHEELS, suite, requirements)
+            if has_camera:
+                _add_camera(folder, suite)
             _compile_bytecode(folder, suite, scratch)
 
-    name = "system" if "systemd" in packages else "tree"
+    name = "system" if "systemd" in packages else "camera" if has_camera else "tree"
     return cache.entry(f"{name}-{suite.name}", inputs, build)
 
 
-def install_wheels(target: Path, suite: Suite, requirements: Sequence[str]) -> None:
-    """Unpacks the aarch64 wheels of a suite's Python, chosen by pip, into a folder."""
+def _add_camera(root: Path, suite: Suite) -> None:
+    """Adds picamera2, and the link by which libcamera finds what its virtual camera is to be."""
+    install_wheels(root / _WHEELS, suite, CAMERA_WHEELS, alone=True)
+    link = root / "usr/share/libcamera/pipeline/virtual/virtual.yaml"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(VIRTUAL_CAMERA_FILE)
+
+
+def install_wheels(target: Path, suite: Suite, requirements: Sequence[str], *, alone: bool = False) -> None:
+    """Unpacks the wheels of a suite's Python, chosen by pip, into a folder.
+
+    Args:
+        target: the folder.
+        suite: the Debian release.
+        requirements: as pip takes them.
+        alone: without what they depend on.
+    """
     platforms = [f"--platform={platform}" for platform in suite.platforms]
     version = suite.python.replace(".", "")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--upgrade", f"--target={target}"]
     command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={suite.python}"]
+    command += ["--no-deps"] if alone else []
     command += [f"--abi={abi}" for abi in (f"cp{version}", "abi3", "none")]
     # Its warnings are about this interpreter's own packages, which have no part in it.
     done = subprocess.run([*command, *platforms, *requirements], capture_output=True, text=True, check=False)

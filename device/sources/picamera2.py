@@ -1,0 +1,471 @@
+"""Frames of a camera on the Pi's ribbon cable, by picamera2. The only file that imports it.
+
+The image processor scales and crops: no pixel is touched here that the network won't see, and each is read once out of the
+camera's memory, which no cache holds. A camera that hangs keeps only the thread that owns it.
+
+References:
+    The Picamera2 Library, Raspberry Pi Ltd: streams, requests, formats (``BGR888`` lies in memory as R, G, B).
+    libcamera, src/libcamera/control_ids_core.yaml: the controls and their units.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import gc
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from typing import Any, NamedTuple, NoReturn, Self
+
+# Read when libcamera loads. Warnings and errors go to stderr; what it says of each start does not.
+os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
+
+try:
+    import libcamera
+    from picamera2 import MappedArray, Picamera2
+except ValueError as _error:
+    # A module of picamera2's that was compiled for another numpy than the one in this environment.
+    from device.errors import MissingDependencyError
+
+    raise MissingDependencyError(
+        "source picamera2",
+        f"can't be imported ({_error})",
+        expected="one numpy for picamera2's modules and for this program",
+        remedy="in the venv: pip install --upgrade simplejpeg, or pip install 'numpy<2'",
+        reason="abi",
+    ) from _error
+
+from device.contract import Picamera2 as Picamera2Options
+from device.errors import ProfileError, SourceError
+from device.imaging import yuv420_to_rgb
+from device.protocols import Image
+from device.sources.base import SourceOptions
+from device.sources.isp import (
+    DEFAULT_SIZE_PX,
+    SensorMode,
+    SizePx,
+    Streams,
+    choose_mode,
+    choose_streams,
+    copy_rgb,
+    copy_yuv420,
+    is_fast_enough,
+    sees_enough,
+)
+from device.sources.live import LiveSource, Picture
+
+# By Python's own custom for libraries: silent unless the program sets logging up. What matters comes back as exceptions.
+logging.getLogger("picamera2").addHandler(logging.NullHandler())
+
+# `close` must come through soon, so nothing waits longer than this in one go.
+_WAIT_S = 0.25
+
+# Of a frame that came in the moment in which its wait was given up.
+_HAND_OVER_S = 1.0
+
+_NOISE_REDUCTION = {"off": "Off", "fast": "Fast", "high_quality": "HighQuality", "minimal": "Minimal"}
+_FOCUS = {"manual": "Manual", "auto": "Auto", "continuous": "Continuous"}
+_MEASURES = ("ExposureTime", "AnalogueGain", "LensPosition")
+
+
+class Picamera2Source(LiveSource):
+    """Keeps the newest frame of a camera that libcamera knows.
+
+    Args:
+        name: the camera's number, or a part of its model or identifier (``imx708``).
+        options: ``rate_fps``, ``preprocessing``, ``picamera2`` and ``clock`` are taken; ``width_px`` and ``height_px`` where
+            there is no preprocessing.
+
+    Raises:
+        SourceError: ``missing`` where there is no such camera, ``busy`` where another program holds it, ``permission`` or
+            ``failed`` where it can't be set up, ``stalled`` where it doesn't open in time.
+        ProfileError: ``unsupported`` where the camera lacks what ``camera.picamera2`` asks for.
+    """
+
+    def __init__(self, name: str = "0", options: SourceOptions | None = None) -> None:
+        options = options or SourceOptions()
+        uri = f"picamera2:{name}"
+        super().__init__(
+            uri,
+            lambda: _Capture(uri, name, options),
+            options,
+            remedy="check the ribbon cable at both ends; the kernel's log (dmesg) may say more",
+        )
+
+    @classmethod
+    def from_uri(cls, rest: str, options: SourceOptions) -> Self:
+        """Opens ``picamera2:CAMERA``; without a camera, the first one."""
+        return cls(rest or "0", options)
+
+
+class _Capture:
+    """The open camera. See `device.sources.live.Capture`."""
+
+    def __init__(self, uri: str, name: str, options: SourceOptions) -> None:
+        self._uri = uri
+        with _explained(uri):
+            self._camera = _open_camera(_find_camera(uri, name))
+        try:
+            with _explained(uri):
+                self._rate_fps = _configure(self._camera, options)
+                self._stream = _read_stream(self._camera)
+                self._camera.start()
+        except BaseException:
+            _discard(self._camera)
+            raise
+        self._job: Any = None
+
+    @property
+    def rate_fps(self) -> float | None:
+        return self._rate_fps
+
+    def read(self) -> Picture | None:
+        try:
+            return self._read()
+        except (CancelledError, RuntimeError, OSError, ValueError) as error:
+            raise SourceError(self._uri, _root_cause(error), expected="a camera that delivers", reason="ended") from error
+
+    def close(self) -> None:
+        # Whatever state the camera is in: what can't be given back in good order goes with it.
+        with contextlib.suppress(Exception):
+            self._camera.cancel_all_and_flush()
+        self._give_pending_back()
+        _discard(self._camera)
+        # picamera2's objects refer to each other in circles, and hold contiguous memory (CMA). It is scarce, and whoever opens
+        # the camera again needs it.
+        self._camera = None
+        gc.collect()
+
+    def _read(self) -> Picture | None:
+        request = self._wait_for_request()
+        if request is None:
+            return None
+        try:
+            stamp_ns = request.get_metadata().get("SensorTimestamp")
+            with MappedArray(request, "lores", reshape=False, write=False) as mapped:
+                copied = self._stream.copy(mapped.array)
+        finally:
+            # The camera fills the buffer again while the copy is converted.
+            request.release()
+        timestamp_ns = None if stamp_ns is None else to_monotonic_ns(stamp_ns, time.monotonic_ns(), _boot_time_ns())
+        return Picture(self._stream.to_rgb(copied), timestamp_ns)
+
+    def _wait_for_request(self) -> Any:
+        """Waits a moment; None where no frame came.
+
+        The camera calls back into the wait that was begun, so one is kept until its frame comes: a wait that was given up
+        would swallow a frame with its buffer.
+        """
+        if self._job is None:
+            self._job = self._camera.capture_request(wait=False)
+        try:
+            request = self._job.get_result(timeout=_WAIT_S)
+        except TimeoutError:
+            return None
+        self._job = None
+        return request
+
+    def _give_pending_back(self) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            with contextlib.suppress(Exception):
+                job.get_result(timeout=_HAND_OVER_S).release()
+
+
+# --- finding and opening ----------------------------------------------------------------------------------------------
+
+
+def _find_camera(uri: str, name: str) -> int:
+    """Gives the number of the camera that a number, or a part of a model or an identifier, names."""
+    cameras = Picamera2.global_camera_info()
+    if not cameras:
+        raise SourceError(
+            uri,
+            "libcamera knows no camera",
+            expected="a camera on the ribbon cable",
+            remedy="check the cable; rpicam-hello --list-cameras shows what is found",
+            reason="missing",
+        )
+    found = [number for number, camera in enumerate(cameras) if _is_named(camera, number, name)]
+    if len(found) == 1:
+        return found[0]
+    listing = ", ".join(f"{number} ({camera.get('Model', '?')}, {camera['Id']})" for number, camera in enumerate(cameras))
+    what = f"no camera {name!r}" if not found else f"{len(found)} cameras are called {name!r}"
+    raise SourceError(uri, what, expected=f"one of {listing}", reason="missing")
+
+
+def _is_named(camera: dict[str, Any], number: int, name: str) -> bool:
+    if name.isdecimal():
+        return number == int(name)
+    return any(name.lower() in str(camera.get(key, "")).lower() for key in ("Model", "Id"))
+
+
+def _open_camera(number: int) -> Any:
+    # In two steps, so that what a failure leaves open can be closed: a camera that is busy is tried again and again.
+    camera = Picamera2.__new__(Picamera2)
+    try:
+        camera.__init__(number)
+    except BaseException:
+        _discard(camera)
+        raise
+    # It would close itself at the program's end, and keep a program whose camera hangs from ending.
+    atexit.unregister(camera.close)
+    return camera
+
+
+def _discard(camera: Any) -> None:
+    """Closes a camera in whatever state it is, with the pipe that a failed opening leaves behind."""
+    with contextlib.suppress(Exception):
+        camera.close()
+    pipe = getattr(camera, "notifymeread", None)
+    if pipe is not None and not pipe.closed:
+        pipe.close()
+        os.close(camera.notifyme_w)
+
+
+@contextlib.contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Makes one line of what picamera2 and libcamera raise."""
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError) as error:
+        _raise_explained(uri, error)
+
+
+def _raise_explained(uri: str, error: Exception) -> NoReturn:
+    text = _root_cause(error)
+    # Older picamera2 gives the kernel's number for it (EBUSY) instead of the words.
+    if "busy" in text.lower() or text.endswith(f"-{errno.EBUSY}"):
+        raise SourceError(
+            uri,
+            f"another program holds the camera ({text})",
+            expected="a camera that is free",
+            remedy="end that program: rpicam-*, libcamera-*, or another run of this one",
+            reason="busy",
+        ) from error
+    reason = "failed"
+    if isinstance(error, PermissionError):
+        reason, remedy = "permission", "add the user to the group video"
+    elif "allocat" in text.lower():
+        remedy = "ask for fewer buffers (camera.picamera2.buffer_count), or give the kernel more CMA memory"
+    else:
+        remedy = "rpicam-hello shows whether the camera works at all"
+    raise SourceError(uri, f"the camera can't be set up ({text})", remedy=remedy, reason=reason) from error
+
+
+def _root_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
+# --- setting up -------------------------------------------------------------------------------------------------------
+
+
+def _configure(camera: Any, options: SourceOptions) -> float | None:
+    """Sets streams, sensor and controls; gives the rate that the camera will keep, None where it says nothing."""
+    wish = options.picamera2
+    size_px = (options.width_px or DEFAULT_SIZE_PX[0], options.height_px or DEFAULT_SIZE_PX[1])
+    streams = choose_streams(options.preprocessing, tuple(camera.sensor_resolution), size_px)
+    lores_format = "BGR888" if Picamera2.platform.name == "PISP" else "YUV420"
+
+    def configure(sensor_px: SizePx | None) -> None:
+        configuration = camera.create_video_configuration(
+            main={"size": streams.main_px, "format": "YUV420"},
+            lores={"size": streams.lores_px, "format": lores_format},
+            # Its buffers would take most of the memory, and nobody looks at them.
+            raw=None,
+            transform=libcamera.Transform(hflip=wish.hflip, vflip=wish.vflip),
+            # The range and matrix that `yuv420_to_rgb` undoes.
+            colour_space=libcamera.ColorSpace.Smpte170m(),
+            buffer_count=wish.buffer_count,
+            queue=False,
+            display=None,
+            encode=None,
+            **({} if sensor_px is None else {"sensor": {"output_size": sensor_px}}),
+        )
+        camera.configure(configuration)
+
+    _choose_sensor_mode(camera, options, streams, configure)
+    _require_transform(camera, options)
+    _require_streams(camera, streams, lores_format)
+    controls = _controls(camera, options)
+    camera.set_controls(controls)
+    duration_us = controls.get("FrameDurationLimits", (0, 0))[0]
+    return 1e6 / duration_us if duration_us else None
+
+
+def _choose_sensor_mode(
+    camera: Any, options: SourceOptions, streams: Streams, configure: Callable[[SizePx | None], None]
+) -> None:
+    """Configures the camera in the sensor's mode that suits best. What a mode sees shows only once it is set."""
+    array_px = _sensor_px(camera)
+    if array_px is None:
+        configure(None)
+        return
+    rate_fps = options.rate_fps
+    modes: list[SensorMode] = []
+    for size_px in _sensor_sizes(camera, streams.main_px):
+        configure(size_px)
+        mode = _read_mode(camera, size_px)
+        modes.append(mode)
+        if sees_enough(mode, array_px, options.preprocessing) and is_fast_enough(mode, rate_fps):
+            # Sizes come in order: no later one is cheaper.
+            return
+    configure(choose_mode(modes, array_px, options.preprocessing, rate_fps).size_px if modes else None)
+
+
+def _sensor_px(camera: Any) -> SizePx | None:
+    """Width and height of the whole sensor; None where it isn't one that the Pi's ISP reads."""
+    properties = camera.camera_properties
+    if "ColorFilterArrangement" not in properties or not {"ScalerCrop", "FrameDurationLimits"} <= camera.camera_controls.keys():
+        return None
+    width, height = properties["PixelArraySize"]
+    return int(width), int(height)
+
+
+def _sensor_sizes(camera: Any, least_px: SizePx) -> list[SizePx]:
+    formats = camera.camera.generate_configuration([libcamera.StreamRole.Raw]).at(0).formats
+    sizes = {(size.width, size.height) for pixel_format in formats.pixel_formats for size in formats.sizes(pixel_format)}
+    fitting = [size for size in sizes if size[0] >= least_px[0] and size[1] >= least_px[1]]
+    return sorted(fitting or sizes, key=lambda size: size[0] * size[1])
+
+
+def _read_mode(camera: Any, size_px: SizePx) -> SensorMode:
+    controls = camera.camera_controls
+    _, _, width, height = controls["ScalerCrop"][1]
+    return SensorMode(size_px, (width, height), 1e6 / controls["FrameDurationLimits"][0])
+
+
+def _require_transform(camera: Any, options: SourceOptions) -> None:
+    given = camera.camera_configuration()["transform"]
+    for name in ("hflip", "vflip"):
+        if bool(getattr(given, name)) != getattr(options.picamera2, name):
+            raise _unsupported(name, "the camera can't be mirrored", "false; camera.rotate_deg turns frames in software")
+
+
+def _require_streams(camera: Any, streams: Streams, lores_format: str) -> None:
+    """Demands what was asked for. A larger picture of the same aspect will do: some pipelines can't shrink as far."""
+    configuration = camera.camera_configuration()
+    lores = configuration["lores"]
+    width, height = lores["size"]
+    wanted_width, wanted_height = streams.lores_px
+    is_scaled = width >= wanted_width and abs(width * wanted_height - height * wanted_width) <= 2 * max(streams.lores_px)
+    if lores["format"] != lores_format or not is_scaled:
+        raise RuntimeError(
+            f"libcamera gives {width}x{height} {lores['format']} instead of {wanted_width}x{wanted_height} {lores_format}"
+        )
+    if lores_format == "YUV420" and configuration["colour_space"] != libcamera.ColorSpace.Smpte170m():
+        raise RuntimeError(f"libcamera gives the colour space {configuration['colour_space']} instead of SMPTE170M")
+
+
+_KEYS = {
+    "NoiseReductionMode": "noise_reduction",
+    "ExposureTime": "exposure_time_us",
+    "AnalogueGain": "analogue_gain",
+    "AfMode": "focus",
+    "LensPosition": "lens_position",
+}
+
+
+def _controls(camera: Any, options: SourceOptions) -> dict[str, Any]:
+    """What the profile asks of the camera, by libcamera's names."""
+    known = camera.camera_controls
+    controls = _wishes(options.picamera2)
+    for name, value in controls.items():
+        _require_control(known, name, value)
+    if options.picamera2.focus == "auto":
+        controls["AfTrigger"] = libcamera.controls.AfTriggerEnum.Start
+    if {"ExposureTime", "AnalogueGain"} <= controls.keys() and "AeEnable" in known:
+        controls["AeEnable"] = False
+    if options.rate_fps is not None and "FrameDurationLimits" in known:
+        shortest_us, longest_us = known["FrameDurationLimits"][:2]
+        duration_us = min(max(round(1e6 / options.rate_fps), shortest_us), longest_us)
+        _require_time_to_expose(options.picamera2, duration_us)
+        controls["FrameDurationLimits"] = (duration_us, duration_us)
+    return controls
+
+
+def _wishes(wish: Picamera2Options) -> dict[str, Any]:
+    controls: dict[str, Any] = {}
+    if wish.noise_reduction is not None:
+        modes = libcamera.controls.draft.NoiseReductionModeEnum
+        controls["NoiseReductionMode"] = getattr(modes, _NOISE_REDUCTION[wish.noise_reduction])
+    if wish.focus is not None:
+        controls["AfMode"] = getattr(libcamera.controls.AfModeEnum, _FOCUS[wish.focus])
+    for name in _MEASURES:
+        value = getattr(wish, _KEYS[name])
+        if value is not None:
+            controls[name] = value
+    return controls
+
+
+def _require_control(known: Mapping[str, Any], name: str, value: Any) -> None:
+    if name not in known:
+        raise _unsupported(_KEYS[name], f"the camera has no {name}", "null, or another camera")
+    least, most = known[name][:2]
+    # Some controls say nothing of their range before the camera runs: their most is 0 then.
+    if name in _MEASURES and most > least and not least <= value <= most:
+        # libcamera would take the nearest that it can, and say nothing.
+        raise _unsupported(_KEYS[name], str(value), f"{least:g} to {most:g}, which is what the camera has")
+
+
+def _require_time_to_expose(wish: Picamera2Options, duration_us: int) -> None:
+    if wish.exposure_time_us is not None and wish.exposure_time_us > duration_us:
+        raise _unsupported(
+            "exposure_time_us", f"{wish.exposure_time_us}", f"{duration_us} at most: that is one frame at camera.rate_fps"
+        )
+
+
+def _unsupported(key: str, found: str, expected: str) -> ProfileError:
+    return ProfileError(f"camera.picamera2.{key}", found, expected=expected, reason="unsupported")
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+class _Stream(NamedTuple):
+    """Where the pixels lie in a buffer."""
+
+    is_rgb: bool
+    size_px: SizePx
+    stride_bytes: int
+
+    def copy(self, buffer: Any) -> Image:
+        copy = copy_rgb if self.is_rgb else copy_yuv420
+        return copy(buffer, self.size_px, self.stride_bytes)
+
+    def to_rgb(self, copied: Image) -> Image:
+        return copied if self.is_rgb else yuv420_to_rgb(copied)
+
+
+def _read_stream(camera: Any) -> _Stream:
+    lores = camera.camera_configuration()["lores"]
+    return _Stream(lores["format"] == "BGR888", tuple(lores["size"]), lores["stride"])
+
+
+def _boot_time_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def to_monotonic_ns(stamp_ns: int, monotonic_ns: int, boot_ns: int) -> int:
+    """Turns libcamera's ``SensorTimestamp`` into a time of the monotonic clock.
+
+    By libcamera's documentation it is of ``CLOCK_BOOTTIME``, which counts the time that a board was suspended; the Pi's
+    pipelines hand on what the kernel's drivers stamp, which is ``CLOCK_MONOTONIC``. A stamp that lies in the monotonic
+    clock's future is of the other one.
+
+    Args:
+        stamp_ns: as libcamera gives it.
+        monotonic_ns: now, by the monotonic clock.
+        boot_ns: now, by ``CLOCK_BOOTTIME``.
+
+    References:
+        libcamera, src/libcamera/control_ids_core.yaml, SensorTimestamp.
+        Linux kernel, Documentation/userspace-api/media/v4l/buffer.rst, V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC.
+    """
+    return stamp_ns if stamp_ns <= monotonic_ns else stamp_ns - (boot_ns - monotonic_ns)

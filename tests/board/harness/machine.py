@@ -1,0 +1,133 @@
+"""A board that stays on: reached over real SSH, and its power can be cut at any moment, with the disk as it then is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .bare import USER
+from .packages import require
+from .user import Cpu
+
+_CORES = 2
+_MEMORY_MIB = 1536
+_BOOT_LIMIT_S = 300.0
+# However this process ends, the board doesn't outlive it by more.
+_LIFE_LIMIT_S = 3600
+_SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes")
+
+
+class Machine:
+    """One board with a disk of its own.
+
+    Args:
+        image: from `bare.bare_image`.
+        work: an empty folder of this board.
+        cpu: the processor to be.
+    """
+
+    def __init__(self, image: Path, work: Path, cpu: Cpu = "cortex-a72") -> None:
+        self._image = image
+        self._work = work
+        self._cpu = cpu
+        self._disk = work / "disk.ext4"
+        subprocess.run(["cp", "--sparse=always", "--reflink=auto", str(image / "disk.ext4"), str(self._disk)], check=True)
+        self._key = work / "id_ed25519"
+        shutil.copy(image / "id_ed25519", self._key)
+        self._key.chmod(0o600)
+        self._qemu: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def host(self) -> str:
+        """Where SSH reaches it."""
+        return f"ssh://{USER}@127.0.0.1:{self.port}"
+
+    @property
+    def ssh_options(self) -> tuple[str, ...]:
+        """What ssh needs to be let in."""
+        return ("-i", str(self._key), *_SSH)
+
+    @property
+    def console(self) -> str:
+        """What the kernel printed since power on."""
+        return (self._work / "console.log").read_text(errors="replace")
+
+    def power_on(self) -> float:
+        """Boots, until SSH answers; gives the seconds that it took."""
+        self.port = _free_port()
+        started_s = time.monotonic()
+        with (self._work / "console.log").open("wb") as console:
+            self._qemu = subprocess.Popen(
+                [require("timeout"), "--signal=KILL", str(_LIFE_LIMIT_S), *self._command()],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        while self.run("true", limit_s=30.0).returncode:
+            if self._qemu.poll() is not None or time.monotonic() - started_s > _BOOT_LIMIT_S:
+                raise RuntimeError(f"the board doesn't answer:\n{self.console[-3000:]}")
+            time.sleep(1.0)
+        return time.monotonic() - started_s
+
+    def cut_power(self) -> None:
+        """At once: what the guest had not written to its disk is lost."""
+        qemu, self._qemu = self._qemu, None
+        if qemu is not None:
+            os.killpg(qemu.pid, signal.SIGKILL)
+            qemu.wait()
+
+    def run(self, script: str, *, limit_s: float = 300.0) -> subprocess.CompletedProcess[str]:
+        """Runs a script as ``pi``, by the board's shell."""
+        argv = [require("ssh"), *self.ssh_options, "-o", "ConnectTimeout=20", "-p", str(self.port), f"{USER}@127.0.0.1", script]
+        try:
+            return subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=limit_s)
+        except subprocess.TimeoutExpired as error:
+            return subprocess.CompletedProcess(argv, 124, str(error.stdout or ""), f"no answer within {limit_s:g} s")
+
+    def output(self, script: str, *, limit_s: float = 300.0) -> str:
+        """Runs a script that must succeed; gives what it printed."""
+        done = self.run(script, limit_s=limit_s)
+        if done.returncode:
+            raise RuntimeError(f"{script}\nended with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+        return done.stdout
+
+    def wait_for(self, script: str, *, limit_s: float) -> float:
+        """Runs a script again and again until it succeeds; gives the seconds that it took."""
+        started_s = time.monotonic()
+        while (done := self.run(script)).returncode:
+            if time.monotonic() - started_s > limit_s:
+                raise TimeoutError(f"{script}\nstill fails after {limit_s:g} s\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            time.sleep(1.0)
+        return time.monotonic() - started_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.cut_power()
+
+    def _command(self) -> list[str]:
+        kernel_line = "console=ttyAMA0 root=/dev/vda rw quiet systemd.show_status=0 panic=-1 net.ifnames=0"
+        command = [require("qemu-system-aarch64"), "-machine", "virt", "-cpu", self._cpu, "-smp", str(_CORES)]
+        command += ["-m", str(_MEMORY_MIB), "-accel", "tcg,thread=multi,tb-size=512", "-nographic", "-no-reboot"]
+        command += ["-kernel", str(self._image / "vmlinuz"), "-initrd", str(self._image / "initrd.img"), "-append", kernel_line]
+        command += ["-drive", f"file={self._disk},format=raw,if=none,id=disk,cache=writeback"]
+        command += ["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci"]
+        command += ["-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22"]
+        return [*command, "-device", "virtio-net-pci,netdev=net,romfile="]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
