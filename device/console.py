@@ -128,7 +128,8 @@ def _power_rows(summary: RunSummary, throttled: str) -> list[tuple[str, str]]:
     power = summary.power
     if power is None:
         return [("power", f"no figure: {summary.power_missing_reason}")]
-    rows = [("power", format_power(power.w, power.source, power.scope, power.is_estimate) + throttled)]
+    how = format_fineness(summary.power_meters[0]) if summary.power_meters else ""
+    rows = [("power", format_power(power.w, power.source, power.scope, power.is_estimate) + how + throttled)]
     if summary.energy_per_inference_j is not None:
         kind = "ESTIMATE" if power.is_estimate else "measured"
         rows.append(("energy", f"{summary.energy_per_inference_j * 1e3:.1f} mJ an inference (gross, {kind}){throttled}"))
@@ -138,8 +139,19 @@ def _power_rows(summary: RunSummary, throttled: str) -> list[tuple[str, str]]:
 def _format_meter(meter: MeterTotal) -> str:
     if meter.power_w is None:
         return f"{meter.source}: no figure: {meter.error or 'no sample'}"
-    text = format_power(meter.power_w, meter.source, meter.scope, meter.is_estimate)
+    text = format_power(meter.power_w, meter.source, meter.scope, meter.is_estimate) + format_fineness(meter)
     return f"{text}, {meter.failed} reads failed" if meter.failed else text
+
+
+def format_fineness(meter: MeterTotal) -> str:
+    """``, steps of 2 mW, 10 Hz``, as far as it is known."""
+    step = "" if meter.resolution_w is None else f", steps of {_format_step(meter.resolution_w)}"
+    rate = "" if meter.sample_rate_hz is None else f", {meter.sample_rate_hz:.2g} Hz"
+    return step + rate
+
+
+def _format_step(step_w: float) -> str:
+    return f"{step_w:.3g} W" if step_w >= 0.1 else f"{step_w * 1e3:.3g} mW"
 
 
 def _format_heat(temperature_c: float, throttled: Sequence[str] | None, unsupported: Sequence[str]) -> str:

@@ -218,6 +218,14 @@ class PowerMeter(Closeable, Protocol):
     def is_estimate(self) -> bool:
         """True where a model, not a sensor, gives the figure."""
 
+    @property
+    def resolution_w(self) -> float | None:
+        """Least step between two of its figures, in watts; no figure is better than that, and most are worse.
+
+        With the settings of now; where it depends on the voltage or on the time between two reads, of the latest reading. None
+        where nobody can tell.
+        """
+
     def read(self) -> PowerSample | None:
         """Reads once.
 
@@ -259,9 +267,11 @@ class MeterTotal(msgspec.Struct, frozen=True):
         source: see `PowerMeter`.
         scope: see `PowerMeter`.
         is_estimate: see `PowerMeter`.
+        resolution_w: see `PowerMeter`.
         power_w: mean over ``covered_s``.
         energy_j: likewise.
         covered_s: see `PowerFigure`; 0 where it gave no figure.
+        sample_rate_hz: really reached, over ``covered_s``.
         samples: that it gave.
         failed: reads that failed.
         error: of the latest read that failed, in one line; it stays when the meter comes back. A meter that hangs says so.
@@ -270,9 +280,11 @@ class MeterTotal(msgspec.Struct, frozen=True):
     source: str
     scope: Scope
     is_estimate: bool
+    resolution_w: float | None
     power_w: float | None
     energy_j: float | None
     covered_s: float
+    sample_rate_hz: float | None
     samples: int
     failed: int
     error: str | None
@@ -474,9 +486,11 @@ class MeterRecord(msgspec.Struct, frozen=True):
     source: str
     scope: Scope
     is_estimate: bool
+    resolution_w: float | None
     power_w: float | None
     energy_j: float | None
     covered_s: float
+    sample_rate_hz: float | None
     samples: int
     failed: int
     error: str | None

@@ -61,6 +61,8 @@ class BatteryMeter(Resource):
     source = "battery (power_supply)"
     scope: Scope = "battery"
     is_estimate = False
+    # The files count microamperes and microvolts, which no gauge tells apart: what it can, it doesn't say.
+    resolution_w = None
 
     def __init__(self, config: Meter, root: Path, clock: Clock) -> None:
         self._clock = clock
@@ -148,6 +150,7 @@ class TermuxBatteryMeter(SlowMeter):
     source = "battery (termux-battery-status)"
     scope: Scope = "battery"
     is_estimate = False
+    resolution_w = None
     period_s = 2.0
     timeout_s = 8.0
 

@@ -47,6 +47,8 @@ class EstimateMeter(Resource):
     """
 
     is_estimate = True
+    # It can be told finely, but is known coarsely: a figure would mislead.
+    resolution_w = None
 
     def __init__(self, root: Path, clock: Clock) -> None:
         self._root = root

@@ -31,6 +31,9 @@ STALL_S = 1.0
 MAX_POWER_W = 300.0
 """More than USB can carry, at 48 V and 5 A."""
 
+CURRENT_STEP_A = 10e-6
+"""In which every model sends amperes."""
+
 _WHERE = "fnirsi"
 
 
@@ -51,6 +54,7 @@ class FnirsiMeter(Resource):
         self.scope: Scope = config.scope or "board"
         self._serial = config.address
         self._clock = clock
+        self.resolution_w: float | None = None
         self._stream: _Stream | None = None
         self._is_closed = False
         device = self._find_device()
@@ -80,6 +84,8 @@ class FnirsiMeter(Resource):
             stream.stop()
             raise
         self._stream = stream
+        # Of one reading; the mean of several is finer.
+        self.resolution_w = CURRENT_STEP_A * stream.voltage_v if stream.voltage_v else None
         return sample
 
     def _find_device(self) -> Device:
@@ -117,6 +123,7 @@ class _Stream(DataLogger, StopProvider):  # type: ignore[misc]
     def __init__(self, device: Device, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
+        self.voltage_v: float | None = None
         self._powers_w: list[float] = []
         self._arrived_ns = clock.now_ns()
         self._failure: str | None = None
@@ -136,6 +143,7 @@ class _Stream(DataLogger, StopProvider):  # type: ignore[misc]
         now_ns = self._clock.now_ns()
         with self._lock:
             self._powers_w += powers_w
+            self.voltage_v = data[-1].voltage if data else self.voltage_v
             self._arrived_ns = now_ns
 
     def stop(self) -> None:

@@ -6,7 +6,10 @@ References:
     ``update_interval`` milliseconds.
     Documentation/devicetree/bindings/hwmon/ti,ina2xx.yaml: ``shunt-resistor`` in microohms.
     Data sheets SBOS448 (INA219), SBOS459 (INA220), SBOS547 (INA226), SBOS601 (INA230), SBOS644 (INA231), SLYS022 (INA238):
-    the greatest voltage at the shunt that each can tell.
+    the greatest voltage at the shunt that each can tell, and that its power register counts in 20 (INA219) or 25 (INA226) steps
+    of its current register.
+    Linux kernel, drivers/hwmon/ina2xx.c: the calibration that it writes makes a step of the current 10 or 2.5 microvolts at the
+    shunt.
 """
 
 from __future__ import annotations
@@ -35,6 +38,16 @@ FULL_SCALE_V = {
 """Chip -> the greatest voltage at its shunt, in the range that the kernel's driver sets. Beyond it the reading stands still."""
 
 CHIPS = tuple(FULL_SCALE_V)
+
+POWER_STEP_W_OHM = {
+    "ina219": 20 * 10e-6,
+    "ina220": 20 * 10e-6,
+    "ina226": 25 * 2.5e-6,
+    "ina230": 25 * 2.5e-6,
+    "ina231": 25 * 2.5e-6,
+}
+"""Chip -> watts that a count of its power register stands for, times ohms of the shunt. Not the INA238's: its driver's
+calibration is another from kernel to kernel, and no file tells it."""
 
 SHUNT_TOLERANCE = 0.01
 """Share by which the kernel's shunt may differ from the profile's: it is kept in whole microohms, and rounded by drivers."""
@@ -74,6 +87,8 @@ class Ina2xxMeter(Resource):
         self.source = f"{chip} (hwmon)" if self._address is None else f"{chip} {self._address:#x} (hwmon)"
         self._limit_a = SATURATION * FULL_SCALE_V[chip] / self._shunt_ohm
         self._period_s = _read_period_s(self._node)
+        step_w_ohm = POWER_STEP_W_OHM.get(chip)
+        self.resolution_w = None if step_w_ohm is None else step_w_ohm / self._shunt_ohm
         self._read_power_w(self._node)
 
     @classmethod

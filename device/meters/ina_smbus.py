@@ -141,6 +141,7 @@ class InaSmbusMeter(Resource):
         self._address = DEFAULT_ADDRESS if address is None else address
         self._where = f"{self._device} {self._address:#x}"
         self.source = f"{self.kind} {self._address:#x} (smbus)"
+        self.resolution_w: float | None = None
         self._clock = clock
         self._bus: smbus2.SMBus | None = None
         self._set_up_ns = 0
@@ -165,6 +166,8 @@ class InaSmbusMeter(Resource):
             reading = self._measure()
         if reading is None:
             return None
+        # A count of the shunt's register. One of the bus voltage's weighs more where much current flows.
+        self.resolution_w = reading.bus_v * self._current_a(self.shunt_field.unit)
         return PowerSample(timestamp_ns=self._clock.now_ns(), power_w=reading.bus_v * self._current_a(reading.shunt))
 
     def _choose(self, config: Meter) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import math
 import netrc
 import os
 import time
@@ -38,6 +39,9 @@ MAX_POWER_W = 10_000.0
 """More than a plug can carry: 16 A at 240 V is under 4 kW."""
 
 MAX_ANSWER_BYTES = 65_536
+
+MAX_DECIMALS = 3
+"""Of watts: Tasmota's ``WattRes`` goes up to 3. More are what is left of a plug's own arithmetic."""
 
 
 class Login(NamedTuple):
@@ -70,6 +74,7 @@ class PlugMeter(SlowMeter):
         self._host = urllib.parse.urlsplit(self._address).hostname or ""
         self._channel = config.channel or 0
         self.source = f"{config.kind} ({self._host})"
+        self.resolution_w: float | None = None
         self._login = find_login(self._host)
         self._opener = _build_opener(self._address, self._login)
         super().__init__(clock)
@@ -84,6 +89,8 @@ class PlugMeter(SlowMeter):
         # bool is an int to Python, and NaN and Infinity are numbers to its JSON reader.
         if isinstance(answer, bool) or not isinstance(answer, int | float) or not 0 <= answer <= MAX_POWER_W:
             raise self._malformed(f"{str(answer)[:40]!r} as power")
+        # The finest that it has shown: 3.0 may be 3.00.
+        self.resolution_w = min(_find_step(answer), self.resolution_w or math.inf)
         return float(answer)
 
     @abstractmethod
@@ -198,6 +205,12 @@ class TasmotaMeter(PlugMeter):
             raise self._refused()
         power = self._pick(answer, "StatusSNS", "ENERGY", "Power")
         return self._pick(power, self._channel) if isinstance(power, list) else power
+
+
+def _find_step(answer: float) -> float:
+    """The weight of the last digit that a plug wrote."""
+    decimals = 0 if isinstance(answer, int) else len(f"{answer:.{MAX_DECIMALS}f}".partition(".")[2].rstrip("0")) or 1
+    return 10.0**-decimals
 
 
 def parse_address(config: Meter) -> str:

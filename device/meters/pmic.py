@@ -120,6 +120,8 @@ class PmicMeter(Resource):
     source = "pmic (mailbox)"
     scope: Scope = "soc"
     is_estimate = False
+    # The chip's converter is documented nowhere, and the firmware prints eight digits of whatever it gives.
+    resolution_w = None
     _correction = Correction(1.0, 0.0)
 
     def __init__(self, firmware: Firmware, clock: Clock) -> None:
@@ -153,6 +155,7 @@ class VcgencmdPmicMeter(SlowMeter):
     source = "pmic (vcgencmd)"
     scope: Scope = "soc"
     is_estimate = False
+    resolution_w = None
     period_s = 1.0
 
     def __init__(self, firmware: Firmware, clock: Clock) -> None:

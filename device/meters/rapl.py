@@ -4,6 +4,8 @@ References:
     Linux kernel, Documentation/power/powercap/powercap.rst: zones ``intel-rapl:N`` are packages, ``intel-rapl:N:M`` parts
     of them; ``energy_uj`` counts microjoules and begins again behind ``max_energy_range_uj``. AMD's processors appear under
     the same names.
+    drivers/powercap/intel_rapl_common.c: the counters have 32 bits, and the range is what they can hold, times their
+    unit; so the range tells the unit, which is in a register that root alone may read.
     CVE-2020-8694: why ``energy_uj`` is readable by root alone since Linux 5.10.
 """
 
@@ -28,6 +30,9 @@ MAX_POWER_W = 5000.0
 SUSTAINED_POWER_W = 1000.0
 """Per package; none draws more for long. A span in which this would fill a counter may hide a whole turn of it."""
 
+COUNTER_LIMIT = 2**32 - 1
+"""Units that a counter can hold."""
+
 _REMEDY = "run as root, or: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
 _TOP_LEVEL = re.compile(r"intel-rapl:[0-9]+")
 
@@ -51,6 +56,7 @@ class RaplMeter(Resource):
         self._clock = clock
         self._ranges_uj = {folder: _read_range(folder) for folder in _find_packages(root)}
         self._last_ns = 0
+        self._span_s: float | None = None
         self._last_uj: dict[Path, int] | None = None
         self._read_counters()
 
@@ -58,6 +64,11 @@ class RaplMeter(Resource):
     def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
         """Opens the meter that a profile names."""
         return cls(root, clock or SystemClock())
+
+    @property
+    def resolution_w(self) -> float | None:
+        """One unit of a counter, over the time between the latest two reads."""
+        return min(self._ranges_uj.values()) / COUNTER_LIMIT / 1e6 / self._span_s if self._span_s else None
 
     def read(self) -> PowerSample | None:
         """Reads the counters. See `PowerMeter.read`; the first read, and the first after a failure, gives None."""
@@ -78,6 +89,7 @@ class RaplMeter(Resource):
             )
         if power_w > MAX_POWER_W * len(counters_uj):
             raise MeterError("rapl", f"the counter jumped ({power_w:.0f} W)", expected="a steady count", reason="malformed")
+        self._span_s = span_s
         return PowerSample(timestamp_ns=now_ns, power_w=power_w, energy_j=energy_j)
 
     def _read_counters(self) -> dict[Path, int]:

@@ -124,6 +124,7 @@ class _Track:
         self._last_ns: int | None = None
         self._last_w: float | None = None
         self._samples = 0
+        self._spans = 0
         self._failed = 0
         self._error: str | None = None
         self._latest_error: str | None = None
@@ -180,6 +181,7 @@ class _Track:
             if self._last_w is None or span_ns > max_gap_s * 1e9:
                 return
             energy_j = (self._last_w + sample.power_w) / 2 * span_ns / 1e9
+        self._spans += 1
         for total in (self._window, self._total):
             total.energy_j += energy_j
             total.covered_ns += span_ns
@@ -211,9 +213,11 @@ class _Track:
                 source=self._meter.source,
                 scope=self._meter.scope,
                 is_estimate=self._meter.is_estimate,
+                resolution_w=self._meter.resolution_w,
                 power_w=figure.power_w if figure else None,
                 energy_j=figure.energy_j if figure else None,
                 covered_s=figure.covered_s if figure else 0.0,
+                sample_rate_hz=self._spans / figure.covered_s if figure else None,
                 samples=self._samples,
                 failed=self._failed,
                 error=self._describe_hang() or self._latest_error,

@@ -33,8 +33,8 @@ CREATE TABLE interruption (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE meter (
     run_id TEXT NOT NULL REFERENCES run, place INTEGER NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL,
-    is_estimate INTEGER NOT NULL, power_w REAL, energy_j REAL, covered_s REAL NOT NULL, samples INTEGER NOT NULL,
-    failed INTEGER NOT NULL, error TEXT, sampler_cpu_s REAL NOT NULL,
+    is_estimate INTEGER NOT NULL, resolution_w REAL, power_w REAL, energy_j REAL, covered_s REAL NOT NULL,
+    sample_rate_hz REAL, samples INTEGER NOT NULL, failed INTEGER NOT NULL, error TEXT, sampler_cpu_s REAL NOT NULL,
     PRIMARY KEY (run_id, place)
 ) STRICT, WITHOUT ROWID;
 """

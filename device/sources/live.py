@@ -124,7 +124,7 @@ class LiveSource(BaseSource):
                 raise self._failure
         raise SourceError(
             self._spec.uri,
-            f"no frame within {timeout_s:g} s",
+            f"no frame within {timeout_s:.3g} s",
             expected="a camera that delivers",
             remedy=self._remedy,
             reason="stalled",

@@ -250,6 +250,37 @@ def test_it_reads_the_power_that_is_drawn(meter: PowerMeter, case: Case, root: P
         assert sample.energy_j is None or sample.energy_j == pytest.approx(power_w * 10.0, rel=1e-3)
 
 
+# Watts, by hand from the data sheets: a count of the power register; a count at the shunt, by its ohms, at 5 V; a count of
+# energy in the 10 s between two reads; the last digit that a plug writes.
+RESOLUTIONS_W = {
+    "rapl": 2.0**-14 / 10.0,
+    "ina2xx": 2e-3,
+    "ina219": 10e-6 / 0.1 * 5.0,
+    "ina226": 2.5e-6 / 0.01 * 5.0,
+    "ina228": 312.5e-9 / 0.01 * 5.0,
+    "ina260": 1.25e-3 * 5.0,
+    "ina3221": 40e-6 / 0.1 * 5.0,
+    "fnirsi": 10e-6 * 5.0,
+    "shelly": 0.1,
+    "tasmota": 0.1,
+    "estimate": None,
+    "battery": None,
+    "termux_battery": None,
+    "pmic": None,
+    "pmic_vcgencmd": None,
+    "pmic_corrected": None,
+}
+
+
+def test_it_says_how_finely_it_tells_watts(meter: PowerMeter, case: Case, root: Path, clock: ManualClock) -> None:
+    for power_w in (3.0, 5.5, 2.5):
+        clock.advance(10.0)
+        case.spend(root, power_w, 10.0)
+        meter.read()
+    expected_w = RESOLUTIONS_W[case.config.kind]
+    assert meter.resolution_w is None if expected_w is None else meter.resolution_w == pytest.approx(expected_w, rel=1e-3)
+
+
 def test_two_reads_at_the_same_moment_are_no_division_by_zero(meter: PowerMeter) -> None:
     meter.read()
     sample = meter.read()

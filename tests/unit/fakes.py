@@ -107,7 +107,17 @@ class ScriptedPower:
         if total is None:
             return self._others
         headline = MeterTotal(
-            total.source, total.scope, total.is_estimate, total.power_w, total.energy_j, total.covered_s, 10, 0, None
+            source=total.source,
+            scope=total.scope,
+            is_estimate=total.is_estimate,
+            resolution_w=0.002,
+            power_w=total.power_w,
+            energy_j=total.energy_j,
+            covered_s=total.covered_s,
+            sample_rate_hz=10.0,
+            samples=10,
+            failed=0,
+            error=None,
         )
         return (headline, *self._others)
 

@@ -48,6 +48,24 @@ def test_each_chip_is_found_by_its_name(root: Path, node: Path, chip: str) -> No
     assert meter.read().power_w == pytest.approx(3.24)
 
 
+@pytest.mark.parametrize(
+    ("chip", "shunt_ohm", "step_w"),
+    [
+        ("ina219", 0.1, 2e-3),
+        ("ina220", 0.01, 20e-3),
+        ("ina226", 0.1, 625e-6),
+        ("ina231", 0.002, 31.25e-3),
+        ("ina238", 0.1, None),
+    ],
+)
+def test_a_count_of_the_power_register_is_the_resolution(
+    root: Path, node: Path, chip: str, shunt_ohm: float, step_w: float | None
+) -> None:
+    (node / "name").write_text(f"{chip}\n")
+    (node / "shunt_resistor").write_text(f"{round(shunt_ohm * 1e6)}\n")
+    assert open_meter(root, shunt_ohm).resolution_w == (step_w and pytest.approx(step_w))
+
+
 def test_a_node_that_comes_back_under_another_number_is_read(root: Path, node: Path) -> None:
     meter = open_meter(root)
     moved = node.rename(node.with_name("hwmon7"))

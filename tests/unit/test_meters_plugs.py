@@ -75,6 +75,20 @@ def test_watts_are_watts(plug: FakePlug, power_w: float) -> None:
     assert meter.source == f"{plug.kind.removesuffix('_gen1')} (127.0.0.1)"
 
 
+@pytest.mark.parametrize(
+    ("powers", "step_w"),
+    [([12], 1.0), ([12.5], 0.1), ([12, 12.25, 13.0, 13], 0.01), ([3.0], 0.1), ([0.1 + 0.2], 0.1), ([2 / 3], 0.001), ([0], 1.0)],
+)
+def test_the_finest_digit_that_it_wrote_is_its_resolution(plug: FakePlug, powers: list[float], step_w: float) -> None:
+    clock = ManualClock()
+    plug.power = powers[0]
+    meter = open_meter(plug, clock)
+    for plug.power in powers:
+        meter.read()
+        clock.advance(1.0)
+    assert meter.resolution_w == pytest.approx(step_w)
+
+
 def test_an_answer_counts_once_and_the_plug_is_asked_once_a_second(plug: FakePlug) -> None:
     clock = ManualClock()
     meter = open_meter(plug, clock)

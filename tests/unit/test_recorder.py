@@ -174,7 +174,19 @@ def test_an_estimate_is_called_one_wherever_it_is_shown() -> None:
 
 
 def test_every_meter_is_recorded_and_the_first_gives_the_headline() -> None:
-    plug = MeterTotal("shelly", "wall", False, 3.5, 3.5, 1.0, 60, 2, "shelly: did not answer")
+    plug = MeterTotal(
+        source="shelly",
+        scope="wall",
+        is_estimate=False,
+        resolution_w=0.1,
+        power_w=3.5,
+        energy_j=3.5,
+        covered_s=1.0,
+        sample_rate_hz=1.0,
+        samples=60,
+        failed=2,
+        error="shelly: did not answer",
+    )
     bench = Bench(ScriptedPower([MEASURED], MEASURED, others=(plug,)))
     bench.run(frames=10, period_s=0.1)
     summary = bench.recorder.finish()
@@ -182,13 +194,16 @@ def test_every_meter_is_recorded_and_the_first_gives_the_headline() -> None:
     assert summary.sampler_cpu_s == 0.25
     text = format_summary(summary)
     (line,) = (line for line in text.splitlines() if "shelly" in line)
-    assert "3.50 W (shelly, wall, measured)" in line
+    assert "3.50 W (shelly, wall, measured), steps of 0.1 W, 1 Hz" in line
     assert "2 reads failed" in line
     records = [record for record in bench.records if isinstance(record, MeterRecord)]
     assert [(record.place, record.source, record.power_w) for record in records] == [
         (0, "ina219 (hwmon)", 2.0),
         (1, "shelly", 3.5),
     ]
+    assert [(record.resolution_w, record.sample_rate_hz) for record in records] == [(0.002, 10.0), (0.1, 1.0)]
+    (headline,) = (line for line in text.splitlines() if line.startswith("power"))
+    assert "2.00 W (ina219 (hwmon), board, measured), steps of 2 mW, 10 Hz" in headline
 
 
 def test_meters_are_recorded_once_a_minute_so_that_a_kill_loses_little() -> None:
