@@ -26,7 +26,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native convert run sign demo test lint train eval recipes compare bench clean
+.PHONY: help setup native convert run sign doctor demo test lint train eval recipes compare bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ run: setup ## run build/PROFILE/ on SOURCE=, or on the profile's camera
 sign: setup ## sign build/PROFILE/ with the SSH key KEY=
 	@test -n "$(KEY)" || { echo "error: KEY= is missing; expected an SSH private key, such as ~/.ssh/id_ed25519" >&2; exit 2; }
 	@$(PYTHON) -m device.bundle sign build/$(PROFILE) --key $(KEY)
+
+doctor: setup ## what works on this machine, what doesn't, and what to do
+	@$(PYTHON) -m device.doctor $(ARGS)
 
 demo: setup ## convert for this machine and run the daemon on photographs
 	@$(PYTHON) -m converter --profile host

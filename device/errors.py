@@ -51,7 +51,7 @@ class GhostwattError(Exception):
 
 class UsageError(GhostwattError):
     """A flag, or flags together, that make no sense: ``unknown_<table>``, ``malformed_uri``, ``no_source``, ``no_rate``,
-    ``threads``.
+    ``threads``, ``malformed_address``.
     """
 
     exit_code = 2
@@ -137,7 +137,11 @@ class MeterError(GhostwattError):
 
 
 class SinkError(GhostwattError):
-    """Telemetry or predictions that can't be written: ``full``, ``permission``, ``damaged``."""
+    """Telemetry or predictions that can't be written: ``full``, ``permission``, ``damaged``, ``schema``, ``write``.
+
+    A page for Prometheus that can't be served: ``busy``, ``permission``, ``address``. A broker that can't be told:
+    ``unreachable``, ``unauthorised``, ``certificate``; of the user's netrc ``missing``, ``malformed``.
+    """
 
     exit_code = 50
 

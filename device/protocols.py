@@ -396,7 +396,8 @@ class IntervalRecord(msgspec.Struct, frozen=True):
         power_w: mean, of the headline meter.
         energy_j: likewise, over ``power_covered_s``.
         power_covered_s: the part of the interval that the meter covered; a slow meter covers some intervals not at all.
-        throttled: flags that held at its end, joined by commas; empty for none, None where the board can't tell.
+        throttled: flags that held at its end, or came and went in it, joined by commas; empty for none, None where the board
+            can't tell.
         heat_limit_fps: the rate that the profile's limit on heat held the daemon to at its end; None where it held it to none.
     """
 

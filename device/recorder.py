@@ -29,6 +29,7 @@ from device.protocols import (
     SourceIntervalRecord,
     SourceSpec,
     Thermals,
+    ThermalSample,
     ThrottleFlag,
 )
 from device.statistics import DurationHistogram
@@ -281,6 +282,7 @@ class Recorder:
         self._labels: Counter[str] = Counter()
         self._newest: Prediction | None = None
         self._heat_limit_fps: float | None = None
+        self._latched: set[ThrottleFlag] = set()
         self._meters_written_ns = clock.now_ns()
 
     @property
@@ -395,6 +397,15 @@ class Recorder:
             source.interruptions += 1
             source.interrupted_s += interruption.duration_s
 
+    def _throttled_in_interval(self, heat: ThermalSample) -> str | None:
+        """Flags that hold now, and those that came and went since the last look: the latch has them."""
+        if heat.throttled is None:
+            return None
+        latched = set(heat.throttled_since_start or ())
+        seen = latched - self._latched | set(heat.throttled)
+        self._latched = latched
+        return ",".join(sorted(seen))
+
     def _power_missing_reason(self) -> str:
         power = self._instruments.power
         return self._instruments.power_missing_reason or (power and power.error()) or "no sample came: the run was too short"
@@ -434,7 +445,7 @@ class Recorder:
             power_is_estimate=power.is_estimate if power else None,
             temperature_c=heat.temperature_c,
             frequency_hz=heat.frequency_hz,
-            throttled=None if heat.throttled is None else ",".join(heat.throttled),
+            throttled=self._throttled_in_interval(heat),
             rss_bytes=self._instruments.memory().rss_bytes,
             wall_is_synchronised=self._clock.wall_is_synchronised(),
             heat_limit_fps=self._heat_limit_fps,

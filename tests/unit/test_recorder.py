@@ -319,6 +319,12 @@ def test_a_run_that_was_throttled_says_so_beside_every_figure() -> None:
     assert "can't tell: under_voltage" in lines["heat"]
 
 
+def test_a_flag_that_came_and_went_stands_in_the_row_of_its_interval() -> None:
+    bench = Bench(None, "none", heat=ThermalSample(70.0, None, (), throttled_since_start=("under_voltage",)))
+    bench.run(frames=20, period_s=0.1)
+    assert [row.throttled for row in bench.intervals] == ["under_voltage", ""]
+
+
 def test_a_board_that_cannot_tell_is_not_called_well() -> None:
     bench = Bench(None, "none", heat=ThermalSample(50.0, None, None))
     bench.run(frames=3, period_s=0.1)

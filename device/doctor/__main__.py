@@ -1,0 +1,110 @@
+"""``python -m device.doctor``: looks at all that ghostwatt needs of this machine, and says what to do about what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from device import __version__
+from device.board import detect_board
+from device.bundle import Bundle, find_bundle, open_bundle
+from device.doctor.check import PROBE_TIMEOUT_S, Check, Patient, Probe, examine, make_patient
+from device.doctor.checks_cameras import check_ribbon, check_v4l2
+from device.doctor.checks_health import check_clock, check_disk, check_governor, check_heat, check_memory
+from device.doctor.checks_meters import check_buses, check_power, meter_check, wanted_meters
+from device.doctor.checks_runtimes import ATTEMPT_TIMEOUT_S, check_bundle, runtime_check, runtime_names
+from device.doctor.checks_service import check_service
+from device.doctor.checks_system import check_board, check_processor, check_python, check_system
+from device.doctor.table import format_table, sum_up
+from device.errors import DoctorError, GhostwattError, exit_with_one_line
+from device.state import find_state_folder
+
+BUILD = Path("build")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m device.doctor",
+        description="Checks this machine: board, Python, runtimes, cameras, power meters, heat, memory, disk, clock, service. "
+        f"Ends with {DoctorError.exit_code} if something doesn't work; warnings alone are 0.",
+    )
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle (default: this board's, under build/)")
+    parser.add_argument(
+        "--telemetry", type=Path, metavar="PATH", help="where telemetry will be kept (default: this machine's state)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--root", type=Path, default=Path("/"), metavar="DIR", help="look at a captured tree instead of this machine"
+    )
+    parser.add_argument("--version", action="version", version=f"ghostwatt {__version__}")
+    return parser
+
+
+def list_probes(patient: Patient) -> list[Probe]:
+    """All that is looked at, in the order of the table."""
+    short = PROBE_TIMEOUT_S
+    return [
+        ("board", check_board, short),
+        ("system", check_system, short),
+        ("python", check_python, short),
+        ("processor", check_processor, short),
+        ("bundle", check_bundle, short),
+        *((f"runtime {name}", runtime_check(name), ATTEMPT_TIMEOUT_S + short) for name in runtime_names()),
+        ("camera v4l2", check_v4l2, short),
+        ("camera picamera2", check_ribbon, 2 * short),
+        *((f"meter {meter.kind}", meter_check(meter), short) for meter in wanted_meters(patient)),
+        ("power", check_power, short),
+        ("buses", check_buses, short),
+        ("governor", check_governor, short),
+        ("heat", check_heat, short),
+        ("memory", check_memory, short),
+        ("disk", check_disk, short),
+        ("clock", check_clock, short),
+        ("service", check_service, short),
+    ]
+
+
+def open_wanted(path: Path | None, root: Path) -> tuple[Bundle | None, GhostwattError | None]:
+    """Opens the bundle that a run would take, or says why there is none."""
+    facts = detect_board(root)
+    try:
+        return open_bundle(path or find_bundle(BUILD, facts.compatible, facts.machine)), None
+    except GhostwattError as error:
+        return None, error
+
+
+def show(checks: Sequence[Check], *, as_json: bool) -> None:
+    """Prints the rows."""
+    if as_json:
+        print(msgspec.json.encode(sum_up(checks)).decode())
+    else:
+        print(format_table(checks, shutil.get_terminal_size((120, 24)).columns))
+    sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses flags, looks, and prints.
+
+    Raises:
+        DoctorError: something doesn't work.
+    """
+    flags = build_parser().parse_args(arguments)
+    bundle, error = open_wanted(flags.bundle, flags.root)
+    telemetry = flags.telemetry or find_state_folder(flags.root)
+    patient = make_patient(flags.root, bundle, error, telemetry)
+    checks = examine(patient, list_probes(patient))
+    show(checks, as_json=flags.json)
+    failed = [check.check for check in checks if check.verdict == "fail"]
+    if failed:
+        raise DoctorError("doctor", f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}", reason="failed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_with_one_line(main))

@@ -1,0 +1,107 @@
+"""Board, operating system, Python, C library, processor.
+
+References:
+    os-release(5). proc_cpuinfo(5); Linux kernel, Documentation/arch/arm64/elf_hwcaps.rst: ``asimddp`` are the dot products of
+    int8, ``asimdhp`` arithmetic in fp16, ``i8mm`` products of int8 matrices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from device.doctor.check import Check, Patient, read_long
+from device.sysfs import read_text
+
+OLDEST_PYTHON = (3, 11)
+NEWEST_PYTHON = (3, 13)
+
+OLDEST_GLIBC = (2, 34)
+"""What ai-edge-litert's wheel needs; Raspberry Pi OS has had it since Bookworm."""
+
+_ARM_FEATURES = {"asimddp": "int8 dot products", "asimdhp": "fp16", "i8mm": "int8 matrices", "sve": "SVE"}
+_X86_FEATURES = {"avx2": "AVX2", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "f16c": "fp16 conversion"}
+
+
+def check_board(patient: Patient) -> Iterator[Check]:
+    """Whether the bundle was made for this board."""
+    here = patient.facts.model or f"{patient.facts.machine}, no device tree"
+    if patient.profile is None:
+        yield Check("board", "ok", here)
+        return
+    board = patient.profile.board
+    is_board = bool(set(board.compatible) & set(patient.facts.compatible)) or not board.compatible
+    if board.arch == patient.facts.machine and is_board:
+        yield Check("board", "ok", f"{here}: what the bundle is for")
+    elif board.arch == patient.facts.machine:
+        yield Check("board", "warn", f"{here}, but the bundle is for {board.title}", "make convert PROFILE=... for this board")
+    else:
+        yield Check(
+            "board",
+            "fail",
+            f"{here} ({patient.facts.machine}), but the bundle is for {board.title} ({board.arch})",
+            "make convert PROFILE=... for this board, or run a 64-bit system",
+        )
+
+
+def check_system(patient: Patient) -> Iterator[Check]:
+    """Distribution and kernel, and whether programs are of 64 bits."""
+    lines = (read_text(patient.root / "etc/os-release") or "").splitlines()
+    names = dict(line.partition("=")[::2] for line in lines if "=" in line)
+    title = names.get("PRETTY_NAME", "").strip("\"'")
+    yield Check("system", "ok" if title else "unsupported", f"{title or 'no /etc/os-release'}, Linux {patient.facts.kernel}")
+    bits = patient.process.pointer_bits
+    if bits == 64:
+        yield Check("userland", "ok", "64-bit")
+    else:
+        yield Check(
+            "userland",
+            "fail",
+            f"{bits}-bit Python on a {patient.facts.machine} kernel: neither runtime has such wheels",
+            "install the 64-bit Raspberry Pi OS",
+        )
+
+
+def check_python(patient: Patient) -> Iterator[Check]:
+    """Python's version, and the C library's."""
+    version = ".".join(map(str, patient.process.python))
+    if OLDEST_PYTHON <= patient.process.python[:2] <= NEWEST_PYTHON:
+        yield Check("python", "ok", version)
+    else:
+        span = " to ".join(".".join(map(str, end)) for end in (OLDEST_PYTHON, NEWEST_PYTHON))
+        yield Check(
+            "python", "fail", f"{version}, expected {span}", "make a virtual environment with another: python3.11 -m venv"
+        )
+    name, number = patient.process.libc
+    parts = tuple(int(part) for part in re.findall(r"\d+", number)[:2])
+    oldest = ".".join(map(str, OLDEST_GLIBC))
+    if name != "glibc":
+        fix = "Android: use a glibc userland (proot-distro install debian)"
+        yield Check("glibc", "fail", f"the C library is {name or 'not glibc'}: the runtimes have no wheels for it", fix)
+    elif parts >= OLDEST_GLIBC:
+        yield Check("glibc", "ok", number)
+    else:
+        fix = "upgrade to Bookworm or later; the executorch runtime also runs from 2.27"
+        yield Check("glibc", "warn", f"{number}: litert needs {oldest}", fix)
+
+
+def check_processor(patient: Patient) -> Iterator[Check]:
+    """What the processor can do that int8 and fp16 networks are fast by."""
+    flags = _read_flags(patient)
+    if not flags:
+        yield Check("processor", "unsupported", "/proc/cpuinfo lists no features")
+        return
+    is_arm = "asimd" in flags or "fp" in flags
+    wanted = _ARM_FEATURES if is_arm else _X86_FEATURES
+    there = [title for name, title in wanted.items() if name in flags]
+    cores = f"{patient.facts.cores} core" + ("s" if patient.facts.cores != 1 else "")
+    missing = "" if there else "no " + ", no ".join(list(wanted.values())[:2])
+    if is_arm and "asimddp" not in flags:
+        missing = "no int8 dot products (so are a Pi 4 and older): int8 takes 1.7 times the instructions"
+    yield Check("processor", "ok", "; ".join(part for part in (cores, ", ".join(there), missing) if part))
+
+
+def _read_flags(patient: Patient) -> frozenset[str]:
+    text = read_long(patient.root / "proc/cpuinfo")
+    found = re.search(r"^(?:Features|flags)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()

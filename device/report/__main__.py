@@ -1,0 +1,251 @@
+"""``python -m device.report FILE…``: what runs and benchmarks gave, over time and side by side.
+
+Takes telemetry stores and what ``python -m device.bench`` wrote; makes a page, pictures, CSV or JSON of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from device import __version__
+from device.bench.result import BenchResult, read_result
+from device.durable import write_durably
+from device.errors import ReportError, exit_with_one_line, nearest
+from device.protocols import RunRecord
+from device.report import page, plots, table
+from device.report.course import HEAT_LIMIT, Course
+from device.report.read import Extent, Store
+from device.report.summary import Report, RunReport, make_report, summarise_run
+
+DEFAULT_PAGE = Path("report.html")
+
+POINTS = 400
+"""Of a run over time, at most. A page of a thousand pixels shows no more."""
+
+MOST_COURSES = 12
+"""Runs that are drawn over time, the newest: each is some hundred kilobytes of the page."""
+
+_SQLITE = b"SQLite format 3\x00"
+
+
+class Wanted(NamedTuple):
+    """A file, and which of its runs: ``last``, the beginning of an id, or all of them if empty."""
+
+    path: Path
+    run: str
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m device.report",
+        description="Shows what runs and benchmarks gave: rate, latency, power, temperature and throttling, over time and side "
+        f"by side. Without --html, --png, --csv or --json it writes {DEFAULT_PAGE}.",
+    )
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a telemetry store, or a result of device.bench; FILE#last is a store's newest run, FILE#ID one of its runs",
+    )
+    parser.add_argument("--run", action="append", default=[], metavar="ID", help="only this run; the id's beginning is enough")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the page there")
+    parser.add_argument("--png", type=Path, metavar="DIR", help="write each plot as a picture")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--csv", action="store_true", help="print a line a figure")
+    output.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    output.add_argument("--list", action="store_true", help="list the runs, and end")
+    parser.add_argument("--version", action="version", version=f"ghostwatt {__version__}")
+    return parser
+
+
+def parse_file(text: str) -> Wanted:
+    """Splits ``FILE#RUN``; a file whose name has a ``#`` is itself."""
+    path, mark, run = text.rpartition("#")
+    return Wanted(Path(path), run) if mark and not Path(text).exists() else Wanted(Path(text), "")
+
+
+def is_store(path: Path) -> bool:
+    """Tells a telemetry store from a benchmark's result, by its content.
+
+    Raises:
+        ReportError: it is neither, or can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_SQLITE))
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise ReportError(
+            str(path),
+            error.strerror or str(error),
+            expected="a telemetry store (SQLite), or a result of device.bench (JSON)",
+            reason="missing" if missing else "permission",
+        ) from error
+    if head == _SQLITE or head.lstrip()[:1] == b"{":
+        return head == _SQLITE
+    raise ReportError(
+        str(path),
+        "is neither" if head else "is empty",
+        expected="a telemetry store (SQLite), or a result of device.bench (JSON)",
+        reason="damaged",
+    )
+
+
+def choose_runs(path: Path, runs: Sequence[RunRecord], wanted: str) -> list[RunRecord]:
+    """Those of a store's runs that are wanted.
+
+    Raises:
+        ReportError: ``unknown_run``, or ``ambiguous``.
+    """
+    if not wanted:
+        return list(runs)
+    if wanted == "last":
+        return list(runs[-1:])
+    found = [run for run in runs if run.run_id.startswith(wanted)]
+    if not found:
+        names = nearest(wanted, [run.run_id[:12] for run in runs])
+        raise ReportError(
+            f"{path}#{wanted}", "is no run of it", expected=names, remedy="--list shows them", reason="unknown_run"
+        )
+    if len(found) > 1:
+        raise ReportError(
+            f"{path}#{wanted}", f"is the beginning of {len(found)} runs", remedy="name more of the id", reason="ambiguous"
+        )
+    return found
+
+
+def read_course(store: Store, run: RunReport, extent: Extent) -> Course:
+    """Reads a run over time."""
+    run_id = run.run.run_id
+    near_s = (extent.end_s - extent.start_s) / POINTS / 2
+    slowed = {flag: store.read_throttled(run_id, flag, near_s) for flag in run.throttling.flags}
+    slowed[HEAT_LIMIT] = store.read_heat_limited(run_id, near_s)
+    return Course(
+        extent=extent,
+        points=store.read_points(run_id, extent, POINTS),
+        power=[(power, store.read_power_points(run_id, extent, POINTS, power)) for power in run.power],
+        gaps=store.read_gaps(run_id, near_s)[0],
+        interrupted=store.read_interrupted(run_id, extent, near_s),
+        slowed={flag: spans for flag, spans in slowed.items() if spans},
+    )
+
+
+def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_courses: bool) -> tuple[Report, dict[str, Course]]:
+    """Reads every file, and sets it side by side.
+
+    Args:
+        wanted: files, and runs of them.
+        only: beginnings of ids of runs; empty for all.
+        with_courses: also the runs over time.
+
+    Raises:
+        ReportError: a file that can't be read, a run that isn't there, or nothing to report.
+    """
+    runs: list[RunReport] = []
+    benches: list[tuple[Path, BenchResult]] = []
+    empty: list[str] = []
+    courses: dict[str, Course] = {}
+    seen: set[str] = set()
+    for path, name in wanted:
+        if not is_store(path):
+            benches.append((path, read_result(path)))
+            continue
+        with Store(path) as store:
+            for run in choose_runs(path, store.list_runs(), name):
+                extent = store.find_extent(run.run_id)
+                if run.run_id in seen or (only and not run.run_id.startswith(tuple(only))):
+                    continue
+                seen.add(run.run_id)
+                if extent is None:
+                    empty.append(run.run_id)
+                    continue
+                runs.append(summarise_run(store, run, extent))
+                if with_courses:
+                    courses[run.run_id] = read_course(store, runs[-1], extent)
+                    _forget_oldest(runs, courses)
+    _check_found(only, seen)
+    if not runs and not benches:
+        raise ReportError(
+            ", ".join(str(one.path) for one in wanted),
+            f"no run has an interval ({len(empty)} runs)" if empty else "no run is there",
+            expected="a run that lasted for at least one interval",
+            reason="empty",
+        )
+    return make_report(runs, benches, empty), courses
+
+
+def _forget_oldest(runs: Sequence[RunReport], courses: dict[str, Course]) -> None:
+    if len(courses) > MOST_COURSES:
+        drawn = [run for run in runs if run.run.run_id in courses]
+        del courses[min(drawn, key=lambda run: run.run.started_at_utc).run.run_id]
+
+
+def _check_found(only: Sequence[str], seen: set[str]) -> None:
+    for prefix in only:
+        count = sum(run_id.startswith(prefix) for run_id in seen)
+        if count == 0:
+            raise ReportError(f"--run {prefix}", "no such run in these files", remedy="--list shows them", reason="unknown_run")
+        if count > 1:
+            raise ReportError(
+                f"--run {prefix}", f"is the beginning of {count} runs", remedy="name more of the id", reason="ambiguous"
+            )
+
+
+def list_files(wanted: Sequence[Wanted]) -> str:
+    """For ``--list``."""
+    parts = []
+    for path, name in wanted:
+        if not is_store(path):
+            bench = read_result(path)
+            parts.append(f"{path}\n  benchmark of {bench.started_at_utc}: {len(bench.choices)} choices")
+            continue
+        with Store(path) as store:
+            runs = choose_runs(path, store.list_runs(), name)
+            parts.append(table.format_runs(str(path), [(run, store.find_extent(run.run_id)) for run in runs]))
+    return "\n".join(parts)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all.
+
+    Raises:
+        ReportError: ``write``.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, content)
+    except OSError as error:
+        raise ReportError(str(path), f"can't be written ({error.strerror or error})", reason="write") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses flags and reports."""
+    flags = build_parser().parse_args(arguments)
+    wanted = [parse_file(text) for text in flags.files]
+    if flags.list:
+        print(list_files(wanted))
+        return 0
+    html = flags.html or (None if flags.png or flags.csv or flags.json else DEFAULT_PAGE)
+    is_drawn = bool(html or flags.png)
+    if is_drawn:
+        plots.check_matplotlib()
+    report, courses = read_all(wanted, flags.run, with_courses=is_drawn)
+    if html:
+        write(html, page.render(report, courses).encode())
+    if flags.png:
+        for name, content in page.draw_pictures(report, courses):
+            write(flags.png / name, content)
+    if flags.csv or flags.json:
+        print(table.encode_csv(report) if flags.csv else table.encode_json(report), end="")
+    else:
+        print(html or flags.png)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_with_one_line(main))
