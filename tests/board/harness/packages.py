@@ -26,6 +26,8 @@ TOOLS = {
     "cc": "gcc",
     "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
     "motion": "motion",
+    "mosquitto": "mosquitto",
+    "promtool": "prometheus",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
 }

@@ -1,0 +1,345 @@
+"""Frames of an HTTP camera that sends JPEGs one after another: phones (Android's IP Webcam), mjpg-streamer, motion, ustreamer.
+
+A frame's time is that of its last byte's arrival: the server's own stamps, where it sends any, are of another clock. What
+passes between the lens and here can't be known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import ssl
+import sys
+import termios
+import threading
+import urllib.error
+import urllib.request
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from typing import IO, ClassVar, Self
+from urllib.parse import urlsplit
+
+from device import __version__
+from device.address import DEFAULT_PORTS, Address, Scheme, add_credentials, parse_address
+from device.errors import SourceError, UsageError
+from device.imaging import decode_jpeg, least_side_px
+from device.sources.base import SourceOptions
+from device.sources.live import LiveSource, Picture
+from device.sources.login import make_login, parse_challenges
+from device.sources.multipart import MultipartParser, Part
+
+TIMEOUT_S = 10.0
+"""For a server to be reached, to answer, and then for each piece of the stream."""
+
+MAX_REDIRECTS = 3
+
+MAX_SKIPPED = 100
+"""Pictures that may be passed over in one go: a server that sends faster than we read must not keep all from being seen."""
+
+_CHUNK_BYTES = 2**18
+
+_WHERE_STREAMS_ARE = (
+    "the stream is at /video in Android's IP Webcam, at /?action=stream in mjpg-streamer, at /stream in ustreamer, "
+    "and at the root of motion's port 8081"
+)
+
+
+class MjpegSource(LiveSource):
+    """Keeps the newest picture of an MJPEG stream.
+
+    Pictures that have come in full while the one before was looked at are passed over without decoding them, and count in
+    `Frame.index`. Big ones are decoded at a half, a quarter or an eighth of their size where the network needs no more.
+
+    Args:
+        address: of the stream.
+        options: ``clock`` and ``preprocessing`` are taken; the server chooses size and rate.
+
+    Raises:
+        SourceError: ``unreachable``, ``certificate``, ``unauthorised``, ``missing`` where the server knows no such path,
+            ``refused`` with any other status, ``format`` where it answers with something else than a stream, ``stalled``
+            where it doesn't answer.
+    """
+
+    scheme: ClassVar[Scheme] = "http"
+
+    def __init__(self, address: Address, options: SourceOptions | None = None) -> None:
+        chosen = options or SourceOptions()
+        self._line = _Line()
+        super().__init__(
+            address.safe,
+            lambda: _MjpegCapture(address, chosen, self._line),
+            chosen,
+            remedy="look whether the camera has power and network",
+        )
+
+    @classmethod
+    def from_uri(cls, rest: str, options: SourceOptions) -> Self:
+        """Opens ``http://[USER:PASSWORD@]HOST[:PORT]/PATH``; without a user, the netrc file is asked."""
+        address = parse_address(cls.scheme, rest)
+        if address.fragment:
+            raise UsageError(
+                "source", f"'{cls.scheme}:...' has something behind a #", expected="nothing", reason="malformed_uri"
+            )
+        return cls(add_credentials(address), options)
+
+    def close(self) -> None:
+        """Cuts the connection, so that the thread that waits on it ends at once."""
+        self._closed.set()
+        self._line.cut()
+        super().close()
+
+
+class MjpegsSource(MjpegSource):
+    """The same over TLS. The certificate is checked; ``SSL_CERT_FILE`` in the environment names one to trust."""
+
+    scheme: ClassVar[Scheme] = "https"
+
+
+class _Line:
+    """A second hold on a connection: to cut it while another thread reads from it, and to see how much more has come."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._is_cut = False
+
+    def hold(self, descriptor: int) -> None:
+        """Takes hold of an open connection."""
+        with self._lock:
+            self._socket = socket.socket(fileno=os.dup(descriptor))
+        if self._is_cut:
+            self.cut()
+
+    def let_go(self) -> None:
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+            self._socket = None
+
+    def cut(self) -> None:
+        """Ends the connection, or the next one that is held. May be called from any thread."""
+        self._is_cut = True
+        with self._lock, contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def waiting_bytes(self) -> int:
+        """How much has come that nobody has read yet."""
+        count = bytearray(4)
+        with self._lock:
+            if self._socket is not None:
+                fcntl.ioctl(self._socket, termios.FIONREAD, count)
+        return int.from_bytes(count, sys.byteorder)
+
+
+class _MjpegCapture:
+    """An open stream. See `device.sources.live.Capture`."""
+
+    rate_fps: float | None = None
+
+    def __init__(self, address: Address, options: SourceOptions, line: _Line) -> None:
+        self._where = address.safe
+        self._clock = options.clock
+        self._least_side_px = least_side_px(options.preprocessing)
+        self._line = line
+        self._response = _request(address)
+        try:
+            self._parser = MultipartParser(_require_stream(self._response, self._where), self._where)
+            line.hold(self._response.fileno())
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self) -> Picture | None:
+        """Waits for a picture; where several have come, takes the last."""
+        part: Part | None = None
+        seen = 0
+        # Less than half a picture may be a line break, and the rest of it may be long in coming.
+        while part is None or (seen <= MAX_SKIPPED and self._line.waiting_bytes() > len(part.body) / 2):
+            pictures = [found for found in self._parser.feed(self._receive()) if _is_picture(found)]
+            seen += len(pictures)
+            part = pictures[-1] if pictures else part
+        arrived_ns = self._clock.now_ns()
+        pixels = decode_jpeg(part.body, self._where, least_side_px=self._least_side_px)
+        return Picture(pixels, arrived_ns, seen - 1)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._line.let_go()
+        self._response.close()
+
+    def _receive(self) -> bytes:
+        try:
+            data = self._response.read1(_CHUNK_BYTES)
+        except TimeoutError:
+            raise SourceError(
+                self._where, f"nothing came for {TIMEOUT_S:g} s", expected="a camera that delivers", reason="stalled"
+            ) from None
+        except (OSError, HTTPException) as error:
+            raise _ended(self._where, f"the connection broke ({_name(error)})") from None
+        if not data:
+            raise _ended(self._where, "the server ended the stream")
+        return data
+
+
+def _is_picture(part: Part) -> bool:
+    """Leaves out what isn't a picture: some cameras send sound in between."""
+    return part.headers.get("content-type", "image/").lower().startswith("image/")
+
+
+def _ended(where: str, found: str) -> SourceError:
+    return SourceError(where, found, expected="a stream without end", reason="ended")
+
+
+def _request(address: Address) -> HTTPResponse:
+    """Asks for the stream; follows redirections, and logs in where it is asked to."""
+    where = address.safe
+    request = urllib.request.Request(address.url(), headers={"User-Agent": f"ghostwatt/{__version__}"})  # noqa: S310 - http(s)
+    try:
+        response: HTTPResponse = _make_opener(address).open(request, timeout=TIMEOUT_S)
+    # No error is chained: the text of those below may hold what the server was asked for.
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _refusal(address, error.code) from None
+    except urllib.error.URLError as error:
+        raise _unreached(where, error.reason) from None
+    except TimeoutError:
+        raise SourceError(where, f"no answer within {TIMEOUT_S:g} s", expected="an HTTP server", reason="stalled") from None
+    except (OSError, HTTPException) as error:
+        raise SourceError(
+            where, f"no answer that can be understood ({_name(error)})", expected="an HTTP server", reason="unreachable"
+        ) from None
+    return response
+
+
+class _Login(urllib.request.BaseHandler):
+    """Logs in once, at the address that the password is for."""
+
+    def __init__(self, address: Address, user: str, password: str) -> None:
+        self._address = address
+        self._user = user
+        self._password = password
+
+    def http_error_401(
+        self, request: urllib.request.Request, answer: IO[bytes], _status: int, _words: str, headers: HTTPMessage
+    ) -> object:
+        """Asks again, with user and password; gives None where that was done already, or where another host asks."""
+        if request.has_header("Authorization") or not self._is_home(request.full_url):
+            return None
+        challenges = parse_challenges(headers.get_all("WWW-Authenticate", []))
+        login = make_login(challenges, self._user, self._password, method="GET", uri=request.selector)
+        answer.close()
+        if login is None:
+            raise SourceError(
+                self._address.safe,
+                "asks for a login of a kind that isn't supported",
+                expected="Basic, or Digest by MD5 or SHA-256",
+                reason="unauthorised",
+            )
+        request.add_unredirected_header("Authorization", login)
+        return self.parent.open(request, timeout=TIMEOUT_S)
+
+    def _is_home(self, url: str) -> bool:
+        asked = urlsplit(url)
+        home = self._address
+        return (asked.scheme, asked.hostname, asked.port or DEFAULT_PORTS[home.scheme]) == (
+            home.scheme,
+            home.host.lower(),
+            home.port,
+        )
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    max_redirections = MAX_REDIRECTS
+
+
+def _make_opener(address: Address) -> urllib.request.OpenerDirector:
+    """Puts together what is needed: no proxies, no other protocols, and a password that goes to its own host only."""
+    handlers: list[urllib.request.BaseHandler] = [
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(context=ssl.create_default_context()),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+        _Redirects(),
+    ]
+    if address.user is not None:
+        handlers.append(_Login(address, address.user, address.password or ""))
+    opener = urllib.request.OpenerDirector()
+    for handler in handlers:
+        opener.add_handler(handler)
+    return opener
+
+
+def _refusal(address: Address, status: int) -> SourceError:
+    """Says what a status other than success means."""
+    where = address.safe
+    if status in (401, 403):
+        return SourceError(
+            where,
+            f"wants a user and a password (status {status})"
+            if address.user is None
+            else f"refuses this user or password (status {status})",
+            expected=f"{address.scheme}://USER:PASSWORD@{address.authority}/..., or a line in the netrc file",
+            reason="unauthorised",
+        )
+    if status == 404:
+        return SourceError(
+            where, "the server knows no such path", expected="an MJPEG stream", remedy=_WHERE_STREAMS_ARE, reason="missing"
+        )
+    if status == 503:
+        return SourceError(where, "the server is busy", expected="a free place", remedy="close other viewers", reason="refused")
+    return SourceError(where, f"the server refuses, with status {status}", expected="status 200", reason="refused")
+
+
+def _unreached(where: str, why: object) -> SourceError:
+    """Says why no connection came about."""
+    if isinstance(why, ssl.SSLCertVerificationError):
+        return SourceError(
+            where,
+            f"the server's certificate isn't trusted ({why.verify_message})",
+            expected="one that is signed by an authority that this machine knows",
+            remedy="name the camera's certificate by SSL_CERT_FILE in the environment",
+            reason="certificate",
+        )
+    if isinstance(why, ssl.SSLError):
+        found = f"no TLS ({why.reason or 'unknown'})"
+    elif isinstance(why, socket.gaierror):
+        found = "no host of this name is known"
+    elif isinstance(why, TimeoutError):
+        found = f"can't be reached within {TIMEOUT_S:g} s"
+    else:
+        found = f"can't be reached ({_name(why)})"
+    return SourceError(
+        where,
+        found,
+        expected="a server that listens",
+        remedy="look whether host and port are right, and whether the camera is in the same network",
+        reason="unreachable",
+    )
+
+
+def _name(error: object) -> str:
+    """What the system calls an error; never the error's own text, which may hold what was asked for."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+
+
+def _require_stream(response: HTTPResponse, where: str) -> str | None:
+    """Checks what kind of content it is.
+
+    Returns:
+        The parts' boundary; None where the header doesn't tell.
+    """
+    kind = response.headers.get_content_type() if response.headers.get("Content-Type") else ""
+    # Some servers (FFmpeg's, for one) name no type at all.
+    if kind.startswith("multipart/") or kind in ("", "application/octet-stream"):
+        return response.headers.get_boundary()
+    what = "a single picture" if kind.startswith("image/") else "a web page" if kind == "text/html" else kind
+    raise SourceError(
+        where,
+        f"the server answers with {what}",
+        expected="multipart/x-mixed-replace, an MJPEG stream",
+        remedy=_WHERE_STREAMS_ARE,
+        reason="format",
+    )
