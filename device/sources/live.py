@@ -149,7 +149,7 @@ class LiveSource(BaseSource):
             failure = self._failure
         self.close()
         raise failure or SourceError(
-            self._spec.uri, f"did not open within {timeout_s:g} s", expected="a device that answers", reason="stalled"
+            self._spec.uri, f"did not open within {timeout_s:.3g} s", expected="a device that answers", reason="stalled"
         )
 
     def _work(self) -> None:

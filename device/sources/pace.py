@@ -62,7 +62,7 @@ class Pace:
         while (now_ns := self._clock.now_ns()) < due_ns:
             if now_ns >= deadline_ns:
                 raise SourceError(
-                    self._where, f"no frame within {timeout_s:g} s", expected="a longer timeout", reason="stalled"
+                    self._where, f"no frame within {timeout_s:.3g} s", expected="a longer timeout", reason="stalled"
                 )
             self._clock.sleep(min(_WAIT_SLICE_S, (min(due_ns, deadline_ns) - now_ns) / 1e9))
             self._require_open()

@@ -75,7 +75,7 @@ class VideoSource(BaseSource):
             if due is not None and not self._pass_over(due.frame_index, deadline_ns):
                 raise SourceError(
                     self._spec.uri,
-                    f"no frame within {timeout_s:g} s: {due.frame_index - self._index} were missed and must be decoded first",
+                    f"no frame within {timeout_s:.3g} s: {due.frame_index - self._index} were missed and must be decoded first",
                     expected="a processor that decodes faster than the video plays",
                     remedy="scale the video down, or read it without real time",
                     reason="stalled",
