@@ -143,3 +143,12 @@ METERS = Registry(
         "pmic_corrected": Entry("device.meters.pmic:CorrectedPmicMeter"),
     },
 )
+
+SINKS = Registry(
+    "sink",
+    {
+        "prometheus": Entry("device.sinks.prometheus:PrometheusSink", "pip install 'ghostwatt[prometheus]'"),
+        "mqtt": Entry("device.sinks.mqtt:MqttSink", "pip install 'ghostwatt[mqtt]'"),
+    },
+)
+"""What needs a package of its own; the others are named by their files, see `device.outlets`."""

@@ -32,7 +32,7 @@ from device.frames import camera_options, open_frames
 from device.meters.sampler import PowerSampler
 from device.meters.select import open_meters
 from device.meters.thermals import SysfsThermals
-from device.outlets import Outlets
+from device.outlets import MqttWish, Outlets
 from device.pipeline import Observer, Pipeline
 from device.process import read_memory
 from device.protocols import Clock, FrameSource, Interruption, RunRecord, Runtime, Session
@@ -79,6 +79,20 @@ def build_parser() -> argparse.ArgumentParser:
     length.add_argument("--duration", type=_positive_float, metavar="S", help="end after S seconds")
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="write a JSON line a frame")
     parser.add_argument("--telemetry", type=Path, metavar="FILE", help="keep a row a second in this SQLite file")
+    parser.add_argument(
+        "--prometheus",
+        metavar="[HOST:]PORT",
+        help="serve speed, latency and power to Prometheus; to this machine alone, unless HOST is 0.0.0.0",
+    )
+    parser.add_argument(
+        "--mqtt",
+        metavar="URI",
+        help="tell a broker, and Home Assistant: mqtt[s]://[USER:PASSWORD@]HOST[:PORT][/PREFIX]; better: USER in ~/.netrc",
+    )
+    parser.add_argument(
+        "--mqtt-interval", type=_positive_float, default=60.0, metavar="S", help="between two states (default: %(default)g)"
+    )
+    parser.add_argument("--mqtt-labels", action="store_true", help="tell the broker also what the camera sees")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     parser.add_argument(
         "--self-test", action="store_true", help="compare the bundle's golden images with the host's scores, and end"
@@ -331,6 +345,8 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
             may_wait=not any(source.spec.is_live for source in sources),
             clock=clock,
             on_trouble=status.say,
+            prometheus=flags.prometheus,
+            mqtt=MqttWish(flags.mqtt, flags.mqtt_interval, flags.mqtt_labels) if flags.mqtt else None,
         )
         instruments = open_power(chosen.profile, clock, stack)
         outlets.write(describe_run(chosen, facts, ", ".join(source.spec.uri for source in sources), session.threads))

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from device.protocols import IntervalRecord, Percentiles, Prediction, RunRecord
+from device.protocols import (
+    InterruptionRecord,
+    IntervalRecord,
+    MeterRecord,
+    Percentiles,
+    Prediction,
+    RunRecord,
+    SourceIntervalRecord,
+)
 
 
 def run_record() -> RunRecord:
@@ -73,3 +81,49 @@ def prediction(index: int, origin: str | None = None, *, is_unknown: bool = Fals
         scores=(0.75, 0.25),
         is_unknown=is_unknown,
     )
+
+
+def source_interval(timestamp_ns: int, source: str = "v4l2:0", **changes: Any) -> SourceIntervalRecord:
+    """A camera's part of a second."""
+    values: dict[str, Any] = {
+        "frames": 30,
+        "dropped": 1,
+        "bad_frames": 0,
+        "fps": 30.0,
+        "latency_s": Percentiles(0.01, 0.02, 0.03),
+        "capture_s": 0.001,
+        "is_interrupted": False,
+    }
+    return SourceIntervalRecord(timestamp_ns=timestamp_ns, source=source, **(values | changes))
+
+
+def interruption(source: str = "v4l2:0", reason: str = "stalled", **changes: Any) -> InterruptionRecord:
+    """A camera that gives nothing any more."""
+    values: dict[str, Any] = {
+        "detail": "no frame within 5 s",
+        "started_ns": 1,
+        "wall_time_s": 1e9,
+        "duration_s": None,
+        "attempts": 0,
+        "is_over": False,
+    }
+    return InterruptionRecord(source=source, reason=reason, **(values | changes))
+
+
+def meter(place: int = 0, **changes: Any) -> MeterRecord:
+    """A sensor after a minute."""
+    values: dict[str, Any] = {
+        "source": "ina219 (hwmon)",
+        "scope": "board",
+        "is_estimate": False,
+        "resolution_w": 0.002,
+        "power_w": 2.5,
+        "energy_j": 150.0,
+        "covered_s": 60.0,
+        "sample_rate_hz": 10.0,
+        "samples": 600,
+        "failed": 0,
+        "error": None,
+        "sampler_cpu_s": 0.5,
+    }
+    return MeterRecord(place=place, **(values | changes))

@@ -27,7 +27,6 @@ TOOLS = {
     "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
     "motion": "motion",
     "mosquitto": "mosquitto",
-    "promtool": "prometheus",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
 }

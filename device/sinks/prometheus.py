@@ -1,0 +1,156 @@
+"""A page for Prometheus: what it scrapes is what the newest records say, see `device.sinks.prometheus_series`.
+
+References:
+    https://prometheus.io/docs/instrumenting/exposition_formats/; the page is written by prometheus-client.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+import threading
+from collections.abc import Iterable
+from socketserver import TCPServer, ThreadingMixIn
+from typing import NamedTuple
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import CollectorRegistry, Metric, make_wsgi_app
+from prometheus_client.core import Sample
+from prometheus_client.registry import Collector
+
+from device.errors import SinkError, UsageError
+from device.protocols import Clock, Record
+from device.resources import Resource
+from device.sinks.prometheus_series import SeriesTable
+
+DEFAULT_HOST = "127.0.0.1"
+"""Only this machine; ``0.0.0.0:PORT`` lets others in."""
+
+PATIENCE_S = 10.0
+"""For a client's request: Prometheus itself waits no longer for an answer (``scrape_timeout``)."""
+
+_LISTEN = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):)?(?P<port>[0-9]{1,5})")
+
+_SUFFIX = {"counter": "_total", "info": "_info"}
+
+
+class Listen(NamedTuple):
+    """Where to listen. ``str`` gives what the flag takes."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_listen(text: str) -> Listen:
+    """Reads ``[HOST:]PORT``; IPv6 in brackets.
+
+    Raises:
+        UsageError: ``malformed_address``.
+    """
+    match = _LISTEN.fullmatch(text)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise UsageError(
+            "--prometheus",
+            repr(text),
+            expected="PORT or HOST:PORT, such as 9464 or 0.0.0.0:9464",
+            reason="malformed_address",
+        )
+    return Listen((match["host"] or DEFAULT_HOST).strip("[]"), int(match["port"]))
+
+
+class PrometheusSink(Resource):
+    """Serves ``http://HOST:PORT/metrics``, from a thread of its own, for as long as it is open.
+
+    Args:
+        listen: where, see `parse_listen`.
+        clock: that records' timestamps are of.
+        interval_s: time between `IntervalRecord`s.
+
+    Raises:
+        UsageError: ``malformed_address``.
+        SinkError: ``busy``, ``permission``, or ``address`` where this machine doesn't have it.
+    """
+
+    def __init__(self, listen: str, *, clock: Clock, interval_s: float) -> None:
+        self._table = SeriesTable(clock, interval_s)
+        registry = CollectorRegistry()
+        registry.register(_TableCollector(self._table))
+        self._server: _Server | None = _open_server(parse_listen(listen))
+        self._server.set_app(make_wsgi_app(registry))
+        threading.Thread(target=self._server.serve_forever, name="prometheus", daemon=True).start()
+
+    def write(self, record: Record) -> None:
+        """Changes what the next scrape finds."""
+        self._table.take(record)
+
+    def flush(self) -> None:
+        """Nothing to do: who scrapes decides when."""
+
+    def close(self) -> None:
+        """Stops to listen."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+
+class _TableCollector(Collector):
+    def __init__(self, table: SeriesTable) -> None:
+        self._table = table
+
+    def collect(self) -> Iterable[Metric]:
+        """What a scrape finds."""
+        for family, series in self._table.read():
+            metric = Metric(family.name, family.help, family.kind)
+            name = family.name + _SUFFIX.get(family.kind, "")
+            metric.samples = [Sample(name, labels, value) for labels, value in series]
+            yield metric
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = PATIENCE_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing: a journal is for people."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    # Some Pythons set it for HTTP servers: then two daemons would share a port, and each scrape would meet either.
+    allow_reuse_port = False
+
+    def server_bind(self) -> None:
+        """Binds, without asking name servers what the address is called, as the base class does."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is no trouble of ours."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def _open_server(listen: Listen) -> _Server:
+    try:
+        found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return (_Server6 if family == socket.AF_INET6 else _Server)((str(address[0]), listen.port), _Handler)
+    except (OSError, UnicodeError) as error:
+        raise _explain(listen, error) from error
+
+
+def _explain(listen: Listen, error: OSError | UnicodeError) -> SinkError:
+    where = f"--prometheus {listen}"
+    code = error.errno if isinstance(error, OSError) else None
+    if code == errno.EADDRINUSE:
+        return SinkError(where, "is taken by another program", remedy="choose another port", reason="busy")
+    if code in (errno.EACCES, errno.EPERM):
+        return SinkError(where, "is for root alone", remedy="choose a port from 1024 on", reason="permission")
+    return SinkError(where, f"can't be listened on ({error})", expected="an address of this machine", reason="address")
