@@ -1,0 +1,189 @@
+"""What else went on while something was measured, and what of it speaks against the figures."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from device.bench.result import Conditions, Flag
+from device.protocols import Clock, Thermals, ThermalSample
+from device.sysfs import read_text
+
+STEADY_GOVERNOR = "performance"
+"""Of cpufreq's governors the only one that doesn't change the frequency with the load and may reach the highest.
+
+References:
+    Linux kernel, Documentation/admin-guide/pm/cpufreq.rst, "Generic Scaling Governors".
+"""
+
+FREQUENCY_TOLERANCE = 0.05
+"""Share by which the frequency may move: x86 processors give the mean of a few milliseconds, which is never quite still."""
+
+OTHER_LOAD_CORES = 0.1
+"""Processor time of others, as so many cores, above which they are said to disturb: a tenth of one."""
+
+STOLEN_SHARE = 0.01
+
+# Fields of the first line of /proc/stat, in USER_HZ; guests' time is part of `user` and `nice`.
+_STAT_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+_BUSY = ("user", "nice", "system", "irq", "softirq")
+
+
+class _Usage(NamedTuple):
+    own_s: float
+    clock_s: float
+    ticks: dict[str, int]
+
+
+class Watch:
+    """Looks at the machine now and then, from `start` to `finish`.
+
+    Args:
+        thermals: of the machine.
+        clock: measures the span.
+        root: where ``proc`` and ``sys`` are.
+        own_cpu_s: processor time that this process has taken.
+    """
+
+    def __init__(
+        self, thermals: Thermals, clock: Clock, root: Path = Path("/"), own_cpu_s: Callable[[], float] = time.process_time
+    ) -> None:
+        self._thermals = thermals
+        self._clock = clock
+        self._root = root
+        self._own_cpu_s = own_cpu_s
+        self._begin: _Usage | None = None
+        self._samples: list[ThermalSample] = []
+        self._batteries: set[str] = set()
+
+    def start(self) -> None:
+        """Begins anew."""
+        self._samples, self._batteries = [], set()
+        self._begin = self._read_usage()
+        self.look()
+
+    def look(self) -> None:
+        """Takes note of what is so now."""
+        self._samples.append(self._thermals.read())
+        self._batteries |= set(read_batteries(self._root))
+
+    def finish(self) -> Conditions:
+        """Looks a last time, and sums up."""
+        self.look()
+        other_load_cores, stolen_share = self._compare_usage()
+        temperatures_c = [sample.temperature_c for sample in self._samples if sample.temperature_c is not None]
+        frequencies_hz = [sample.frequency_hz for sample in self._samples if sample.frequency_hz is not None]
+        last = self._samples[-1]
+        return Conditions(
+            temperature_low_c=min(temperatures_c, default=None),
+            temperature_high_c=max(temperatures_c, default=None),
+            frequency_low_hz=min(frequencies_hz, default=None),
+            frequency_high_hz=max(frequencies_hz, default=None),
+            governors=_distinct(sample.governor for sample in self._samples if sample.governor),
+            throttled=last.throttled_since_start,
+            throttle_unsupported=last.unsupported,
+            other_load_cores=other_load_cores,
+            stolen_share=stolen_share,
+            batteries=tuple(sorted(self._batteries)),
+        )
+
+    def _read_usage(self) -> _Usage | None:
+        """Own processor time, the clock, and the machine's ticks.
+
+        References:
+            proc_stat(5).
+        """
+        words = (read_text(self._root / "proc/stat") or "").split()[: len(_STAT_FIELDS) + 1]
+        if len(words) <= len(_STAT_FIELDS) or words[0] != "cpu" or not all(word.isdecimal() for word in words[1:]):
+            return None
+        ticks = dict(zip(_STAT_FIELDS, map(int, words[1:]), strict=True))
+        return _Usage(self._own_cpu_s(), self._clock.now_ns() / 1e9, ticks)
+
+    def _compare_usage(self) -> tuple[float | None, float | None]:
+        begin, end = self._begin, self._read_usage()
+        if begin is None or end is None or end.clock_s <= begin.clock_s:
+            return None, None
+        ticks = {name: end.ticks[name] - begin.ticks[name] for name in _STAT_FIELDS}
+        busy_s = sum(ticks[name] for name in _BUSY) / os.sysconf("SC_CLK_TCK")
+        others_s = max(0.0, busy_s - (end.own_s - begin.own_s))
+        total = sum(ticks.values())
+        stolen_share = max(0.0, ticks["steal"] / total) if total > 0 else None
+        return others_s / (end.clock_s - begin.clock_s), stolen_share
+
+
+def look_before(watch: Watch, clock: Clock, duration_s: float = 1.0) -> Conditions:
+    """What goes on before anything is measured."""
+    watch.start()
+    clock.sleep(duration_s)
+    return watch.finish()
+
+
+def _distinct(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def read_batteries(root: Path = Path("/")) -> tuple[str, ...]:
+    """What each battery says of itself that feeds this machine: ``Charging``, ``Discharging``, ``Full``, ``Not charging``.
+
+    References:
+        Linux kernel, Documentation/ABI/testing/sysfs-class-power: ``type``, ``status``, and ``scope``, which is ``Device`` for
+        the batteries of mice and the like.
+    """
+    supplies = sorted((root / "sys/class/power_supply").glob("*"))
+    batteries = [path for path in supplies if read_text(path / "type") == "Battery" and read_text(path / "scope") != "Device"]
+    return tuple(status for path in batteries if (status := read_text(path / "status")))
+
+
+def find_flags(rounds: Sequence[Conditions]) -> tuple[Flag, ...]:
+    """What of the conditions speaks against the figures that were measured under them; one flag a kind.
+
+    What the machine can't tell raises no flag: `list_unknowns` says it.
+    """
+    flags: list[Flag] = []
+    throttled = _distinct(name for one in rounds for name in one.throttled or ())
+    if throttled:
+        flags.append(Flag("throttled", f"{_words(throttled)} while it was measured"))
+    unsteady = [name for name in _distinct(name for one in rounds for name in one.governors) if name != STEADY_GOVERNOR]
+    if unsteady:
+        flags.append(Flag("governor", f"governor {', '.join(unsteady)}: it changes the frequency with the load"))
+    flags += _find_moves(rounds)
+    others = max((one.other_load_cores for one in rounds if one.other_load_cores is not None), default=0.0)
+    if others > OTHER_LOAD_CORES:
+        flags.append(Flag("other_load", f"other programs took up to {others:.2f} cores meanwhile"))
+    stolen = max((one.stolen_share for one in rounds if one.stolen_share is not None), default=0.0)
+    if stolen > STOLEN_SHARE:
+        flags.append(Flag("stolen_time", f"the hypervisor gave up to {stolen:.0%} of the processor's time to others"))
+    if any("Charging" in one.batteries for one in rounds):
+        flags.append(Flag("battery_charging", "the battery was being charged"))
+    return tuple(flags)
+
+
+def _find_moves(rounds: Sequence[Conditions]) -> list[Flag]:
+    lows_hz = [one.frequency_low_hz for one in rounds if one.frequency_low_hz is not None]
+    highs_hz = [one.frequency_high_hz for one in rounds if one.frequency_high_hz is not None]
+    if not lows_hz or not highs_hz or min(lows_hz) >= max(highs_hz) * (1 - FREQUENCY_TOLERANCE):
+        return []
+    return [Flag("frequency_moved", f"the frequency moved between {min(lows_hz) / 1e6:.0f} and {max(highs_hz) / 1e6:.0f} MHz")]
+
+
+def _words(names: Iterable[str]) -> str:
+    return ", ".join(name.replace("_", " ") for name in names)
+
+
+def list_unknowns(rounds: Sequence[Conditions]) -> tuple[str, ...]:
+    """What the machine could not tell, for people: its silence isn't "ok"."""
+    unknowns: list[str] = []
+    if any(one.throttled is None for one in rounds):
+        unknowns.append("throttling")
+    else:
+        unknowns += [name.replace("_", " ") for name in _distinct(name for one in rounds for name in one.throttle_unsupported)]
+    if any(not one.governors for one in rounds):
+        unknowns.append("governor")
+    if any(one.frequency_low_hz is None for one in rounds):
+        unknowns.append("frequency")
+    if any(one.other_load_cores is None for one in rounds):
+        unknowns.append("other load")
+    return tuple(unknowns)

@@ -1,0 +1,230 @@
+"""``python -m device.tune``: finds the operating point for an aim on this machine, and writes it as a profile."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from device import __version__
+from device.bench.__main__ import (
+    add_choice_flags,
+    find_candidates,
+    look_for_meters,
+    open_bundles,
+    tell,
+)
+from device.bench.child import run_in_child
+from device.bench.runner import Candidate, interrupt_on_termination
+from device.board import detect_board
+from device.bundle import Bundle
+from device.durable import write_durably
+from device.errors import BenchError, UsageError, exit_with_one_line
+from device.tune.aims import Aim, LeastEnergy, LeastPowerAtRate, MostFrames, MostFramesWithinPower
+from device.tune.governor import Governors
+from device.tune.profile_text import FIRST_LINE, check_name, write_profile
+from device.tune.result import TuneResult, TuneSettings
+from device.tune.search import NOISE
+from device.tune.space import build_space
+from device.tune.table import format_tuning
+from device.tune.tuner import Energy, Tuner
+
+PROFILES = Path("firmware_profiles")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m device.tune",
+        description="Finds runtime, threads, rate and size for an aim by measuring, and writes them as a profile.",
+    )
+    aim = parser.add_mutually_exclusive_group(required=True)
+    aim.add_argument("--for", dest="goal", choices=("fps", "efficiency"), help="most FPS, or least energy an inference")
+    aim.add_argument("--fps", type=_positive, metavar="F", help="so many frames a second, at the least power")
+    aim.add_argument("--watts", type=_positive, metavar="W", help="so much power at most, and the most FPS within it")
+    add_choice_flags(parser)
+    parser.add_argument(
+        "--allow-governor",
+        action="append",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="try the processor's governors too, or only those that are named; what was set is put back",
+    )
+    parser.add_argument("--exhaustive", action="store_true", help="measure every point in full, with no early stops")
+    parser.add_argument("--quick", action="store_true", help="a first look: short windows, marked as too short everywhere")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the profile's file (default: its name, in firmware_profiles/)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument("--version", action="version", version=f"ghostwatt {__version__}")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def choose_aim(flags: argparse.Namespace) -> Aim:
+    """The aim that the flags name."""
+    if flags.fps is not None:
+        return LeastPowerAtRate(flags.fps)
+    if flags.watts is not None:
+        return MostFramesWithinPower(flags.watts)
+    return MostFrames() if flags.goal == "fps" else LeastEnergy()
+
+
+def choose_settings(flags: argparse.Namespace) -> TuneSettings:
+    """How it is measured."""
+    if flags.quick:
+        return TuneSettings(flags.exhaustive, False, rounds=3, warm_up_s=0.2, window_s=1.0, idle_s=3.0, noise=NOISE)
+    return TuneSettings(flags.exhaustive, True, rounds=3, warm_up_s=2.0, window_s=10.0, idle_s=30.0, noise=NOISE)
+
+
+def limit_threads(candidates: Sequence[Candidate], bundles: Sequence[Bundle], flags: argparse.Namespace) -> list[Candidate]:
+    """Leaves out more threads than the board of the profile has cores: no profile could say so.
+
+    Raises:
+        UsageError: ``threads``: nothing is left.
+    """
+    board = bundles[0].manifest.profile.board
+    kept = [candidate for candidate in candidates if candidate.choice.threads <= board.cores]
+    if not kept or any(threads > board.cores for threads in flags.threads):
+        raise UsageError(
+            "--threads",
+            ", ".join(str(threads) for threads in flags.threads),
+            expected=f"at most {board.cores}, the cores of {board.name}",
+            reason="threads",
+        )
+    return kept
+
+
+def choose_governors(
+    names: Sequence[str] | None, stack: contextlib.ExitStack
+) -> tuple[Governors | None, tuple[str | None, ...]]:
+    """Opens the governors where they may be changed; ``stack`` puts them back.
+
+    Raises:
+        UsageError: no cpufreq, or a governor that it doesn't have.
+    """
+    if names is None:
+        return None, (None,)
+    governors = stack.enter_context(Governors())
+    available = governors.available()
+    named = tuple(name for name in names if name)
+    for name in named:
+        if name not in available:
+            raise UsageError("--allow-governor", repr(name), expected=f"one of {', '.join(available)}", reason="governor")
+    return governors, named or available
+
+
+def choose_file(out: Path | None, parent: str, aim: Aim) -> Path:
+    """Where the profile will lie; refuses before the wait what could not be written after it.
+
+    Raises:
+        UsageError: ``name``: it can't be a profile's file.
+        BenchError: ``exists``: a person's own profile lies there; ``permission``.
+    """
+    name = f"{parent}-tuned-{aim.slug}.yaml"
+    path = out or (PROFILES / name if PROFILES.is_dir() else Path(name))
+    if path.suffix != ".yaml":
+        raise UsageError("--out", str(path), expected="a file that ends in .yaml", reason="name")
+    check_name(path.stem)
+    if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(FIRST_LINE):
+        raise BenchError(str(path), "was not written by tune", remedy="name another file with --out", reason="exists")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise BenchError(str(path.parent), "is no folder to write to", remedy="name a file with --out", reason="permission")
+    return path
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Searches, prints, and writes."""
+    facts = detect_board()
+    aim = choose_aim(flags)
+    bundles = open_bundles(flags.bundle, facts)
+    _check_rate(flags.fps, bundles[0].manifest.profile.camera.rate_fps)
+    candidates = limit_threads(find_candidates(bundles, flags, facts), bundles, flags)
+    power = look_for_meters(bundles[0])
+    if aim.needs_power and power.no_power_reason:
+        raise BenchError(
+            f"aim: {aim.title}", f"no figure of power: {power.no_power_reason}", remedy="fit a meter, or tune --for fps",
+            reason="no_power",
+        )  # fmt: skip
+    path = choose_file(flags.out, bundles[0].manifest.profile.name, aim)
+    with interrupt_on_termination(), contextlib.ExitStack() as stack:
+        governors, names = choose_governors(flags.allow_governor, stack)
+        points = build_space(candidates, aim, bundles[0].manifest.profile.camera.rate_fps, names)
+        settings = choose_settings(flags)
+        most_s = len(points) * settings.rounds * (settings.warm_up_s + settings.window_s)
+        tell(f"{len(points)} points, {settings.rounds} rounds each: {most_s / 60:.0f} minutes, less what is stopped early")
+        if power.is_estimate:
+            tell("power is an ESTIMATE, not measured")
+        tuner = Tuner(
+            points,
+            aim,
+            settings,
+            Energy(power.missing, power.no_power_reason),
+            execute=run_in_child,
+            use_governor=governors.use if governors else _no_governor,
+            tell=tell,
+        )
+        result = tuner.run()
+    return publish(result, bundles, path, flags)
+
+
+def _check_rate(rate_fps: float | None, camera_rate_fps: float) -> None:
+    if rate_fps is not None and rate_fps > camera_rate_fps:
+        raise UsageError(
+            "--fps", f"{rate_fps:g}", expected=f"at most {camera_rate_fps:g}, the rate of the profile's camera", reason="rate"
+        )
+
+
+def _no_governor(name: str) -> None:
+    raise BenchError("governor", f"{name} was not allowed", remedy="--allow-governor", reason="governor")
+
+
+def publish(result: TuneResult, bundles: Sequence[Bundle], path: Path, flags: argparse.Namespace) -> int:
+    """Writes the profile of the pick, and prints the result.
+
+    Raises:
+        BenchError: ``infeasible`` where no point is what was asked for, ``failed`` where none could be measured.
+    """
+    if result.pick is not None:
+        point = result.points[result.pick]
+        parent = next(bundle.manifest.profile for bundle in bundles if bundle.manifest_sha256 == point.choice.manifest_sha256)
+        text = write_profile(path.stem, parent, result, point)
+        result = msgspec.structs.replace(result, profile=text, profile_file=str(path))
+        _write(path, text)
+    print(msgspec.json.encode(result).decode() if flags.json else format_tuning(result), flush=True)
+    if result.pick is not None:
+        tell(f"written: {path}")
+        return 0
+    if all(point.state == "failed" for point in result.points):
+        raise BenchError(f"aim: {result.aim}", "no point could be measured, as said above", reason="failed")
+    raise BenchError(f"aim: {result.aim}", "no point is that, as the table shows", remedy="ask for less", reason="infeasible")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_durably(path, text.encode())
+    except OSError as error:
+        raise BenchError(
+            str(path), f"can't be written ({error.strerror})", remedy="name another file with --out", reason="permission"
+        ) from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses flags and runs."""
+    return run(build_parser().parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_with_one_line(main))

@@ -1,0 +1,187 @@
+"""Measures points by the bench's rounds, and makes a result of the search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from device.bench.conditions import find_flags
+from device.bench.figures import find_interval
+from device.bench.machine import describe_machine
+from device.bench.result import Failure, Flag, Idle, Round, Window, WindowPower
+from device.bench.rounds import Job
+from device.bench.runner import Execute, Tell
+from device.errors import BenchError
+from device.tune.aims import Aim
+from device.tune.result import PointResult, State, TuneResult, TuneSettings
+from device.tune.search import Pick, Sample, Search, Trial, find_front
+from device.tune.space import Point, describe_point
+
+UseGovernor = Callable[[str], None]
+
+
+class Energy(NamedTuple):
+    """Whether there are figures of power.
+
+    Attributes:
+        missing: of the profile's meters that are not there, why.
+        no_power_reason: None where there are.
+    """
+
+    missing: tuple[str, ...]
+    no_power_reason: str | None
+
+
+class Tuner:
+    """A search under way.
+
+    Args:
+        points: the space.
+        aim: what is better.
+        settings: how it is measured.
+        energy: whether power is measured.
+        execute: does a job; `device.bench.child.run_in_child`.
+        use_governor: sets a governor.
+        tell: takes lines for the person.
+    """
+
+    def __init__(
+        self,
+        points: Sequence[Point],
+        aim: Aim,
+        settings: TuneSettings,
+        energy: Energy,
+        *,
+        execute: Execute,
+        use_governor: UseGovernor,
+        tell: Tell,
+    ) -> None:
+        self._points = list(points)
+        self._aim = aim
+        self._settings = settings
+        self._energy = energy
+        self._execute = execute
+        self._use_governor = use_governor
+        self._tell = tell
+        self._governor: str | None = None
+        self._idle: dict[str | None, Idle] = {}
+        self._rounds: dict[Point, list[Round]] = {point: [] for point in self._points}
+        self._search: Search | None = None
+        self._started_at_utc = datetime.now(UTC).isoformat(timespec="seconds")
+        self._started_s = time.monotonic()
+
+    def run(self) -> TuneResult:
+        """Searches.
+
+        Raises:
+            BenchError: ``failed`` where the idle machine could not be measured.
+        """
+        if self._aim.needs_power:
+            for governor in dict.fromkeys(point.governor for point in self._points):
+                self._idle[governor] = self._measure_idle(governor)
+        settings = self._settings
+        self._search = Search(
+            self._points,
+            self._aim,
+            self._measure,
+            rounds=settings.rounds,
+            idle_w={governor: idle.power.power_w for governor, idle in self._idle.items() if idle.power},
+            noise=settings.noise,
+        )
+        pick = self._search.run_exhaustively() if settings.is_exhaustive else self._search.run()
+        return self._summarise(self._search, pick)
+
+    def _set(self, governor: str | None) -> None:
+        if governor is not None and governor != self._governor:
+            self._use_governor(governor)
+            self._governor = governor
+
+    def _measure_idle(self, governor: str | None) -> Idle:
+        self._set(governor)
+        self._tell(f"idle: {self._settings.idle_s:g} s" + (f", governor {governor}" if governor else ""))
+        outcome = self._execute(Job(str(self._points[0].candidate.bundle), None, 0.0, None, self._settings.idle_s))
+        if outcome.idle is None:
+            raise BenchError("idle", outcome.failure.message if outcome.failure else "no answer", reason="failed")
+        return outcome.idle
+
+    def _measure(self, point: Point) -> Sample | Failure:
+        self._set(point.governor)
+        settings = self._settings
+        job = Job(str(point.candidate.bundle), point.choice, settings.warm_up_s, None, settings.window_s, point.rate_fps)
+        outcome = self._execute(job)
+        window = outcome.round.energy if outcome.round else None
+        if outcome.round is None or window is None:
+            failure = outcome.failure or Failure("failed", "gave no round")
+            self._tell(f"{describe_point(point)}: failed: {failure.message}")
+            return failure
+        self._tell(f"{describe_point(point)}: {_describe_window(window)}")
+        if window.power is None and self._aim.needs_power:
+            return Failure("no_power", window.power_missing_reason or self._energy.no_power_reason or "no figure of power")
+        self._rounds[point].append(outcome.round)
+        return Sample(window.rate_fps, window.power.power_w if window.power else None)
+
+    def _summarise(self, search: Search, pick: Pick | None) -> TuneResult:
+        front = find_front(search.trials)
+        return TuneResult(
+            started_at_utc=self._started_at_utc,
+            duration_s=time.monotonic() - self._started_s,
+            aim=self._aim.title,
+            machine=describe_machine(),
+            settings=self._settings,
+            idle={governor or "": idle for governor, idle in self._idle.items()},
+            meters_missing=self._energy.missing,
+            no_power_reason=self._energy.no_power_reason,
+            points=tuple(self._describe(trial, search, is_on_front=trial in front) for trial in search.trials),
+            pick=pick.trial.index if pick else None,
+            rivals=tuple(trial.index for trial in search.find_rivals(pick)) if pick else (),
+            noise=search.noise,
+        )
+
+    def _describe(self, trial: Trial, search: Search, *, is_on_front: bool) -> PointResult:
+        rounds = [] if trial.failure else self._rounds[trial.point]
+        windows = [one.energy for one in rounds if one.energy]
+        powers = [window.power for window in windows if window.power] if trial.power_w is not None else []
+        return PointResult(
+            choice=trial.point.choice,
+            asked_rate_fps=trial.point.rate_fps,
+            governor=trial.point.governor,
+            state=_name_state(trial, search),
+            failure=trial.failure,
+            rate_fps=find_interval([window.rate_fps for window in windows]) if windows else None,
+            power_w=find_interval([power.power_w for power in powers]) if powers else None,
+            energy_j=trial.power_w / trial.rate_fps if trial.power_w is not None and windows else None,
+            p50_s=find_interval([window.latency_s.p50 for window in windows]) if windows else None,
+            source=", ".join(dict.fromkeys(power.source for power in powers)) or None,
+            scope=powers[0].scope if powers else None,
+            is_estimate=any(power.is_estimate for power in powers) if powers else None,
+            is_on_front=is_on_front,
+            flags=self._find_flags(rounds, powers),
+            rounds=tuple(self._rounds[trial.point]),
+        )
+
+    def _find_flags(self, rounds: Sequence[Round], powers: Sequence[WindowPower]) -> tuple[Flag, ...]:
+        flags: list[Flag] = []
+        if rounds and not self._settings.conforms:
+            flags.append(Flag("too_short", f"windows of {self._settings.window_s:g} s: a first look, not a measurement"))
+        conditions = [one.conditions for one in rounds]
+        if powers:
+            conditions += [idle.conditions for idle in self._idle.values()]
+        # A governor that was asked for is no accident.
+        return (*flags, *(flag for flag in find_flags(conditions) if flag.code != "governor" or self._governor is None))
+
+
+def _name_state(trial: Trial, search: Search) -> State:
+    if trial.failure:
+        return "failed"
+    if search.is_done(trial):
+        return "measured"
+    return "stopped" if trial.samples else "skipped"
+
+
+def _describe_window(window: Window) -> str:
+    text = f"{window.rate_fps:.1f} FPS, {window.latency_s.p50 * 1e3:.2f} ms"
+    if window.power:
+        text += f", {window.power.power_w:.2f} W{' (ESTIMATE)' if window.power.is_estimate else ''}"
+    return text
