@@ -309,7 +309,7 @@ def test_bad_bundles_are_refused_while_the_old_one_drops_no_frame(
 ) -> None:
     wait_until_proven(board)
     before = show(board, "MainPID", "NRestarts")
-    began = int(board.output(f"sudo wc -l < {STATE}/predictions.jsonl"))
+    began = int(board.output(f"sudo cat {STATE}/predictions.jsonl | wc -l"))
     for number, (kind, words) in enumerate(BAD.items()):
         there = push(board, make_bad(kind, first, tmp_path / str(number)), f"bad-{number}")
         done = board.run(f"sudo ghostwatt bundle install {there}", limit_s=BUNDLE_LIMIT_S)

@@ -24,6 +24,7 @@ PACKAGES = (
     *PYTHON,
     "busybox-static",
     "dbus",
+    "findutils",
     "grep",
     "i2c-tools",
     "kmod",

@@ -1,0 +1,351 @@
+"""Puts the software, a bundle and the service on this board, changes what runs, and takes it all off again.
+
+Nothing stops until the new is proven: wheels are checked and laid out beside the old ones, the bundle passes its self-test
+under the new software, and only then the links move and the daemon is started anew. One that doesn't come up is taken back,
+software and bundle.
+
+Imports the standard library alone: on a bare board this runs out of the wheel, before anything is installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from device.durable import point_link, sync_folder, write_durably
+from device.errors import GhostwattError, ServiceError
+from device.service.commands import Commands
+from device.service.layout import USER, Layout, unit_name
+from device.service.release import linked, make_release, switch_release
+from device.service.unit import network_hosts, render_network, render_unit
+
+_LAUNCHER = """\
+#!/bin/sh
+# ghostwatt COMMAND …: `ghostwatt service status`, `ghostwatt bundle list`, `ghostwatt doctor`
+[ $# -gt 0 ] || set -- service status
+command=$1
+shift
+# The release by its own name: what runs must not import from another when the link moves.
+release=$(readlink -f {current}) || exit 127
+exec "$release/bin/python" -I -B -X faulthandler -m "device.$command" "$@"
+"""
+
+_NETWORK = "50-network.conf"
+
+
+class Installation(NamedTuple):
+    """What is wanted of a board.
+
+    Attributes:
+        wheels: folder of wheels, ours among them.
+        bundle: to take in and run; None keeps those that are there.
+        with_system_packages: see `make_release`.
+        signers: whose bundles the board takes from now on; None leaves that as it is.
+        start: whether to start the service.
+    """
+
+    wheels: Path
+    bundle: Path | None = None
+    with_system_packages: bool = False
+    signers: Path | None = None
+    start: bool = True
+
+
+class Service:
+    """The service on a board.
+
+    Args:
+        layout: of the board.
+        commands: of the board.
+        say: told of each step in one line.
+    """
+
+    def __init__(self, layout: Layout, commands: Commands, say: Callable[[str], None]) -> None:
+        self._layout = layout
+        self._commands = commands
+        self._say = say
+
+    # --- what there is ---
+
+    def enabled(self) -> tuple[str, ...]:
+        """Profiles that start with the board."""
+        links = (self._layout.units / "multi-user.target.wants").glob("ghostwatt@*.service")
+        return tuple(sorted(link.name.removeprefix("ghostwatt@").removesuffix(".service") for link in links))
+
+    def profiles(self) -> tuple[str, ...]:
+        """Profiles that have a bundle."""
+        return tuple(sorted(path.parent.name for path in self._layout.state.glob("profiles/*/current")))
+
+    # --- install ---
+
+    def install(self, wanted: Installation) -> tuple[str, ...]:
+        """Installs, or upgrades in place; doing it twice is doing it once.
+
+        Returns:
+            The profiles that run.
+
+        Raises:
+            ServiceError: ``permission``, ``systemd``, ``disk``, ``refused`` where the bundle is, or ``not_ready`` where the
+                daemon didn't come up. What ran before runs.
+            MissingDependencyError: ``wheel``.
+        """
+        self._require_systemd()
+        self._make_user()
+        self._make_folders(wanted.signers)
+        release = make_release(self._layout, wanted.wheels, with_system_packages=wanted.with_system_packages)
+        self._say(f"software {release.name}: {size_bytes(release) / 1e6:.0f} MB")
+        self._compile(release)
+        sha256 = self._prove(release, wanted.bundle)
+        with self._taking_back():
+            switch_release(self._layout, release)
+            self._write_units()
+            if sha256:
+                self._bundle(release, "switch", sha256)
+            chosen = self._chosen(sha256)
+            self._write_networks()
+            self._commands.require("systemctl", "daemon-reload", reason="systemd")
+            for profile in chosen if wanted.start else ():
+                self._start(profile)
+        return chosen
+
+    def _require_systemd(self) -> None:
+        if os.geteuid() != 0 and self._layout.root == Path("/"):
+            raise ServiceError("install", "is for root", remedy="sudo", reason="permission")
+        self._commands.require("systemctl", "--version", reason="systemd")
+
+    def _make_user(self) -> None:
+        if self._commands.try_run("getent", "passwd", USER).code == 0:
+            return
+        home = self._layout.outside(self._layout.state)
+        account = ["--system", "--user-group", "--home-dir", home, "--no-create-home", "--shell", "/usr/sbin/nologin"]
+        self._commands.require("useradd", *account, USER, reason="user")
+        self._say(f"made the user {USER}")
+
+    def _make_folders(self, signers: Path | None) -> None:
+        for folder, mode in ((self._layout.configuration, 0o755), (self._layout.state, 0o750), (self._layout.units, 0o755)):
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+                folder.chmod(mode)
+        if signers is not None:
+            write_durably(self._layout.configuration / "allowed_signers", signers.read_bytes())
+        self._own_state()
+
+    def _own_state(self) -> None:
+        self._commands.require("chown", "-R", f"{USER}:{USER}", str(self._layout.state), reason="permission")
+
+    def _compile(self, release: Path) -> None:
+        """Leaves our bytecode on the disk; of the packages, the self-test leaves that of what is used."""
+        (package,) = release.glob("lib/python*/site-packages/device")
+        self._commands.require(str(release / "bin/python"), "-I", "-m", "compileall", "-q", str(package), reason="python")
+
+    def _prove(self, release: Path, bundle: Path | None) -> str | None:
+        """Takes the bundle in without running it, or, without one, tries those that run on the new software.
+
+        Returns:
+            The beginning of the new bundle's name.
+        """
+        if bundle is not None:
+            # It prints: installed 0123456789ab: rpi4, ghostnet_100
+            return self._bundle(release, "install", "--no-switch", str(bundle)).split()[1].rstrip(":")
+        for profile in self.enabled():
+            if profile in self.profiles():
+                self._bundle(release, "verify", str((self._layout.state / f"profiles/{profile}/current").resolve()))
+        return None
+
+    def _bundle(self, release: Path, *arguments: str) -> str:
+        where = ["--store", str(self._layout.state), "--config", str(self._layout.configuration)]
+        return self._commands.require(
+            str(release / "bin/python"), "-I", "-m", "device.bundle", *where, *arguments, reason="refused"
+        )
+
+    def _chosen(self, sha256: str | None) -> tuple[str, ...]:
+        """Profiles to run: that of the new bundle, or those that did."""
+        if sha256 is None:
+            return self.enabled()
+        found = [name for name, bundle in self._currents().items() if bundle.name.startswith(sha256)]
+        for profile in self.enabled():
+            if profile not in found:
+                self._stop(profile)
+        return tuple(found)
+
+    @contextlib.contextmanager
+    def _taking_back(self) -> Iterator[None]:
+        """Puts everything back as it was where the new doesn't come up."""
+        release, enabled = linked(self._layout.current), self.enabled()
+        currents = self._currents()
+        try:
+            yield
+        except (GhostwattError, OSError) as failure:
+            error = failure if isinstance(failure, GhostwattError) else _disk_error(failure)
+            self._put_back(release, enabled, currents)
+            what = "what ran before runs again" if enabled else "nothing ran before"
+            raise ServiceError(
+                error.where, f"{error.found}: {what}", expected=error.expected, remedy=error.remedy, reason=error.reason
+            ) from failure
+
+    def _currents(self) -> dict[str, Path]:
+        return {name: (self._layout.state / f"profiles/{name}/current").resolve() for name in self.profiles()}
+
+    def _put_back(self, release: Path | None, enabled: tuple[str, ...], currents: dict[str, Path]) -> None:
+        for profile in self.enabled():
+            if profile not in enabled:
+                self._stop(profile)
+        if release is None:
+            return
+        for profile, bundle in currents.items():
+            if self._currents().get(profile) != bundle and (release / "bin/python").exists():
+                self._bundle(release, "rollback", "--profile", profile)
+        point_link(self._layout.current, f"releases/{release.name}")
+        self._write_networks()
+        self._commands.require("systemctl", "daemon-reload", reason="systemd")
+        for profile in enabled:
+            self._commands.require("systemctl", "enable", unit_name(profile), reason="systemd")
+            self._commands.try_run("systemctl", "restart", unit_name(profile))
+
+    # --- units ---
+
+    def _write_units(self) -> None:
+        write_durably(self._layout.unit, render_unit(self._groups(), self._layout).encode())
+        launcher = self._layout.launcher
+        launcher.parent.mkdir(parents=True, exist_ok=True)
+        current = self._layout.outside(self._layout.current)
+        write_durably(launcher, _LAUNCHER.format(current=current).encode(), mode=0o755)
+
+    def _groups(self) -> set[str]:
+        with contextlib.suppress(OSError):
+            return {line.partition(":")[0] for line in (self._layout.root / "etc/group").read_text().splitlines()}
+        return set()
+
+    def _write_networks(self) -> None:
+        """Lets each profile reach what it names, and nothing else."""
+        for profile in self.profiles():
+            text = render_network(network_hosts(self._addresses(profile)))
+            path = self._layout.drop_ins(profile) / _NETWORK
+            if text:
+                path.parent.mkdir(exist_ok=True)
+                write_durably(path, text.encode())
+            elif path.exists():
+                path.unlink()
+                _remove_empty(path.parent)
+
+    def _addresses(self, profile: str) -> Iterator[str]:
+        manifest = self._layout.state / f"profiles/{profile}/current/manifest.json"
+        with contextlib.suppress(OSError, ValueError):
+            yield from _strings(json.loads(manifest.read_bytes()).get("profile"))
+        with contextlib.suppress(OSError):
+            yield from (self._layout.configuration / f"{profile}.env").read_text().replace('"', " ").replace("=", " ").split()
+
+    # --- what runs ---
+
+    def _start(self, profile: str) -> None:
+        unit = unit_name(profile)
+        self._commands.require("systemctl", "enable", unit, reason="systemd")
+        self._commands.try_run("systemctl", "reset-failed", unit)
+        done = self._commands.try_run("systemctl", "restart", unit)
+        if done.code:
+            said = self._commands.try_run("journalctl", "--unit", unit, "--lines", "40", "--output", "cat", "--no-pager").out
+            raise ServiceError(unit, _reason(said) or done.last_line, remedy=f"journalctl --unit {unit}", reason="not_ready")
+        self._say(f"{unit} is up")
+
+    def _stop(self, profile: str) -> None:
+        unit = unit_name(profile)
+        self._commands.require("systemctl", "disable", "--now", unit, reason="systemd")
+        self._say(f"{unit} is off")
+
+    def use(self, profile: str) -> None:
+        """Runs a profile instead of those that run; one that doesn't come up leaves them running.
+
+        Raises:
+            ServiceError: ``not_installed`` where the profile has no bundle here; ``not_ready``.
+        """
+        if profile not in self.profiles():
+            there = ", ".join(self.profiles()) or "none"
+            raise ServiceError(
+                f"profile {profile}",
+                f"has no bundle on this board (there are: {there})",
+                remedy=f"make deploy PROFILE={profile}",
+                reason="not_installed",
+            )
+        others = [name for name in self.enabled() if name != profile]
+        with self._taking_back():
+            for other in others:
+                self._stop(other)
+            self._write_networks()
+            self._commands.require("systemctl", "daemon-reload", reason="systemd")
+            self._start(profile)
+
+    # --- uninstall ---
+
+    def uninstall(self, *, purge: bool) -> tuple[Path, ...]:
+        """Takes everything off but data.
+
+        Args:
+            purge: data too.
+
+        Returns:
+            What is left: it belongs to root then.
+        """
+        for profile in self.enabled():
+            self._stop(profile)
+        self._commands.try_run("systemctl", "stop", unit_name("*"))
+        for path in (*self._layout.units.glob("ghostwatt@*"), self._layout.launcher):
+            _remove(path)
+        _remove(self._layout.software)
+        data = (self._layout.state, self._layout.configuration)
+        for folder in data:
+            if purge:
+                _remove(folder)
+            _remove_empty(folder)
+        left = tuple(folder for folder in data if folder.exists())
+        for folder in left:
+            self._commands.require("chown", "-R", "root:root", str(folder), reason="permission")
+        if self._commands.try_run("getent", "passwd", USER).code == 0:
+            self._commands.require("userdel", USER, reason="user")
+        self._commands.require("systemctl", "daemon-reload", reason="systemd")
+        return left
+
+
+def size_bytes(folder: Path) -> int:
+    """Bytes that a folder's files hold, links not followed."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _disk_error(error: OSError) -> ServiceError:
+    where = str(error.filename or "install")
+    return ServiceError(where, error.strerror or str(error), remedy="free some space, or become root: sudo", reason="disk")
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _strings(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part)
+
+
+def _reason(journal: str) -> str:
+    """The daemon's own last word on why it ended."""
+    lines = [line for line in journal.splitlines() if line.startswith("error: ")]
+    return lines[-1].removeprefix("error: ") if lines else ""
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    if path.parent.is_dir():
+        sync_folder(path.parent)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -1,0 +1,134 @@
+"""Versions of the software on a board, each in a folder of its own; which one runs is a link that is moved in one step.
+
+Standard library alone: this runs before anything is installed.
+
+References:
+    PEP 405: ``pyvenv.cfg`` beside ``bin/python`` makes a virtual environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from device.durable import point_link, sync_folder
+from device.errors import MissingDependencyError, ServiceError
+from device.service.layout import Layout
+from device.service.wheels import find_wheels, fingerprint, unpack
+
+_ID_DIGITS = 12
+
+
+def require_matching(wheels: list[Path], version: tuple[int, int]) -> None:
+    """Refuses wheels that were made for another Python.
+
+    Args:
+        wheels: their files.
+        version: of the Python that will run them.
+
+    Raises:
+        MissingDependencyError: ``wheel``.
+    """
+    abi = f"cp{version[0]}{version[1]}"
+    for wheel in wheels:
+        found = wheel.stem.split("-")[-2]
+        if re.fullmatch(r"cp\d+", found) and found != abi:
+            raise MissingDependencyError(
+                wheel.name,
+                f"is for Python {found.removeprefix('cp')[0]}.{found.removeprefix('cp')[1:]}",
+                expected=f"one for this board's {version[0]}.{version[1]}",
+                remedy="deploy again from the host: it asks the board",
+                reason="wheel",
+            )
+
+
+def name_release(wheels: Sequence[Path], python: tuple[int, int], *, with_system_packages: bool) -> str:
+    """What the release of these wheels is called."""
+    kind = "-system" if with_system_packages else ""
+    return f"{fingerprint(wheels)[:_ID_DIGITS]}-py{python[0]}.{python[1]}{kind}"
+
+
+def make_release(layout: Layout, folder: Path, *, with_system_packages: bool) -> Path:
+    """Lays a release out beside the one that runs, unless it is there already.
+
+    Args:
+        layout: of the board.
+        folder: of wheels, ours among them.
+        with_system_packages: packages of the distribution can be imported too: picamera2 comes no other way.
+
+    Returns:
+        The release's folder.
+
+    Raises:
+        MissingDependencyError: ``wheel``, see `device.service.wheels`.
+        ServiceError: ``disk``.
+    """
+    wheels = find_wheels(folder)
+    require_matching(wheels, sys.version_info[:2])
+    release = layout.releases / name_release(wheels, sys.version_info[:2], with_system_packages=with_system_packages)
+    if release.is_dir():
+        return release
+    scratch = release.with_name(f".{release.name}.partial")
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        layout.releases.mkdir(parents=True, exist_ok=True)
+        site_packages = _make_environment(scratch, with_system_packages=with_system_packages)
+        for wheel in wheels:
+            unpack(wheel, site_packages)
+        _make_durable(scratch)
+        scratch.rename(release)
+        sync_folder(layout.releases)
+    except OSError as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise ServiceError(
+            str(layout.releases), f"can't be written ({error.strerror or error})", remedy="free some space", reason="disk"
+        ) from error
+    return release
+
+
+def switch_release(layout: Layout, release: Path) -> None:
+    """Makes a release the current one; the one before it stays, older ones go."""
+    current = linked(layout.current)
+    if current not in (None, release):
+        assert current is not None
+        point_link(layout.previous, f"releases/{current.name}")
+    point_link(layout.current, f"releases/{release.name}")
+    kept = {linked(layout.current), linked(layout.previous)}
+    for folder in layout.releases.iterdir():
+        if folder not in kept:
+            shutil.rmtree(folder)
+
+
+def linked(link: Path) -> Path | None:
+    """The release that a link points to; None where there is none."""
+    return link.resolve() if link.is_symlink() and link.exists() else None
+
+
+def _make_environment(folder: Path, *, with_system_packages: bool) -> Path:
+    """Writes an empty virtual environment; gives its folder of packages."""
+    interpreter = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/python").symlink_to(interpreter)
+    settings = {
+        "home": str(interpreter.parent),
+        "include-system-site-packages": str(with_system_packages).lower(),
+        "version": ".".join(str(part) for part in sys.version_info[:3]),
+    }
+    (folder / "pyvenv.cfg").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
+    site_packages = folder / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    site_packages.mkdir(parents=True)
+    return site_packages
+
+
+def _make_durable(folder: Path) -> None:
+    """One sync of the whole file system: of a thousand files, syncing each takes a card minutes."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.sync()
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

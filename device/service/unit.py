@@ -1,0 +1,189 @@
+"""The unit that runs the daemon, one instance a profile, and what a profile with network devices adds to it.
+
+References:
+    systemd.service(5), systemd.exec(5), systemd.resource-control(5), of systemd 252 (Debian 12) and 257 (Debian 13).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterable, Sequence
+from urllib.parse import urlsplit
+
+from device.errors import (
+    BoardError,
+    MissingDependencyError,
+    ProfileError,
+    UsageError,
+)
+from device.service.layout import USER, Layout
+
+GROUPS = ("video", "render", "i2c", "gpio")
+"""Groups that own cameras, the graphics processor's memory, I2C buses and the firmware's mailbox on Raspberry Pi OS."""
+
+WATCHDOG_S = 30
+START_LIMIT_S = 180
+RESTART_S = 10
+
+HOPELESS = (UsageError, ProfileError, BoardError, MissingDependencyError)
+"""Starting again changes nothing about these. All others end well now and then: a camera comes back, a bundle is installed."""
+
+_TEMPLATE = """\
+# Written by `python -m device.service install`, and anew by each upgrade. Your own settings belong into a drop-in:
+# systemctl edit ghostwatt@PROFILE
+
+[Unit]
+Description=ghostwatt: what the camera sees, and what it costs in watts (%i)
+After=network.target
+# A camera may be away for an hour: no number of starts makes the service give up.
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+Environment=HOME={state} OPENBLAS_NUM_THREADS=1 GHOSTWATT_ARGS=--camera
+# Other flags of device.run for one profile: GHOSTWATT_ARGS="--source v4l2:name=HD" in this file.
+EnvironmentFile=-{configuration}/%i.env
+ExecStart={launcher} run --store {state} --profile %i \\
+    --telemetry {state}/telemetry-%i.sqlite $GHOSTWATT_ARGS
+WorkingDirectory={state}
+# Up is who made its first inference on a real frame. Cameras get the time that the daemon itself has patience for.
+TimeoutStartSec={start_limit}
+TimeoutStopSec=20
+# A sign of life comes after a finished frame, see device/service/heartbeat.py.
+WatchdogSec={watchdog}
+TimeoutAbortSec=10
+Restart=on-failure
+# Always the same: RestartSteps= (systemd 254) would grow with every restart of the board's whole life, as a success sets
+# nothing back.
+RestartSec={restart}
+RestartPreventExitStatus={hopeless}
+
+User={user}
+Group={user}
+{groups}StateDirectory=ghostwatt
+StateDirectoryMode=0750
+ConfigurationDirectory=ghostwatt
+UMask=0027
+
+# A leak must not take the board with it, nor a core dump the card.
+OOMPolicy=kill
+MemoryMax=75%
+TasksMax=256
+LimitCORE=0
+
+DevicePolicy=closed
+DeviceAllow=char-video4linux rw
+DeviceAllow=char-media rw
+DeviceAllow=char-drm rw
+DeviceAllow=char-dma_heap rw
+DeviceAllow=char-i2c rw
+DeviceAllow=/dev/vcio rw
+DeviceAllow=/dev/vcio_gencmd rw
+DeviceAllow=/dev/vchiq rw
+
+# Only this board, unless the profile names cameras, plugs or brokers: then 50-network.conf beside this file allows them.
+IPAddressDeny=any
+IPAddressAllow=localhost
+
+CapabilityBoundingSet=
+KeyringMode=private
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+NoNewPrivileges=yes
+PrivateMounts=yes
+PrivateTmp=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHome=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProtectSystem=strict
+RemoveIPC=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+# What is refused fails, and kills nobody: libraries ask for priorities that they can do without.
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def render_unit(groups: Collection[str], layout: Layout | None = None) -> str:
+    """Writes the unit's file.
+
+    Args:
+        groups: that the board has. A unit that names others doesn't start.
+        layout: of the board.
+    """
+    layout = layout or Layout()
+    member_of = " ".join(group for group in GROUPS if group in groups)
+    return _TEMPLATE.format(
+        state=layout.outside(layout.state),
+        configuration=layout.outside(layout.configuration),
+        launcher=layout.outside(layout.launcher),
+        user=USER,
+        groups=f"SupplementaryGroups={member_of}\n" if member_of else "",
+        start_limit=START_LIMIT_S,
+        watchdog=WATCHDOG_S,
+        restart=RESTART_S,
+        hopeless=" ".join(str(error.exit_code) for error in HOPELESS),
+    )
+
+
+PRIVATE_NETWORKS = (
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+)
+"""RFC 1918, RFC 3927, RFC 4193 and RFC 4291: where a camera, a plug and a home's name server are."""
+
+
+_SERVED = re.compile(r"(0\.0\.0\.0|\[::\]):\d+")
+
+
+def network_hosts(words: Iterable[str]) -> tuple[str, ...]:
+    """Those whom the daemon must reach, or who must reach it: the hosts of URLs, by name or number, and every address where it
+    serves the whole network. Files, buses and devices have none.
+    """
+    found: set[str] = set()
+    for word in words:
+        host = urlsplit(word).hostname if "://" in word else None
+        found |= {host} if host and host != "localhost" else set()
+        found |= {word} if _SERVED.fullmatch(word) else set()
+    return tuple(sorted(found))
+
+
+def allowed_networks(hosts: Sequence[str]) -> tuple[str, ...]:
+    """What ``IPAddressAllow`` must hold so that hosts can be reached: numbers as they are, and for a name, which the kernel
+    can't filter by and whose number may change, all private networks.
+    """
+    numbers, has_name = [], False
+    for host in hosts:
+        try:
+            numbers.append(str(ipaddress.ip_address(host)))
+        except ValueError:
+            has_name = True
+    return (*numbers, *(PRIVATE_NETWORKS if has_name else ()))
+
+
+def render_network(hosts: Sequence[str]) -> str:
+    """Writes the drop-in for a profile with network devices; empty where it has none."""
+    networks = allowed_networks(hosts)
+    if not networks:
+        return ""
+    lines = "".join(f"IPAddressAllow={network}\n" for network in networks)
+    return f"# Written by `python -m device.service`, from the profile: {', '.join(hosts)}\n[Service]\n{lines}"

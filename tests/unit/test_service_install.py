@@ -1,0 +1,432 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from device.errors import MissingDependencyError, ServiceError
+from device.service.commands import Commands, Done
+from device.service.install import Installation, Service
+from device.service.layout import Layout
+from device.service.release import linked
+from device.service.wheels import find_wheels, unpack
+
+from .wheels import write_wheel
+
+OK = Done(0, "", "")
+
+
+class FakeBoard:
+    """A board's programs, which work on a folder as systemctl, useradd and `device.bundle` would."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self.calls: list[str] = []
+        self.running: set[str] = set()
+        self.users: set[str] = set()
+        self.refused_bundle = False
+        self.never_ready: Callable[[str], bool] = lambda _: False
+        self.missing: set[str] = set()
+
+    def __call__(self, argv: Sequence[str]) -> Done:
+        program = Path(argv[0]).name
+        self.calls.append(" ".join([program, *argv[1:]]))
+        if program in self.missing:
+            raise FileNotFoundError(2, "No such file or directory")
+        answer: Done = getattr(self, f"_{program}", lambda *_: OK)(*argv[1:])
+        return answer
+
+    def _getent(self, _database: str, name: str) -> Done:
+        return Done(0 if name in self.users else 2, "", "")
+
+    def _useradd(self, *arguments: str) -> Done:
+        self.users.add(arguments[-1])
+        return OK
+
+    def _userdel(self, name: str) -> Done:
+        self.users.discard(name)
+        return OK
+
+    def _journalctl(self, *_: str) -> Done:
+        return Done(0, "starting\nerror: v4l2:/dev/video0: is not there\nFailed with result 'exit-code'\n", "")
+
+    def _systemctl(self, action: str, *arguments: str) -> Done:
+        units = [name for name in arguments if name.startswith("ghostwatt@")]
+        for unit in units:
+            link = self._layout.units / "multi-user.target.wants" / unit
+            if action == "enable":
+                link.parent.mkdir(exist_ok=True)
+                link.unlink(missing_ok=True)
+                link.symlink_to("../ghostwatt@.service")
+            elif action == "disable":
+                link.unlink(missing_ok=True)
+                self.running.discard(unit)
+            elif action == "restart":
+                self.running.discard(unit)
+                if self.never_ready(unit):
+                    return Done(1, "", f"Job for {unit} failed because the control process exited with error code.\n")
+                self.running.add(unit)
+        return OK
+
+    def _python(self, *arguments: str) -> Done:
+        if "device.bundle" not in arguments:
+            return OK
+        action, rest = arguments[7], arguments[8:]
+        return Done(33, "", "error: it: scores differ\n") if self.refused_bundle else getattr(self, f"_bundle_{action}")(*rest)
+
+    def _bundle_install(self, _no_switch: str, source: str) -> Done:
+        name = Path(source).name
+        home = self._layout.state / "bundles" / name
+        if not home.exists():
+            shutil.copytree(source, home)
+        return Done(0, f"installed {name[:12]}: eco, tiny\n", "")
+
+    def _bundle_verify(self, *_: str) -> Done:
+        return OK
+
+    def _bundle_switch(self, sha256: str) -> Done:
+        (home,) = (self._layout.state / "bundles").glob(f"{sha256}*")
+        profile = json.loads((home / "manifest.json").read_text())["profile"]["name"]
+        folder = self._layout.state / "profiles" / profile
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "current").resolve() == home.resolve():
+            return OK
+        if (folder / "current").is_symlink():
+            (folder / "current").rename(folder / "previous")
+        (folder / "current").symlink_to(f"../../bundles/{home.name}")
+        return OK
+
+    def _bundle_rollback(self, _flag: str, profile: str) -> Done:
+        folder = self._layout.state / "profiles" / profile
+        (folder / "previous").replace(folder / "current")
+        return OK
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    root = tmp_path / "board"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/group").write_text("root:x:0:\nvideo:x:44:\ni2c:x:45:\n")
+    return Layout(root)
+
+
+@pytest.fixture
+def board(layout: Layout) -> FakeBoard:
+    return FakeBoard(layout)
+
+
+@pytest.fixture
+def service(layout: Layout, board: FakeBoard) -> Service:
+    return Service(layout, Commands(board), lambda _: None)
+
+
+def wheels(folder: Path, content: bytes = b"") -> Path:
+    write_wheel(folder, "ghostwatt", {"device/__init__.py": content})
+    return folder
+
+
+def bundle(folder: Path, name: str, profile: str = "eco", uri: str = "v4l2:0") -> Path:
+    root = folder / name
+    root.mkdir()
+    (root / "manifest.json").write_text(json.dumps({"profile": {"name": profile, "camera": {"uri": uri}}}))
+    return root
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> Installation:
+    return Installation(wheels(tmp_path / "wheels"), bundle(tmp_path, "a" * 64))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every path with what is there."""
+    return {
+        str(path.relative_to(folder)): str(path.readlink()) if path.is_symlink() else path.read_bytes().hex()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() or path.is_symlink()
+    }
+
+
+# --- install ---
+
+
+def test_installs_and_starts(service: Service, layout: Layout, board: FakeBoard, wanted: Installation) -> None:
+    assert service.install(wanted) == ("eco",)
+    assert board.running == {"ghostwatt@eco.service"}
+    assert board.users == {"ghostwatt"}
+    unit = layout.unit.read_text()
+    assert "SupplementaryGroups=video i2c\n" in unit
+    assert "/var/lib/ghostwatt --profile %i" in unit
+    assert str(layout.root) not in unit
+    launcher = layout.launcher
+    assert launcher.stat().st_mode & 0o777 == 0o755
+    assert "device.$command" in launcher.read_text()
+    assert linked(layout.current) is not None
+
+
+def test_what_is_laid_out_is_an_environment_that_runs(service: Service, layout: Layout, wanted: Installation) -> None:
+    service.install(wanted)
+    script = "import sys, device; print(device.__file__, sys.prefix)"
+    release = layout.current.resolve()
+    done = subprocess.run([release / "bin/python", "-I", "-c", script], capture_output=True, text=True, check=True)
+    file, prefix = done.stdout.split()
+    assert Path(file).is_relative_to(release), "it imports ours, and not what is around"
+    assert Path(prefix) == release
+
+
+def test_again_is_once(service: Service, layout: Layout, board: FakeBoard, wanted: Installation) -> None:
+    service.install(wanted)
+    before = contents(layout.root)
+    assert service.install(wanted) == ("eco",)
+    assert contents(layout.root) == before
+    assert board.running == {"ghostwatt@eco.service"}
+    assert sum(call.startswith("useradd") for call in board.calls) == 1
+
+
+def test_an_upgrade_keeps_the_release_before_and_no_other(
+    service: Service, layout: Layout, wanted: Installation, tmp_path: Path
+) -> None:
+    releases = []
+    for number in range(3):
+        service.install(Installation(wheels(tmp_path / str(number), b"n = %d" % number), wanted.bundle))
+        releases.append(linked(layout.current))
+    assert len(set(releases)) == 3
+    assert linked(layout.previous) == releases[1]
+    assert sorted(layout.releases.iterdir()) == sorted(release for release in releases[1:] if release)
+
+
+def test_without_a_bundle_nothing_starts_and_later_those_that_run_are_tried(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
+) -> None:
+    assert service.install(Installation(wanted.wheels)) == ()
+    assert board.running == set()
+    service.install(wanted)
+    board.calls.clear()
+    assert service.install(Installation(wheels(tmp_path / "new", b"new = 1"))) == ("eco",)
+    assert any("device.bundle" in call and "verify" in call for call in board.calls)
+
+
+def test_a_bundle_that_is_refused_changes_nothing(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
+) -> None:
+    service.install(wanted)
+    before = linked(layout.current)
+    board.refused_bundle = True
+    board.calls.clear()
+    with pytest.raises(ServiceError, match="scores differ") as caught:
+        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, "b" * 64)))
+    assert caught.value.reason == "refused"
+    assert linked(layout.current) == before
+    assert not [call for call in board.calls if call.startswith("systemctl") and "version" not in call]
+
+
+def test_software_that_does_not_come_up_is_taken_back_with_its_bundle(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
+) -> None:
+    service.install(wanted)
+    before = linked(layout.current)
+    board.never_ready = lambda _: linked(layout.current) != before
+    with pytest.raises(ServiceError, match=r"v4l2:/dev/video0: is not there: what ran before runs again") as caught:
+        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, "b" * 64)))
+    assert caught.value.reason == "not_ready"
+    assert linked(layout.current) == before
+    assert (layout.state / "profiles/eco/current").resolve().name == "a" * 64
+    assert board.running == {"ghostwatt@eco.service"}
+    assert service.enabled() == ("eco",)
+
+
+def test_a_disk_that_fills_half_way_is_put_back_too(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.install(wanted)
+    before = linked(layout.current)
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("device.service.install.write_durably", full)
+    with pytest.raises(ServiceError, match="No space left on device: what ran before runs again") as caught:
+        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, "b" * 64)))
+    assert caught.value.reason == "disk"
+    assert linked(layout.current) == before
+    assert (layout.state / "profiles/eco/current").resolve().name == "a" * 64
+
+
+def test_a_first_install_that_does_not_come_up_says_so_and_leaves_nothing_running(
+    service: Service, board: FakeBoard, wanted: Installation
+) -> None:
+    board.never_ready = lambda _: True
+    with pytest.raises(ServiceError, match="nothing ran before"):
+        service.install(wanted)
+    assert service.enabled() == ()
+    board.never_ready = lambda _: False
+    assert service.install(wanted) == ("eco",)
+
+
+def test_signers_are_named_before_the_bundle_is_judged(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
+) -> None:
+    (tmp_path / "signers").write_text("me ssh-ed25519 AAAA")
+    board.refused_bundle = True
+    with pytest.raises(ServiceError):
+        service.install(wanted._replace(signers=tmp_path / "signers"))
+    assert (layout.configuration / "allowed_signers").read_text() == "me ssh-ed25519 AAAA"
+
+
+def test_a_board_without_systemd_is_told(service: Service, board: FakeBoard, wanted: Installation) -> None:
+    board.missing = {"systemctl"}
+    with pytest.raises(ServiceError, match="systemctl") as caught:
+        service.install(wanted)
+    assert caught.value.reason == "systemd"
+
+
+def test_only_root_installs(board: FakeBoard, wanted: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ServiceError, match="sudo"):
+        Service(Layout(), Commands(board), lambda _: None).install(wanted)
+    assert board.calls == []
+
+
+# --- networks ---
+
+
+def test_a_profile_reaches_what_it_names_and_nothing_else(
+    service: Service, layout: Layout, wanted: Installation, tmp_path: Path
+) -> None:
+    drop_in = layout.drop_ins("eco") / "50-network.conf"
+    service.install(wanted)
+    assert not drop_in.exists()
+    service.install(wanted._replace(bundle=bundle(tmp_path, "b" * 64, uri="rtsp://user:secret@192.0.2.7/stream")))
+    assert "IPAddressAllow=192.0.2.7\n" in drop_in.read_text()
+    assert "secret" not in drop_in.read_text()
+    assert "10.0.0.0" not in drop_in.read_text()
+    service.install(wanted._replace(bundle=bundle(tmp_path, "c" * 64, uri="http://phone:8080/video")))
+    assert "IPAddressAllow=10.0.0.0/8\n" in drop_in.read_text()
+    service.install(wanted._replace(bundle=bundle(tmp_path, "d" * 64)))
+    assert not drop_in.parent.exists()
+
+
+def test_flags_of_the_environment_file_count_too(service: Service, layout: Layout, wanted: Installation) -> None:
+    layout.configuration.mkdir(parents=True)
+    (layout.configuration / "eco.env").write_text('GHOSTWATT_ARGS="--source rtsp://[2001:db8::1]:554/x"\n')
+    service.install(wanted)
+    assert "IPAddressAllow=2001:db8::1\n" in (layout.drop_ins("eco") / "50-network.conf").read_text()
+
+
+# --- use ---
+
+
+@pytest.fixture
+def two_profiles(service: Service, wanted: Installation, tmp_path: Path) -> Service:
+    service.install(wanted._replace(bundle=bundle(tmp_path, "f" * 64, profile="full")))
+    service.install(wanted)
+    return service
+
+
+def test_another_profile_is_one_command(two_profiles: Service, board: FakeBoard) -> None:
+    assert two_profiles.enabled() == ("eco",)
+    two_profiles.use("full")
+    assert two_profiles.enabled() == ("full",)
+    assert board.running == {"ghostwatt@full.service"}
+
+
+def test_a_profile_that_does_not_come_up_gives_way_to_the_one_before(two_profiles: Service, board: FakeBoard) -> None:
+    board.never_ready = lambda unit: "full" in unit
+    with pytest.raises(ServiceError, match="what ran before runs again"):
+        two_profiles.use("full")
+    assert two_profiles.enabled() == ("eco",)
+    assert board.running == {"ghostwatt@eco.service"}
+
+
+def test_a_profile_without_a_bundle_stops_nothing(two_profiles: Service, board: FakeBoard) -> None:
+    with pytest.raises(ServiceError, match="eco, full") as caught:
+        two_profiles.use("max")
+    assert caught.value.reason == "not_installed"
+    assert board.running == {"ghostwatt@eco.service"}
+
+
+# --- uninstall ---
+
+
+def test_uninstall_leaves_only_data_that_it_names(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation
+) -> None:
+    before = contents(layout.root)
+    service.install(wanted)
+    (layout.state / "telemetry-eco.sqlite").touch()
+    left = service.uninstall(purge=False)
+    assert left == (layout.state,)
+    assert all(name.startswith("var/lib/ghostwatt/") for name in contents(layout.root).keys() - before.keys())
+    assert (layout.state / "telemetry-eco.sqlite").exists()
+    assert (board.running, board.users) == (set(), set())
+    assert f"chown -R root:root {layout.state}" in board.calls
+
+
+def test_purge_leaves_nothing(service: Service, layout: Layout, wanted: Installation) -> None:
+    before = contents(layout.root)
+    service.install(wanted)
+    assert service.uninstall(purge=True) == ()
+    assert contents(layout.root) == before
+    assert service.uninstall(purge=True) == ()
+
+
+def test_after_uninstall_an_install_finds_its_data(service: Service, layout: Layout, wanted: Installation) -> None:
+    service.install(wanted)
+    service.uninstall(purge=False)
+    assert service.install(Installation(wanted.wheels)) == ()
+    service.use("eco")
+    assert service.enabled() == ("eco",)
+
+
+# --- wheels ---
+
+
+def test_what_a_board_never_loads_stays_out(tmp_path: Path) -> None:
+    files = {"numpy/a.py": b"1", "numpy/tests/test_a.py": b"2", "numpy/a.pyi": b"3", "numpy-1.data/scripts/f2py": b"4"}
+    unpack(write_wheel(tmp_path, "numpy", files), tmp_path / "site")
+    names = {path.name for path in (tmp_path / "site").rglob("*") if path.is_file()}
+    assert names == {"a.py", "METADATA", "RECORD"}
+
+
+@pytest.mark.parametrize(
+    ("files", "record", "words"),
+    [
+        ({"a.py": b"1"}, {"a.py": "sha256=AAAA"}, "a.py is not what its list of hashes says"),
+        ({"a.py": b"1"}, {"a.py": ""}, "lists no hash for a.py"),
+        ({"a.py": b"1"}, {"a.py": "md5=AAAA"}, "lists no hash for a.py"),
+        ({"../a.py": b"1"}, {}, "leads elsewhere"),
+        ({"/etc/a.py": b"1"}, {}, "leads elsewhere"),
+    ],
+)
+def test_a_wheel_that_is_damaged_or_means_harm_is_refused(
+    tmp_path: Path, files: dict[str, bytes], record: dict[str, str], words: str
+) -> None:
+    with pytest.raises(MissingDependencyError, match=words):
+        unpack(write_wheel(tmp_path, "x", files, record=record), tmp_path / "site")
+    assert not list(tmp_path.glob("**/a.py"))
+
+
+def test_half_a_wheel_leaves_no_release(service: Service, layout: Layout, wanted: Installation) -> None:
+    (wheel,) = wanted.wheels.glob("*.whl")
+    wheel.write_bytes(wheel.read_bytes()[:-40])
+    with pytest.raises(MissingDependencyError, match="copy it again"):
+        service.install(wanted)
+    assert linked(layout.current) is None
+
+
+def test_wheels_of_another_python_are_refused(service: Service, wanted: Installation) -> None:
+    write_wheel(wanted.wheels, "numpy", {}, tags="cp399-cp399-manylinux_2_27_aarch64")
+    with pytest.raises(MissingDependencyError, match=r"Python 3\.99.*board's " + ".".join(map(str, sys.version_info[:2]))):
+        service.install(wanted)
+
+
+def test_two_versions_of_one_package_are_refused(tmp_path: Path) -> None:
+    write_wheel(tmp_path, "numpy", {})
+    write_wheel(tmp_path, "numpy", {}, version="2.0")
+    with pytest.raises(MissingDependencyError, match="two versions of numpy"):
+        find_wheels(tmp_path)
