@@ -61,7 +61,8 @@ _I2C_DEVICE = re.compile(r"(\d+)-([0-9a-f]{4})")
 class Ina2xxMeter(Resource):
     """Power at the shunt of one sensor.
 
-    The node is found by its name at each loss, never by its number, which changes when a driver is bound again.
+    The node is found by its name at each loss, never by its number, which changes when a driver is bound again, and which
+    another sensor may get meanwhile. What was once found is waited for: the same chip, at the same address.
 
     Args:
         config: the profile's; ``shunt_ohm`` is that of the shunt that is soldered to the board, ``scope`` what the sensor's
@@ -82,9 +83,12 @@ class Ina2xxMeter(Resource):
         self._bus, self._address = config.bus, require_chip_address(config)
         self._root = root
         self._clock = clock
+        self._chips = CHIPS
         self._node: Path | None = self._find_node()
         chip = read_text(self._node / "name") or ""
+        self._chips = (chip,)
         self.source = f"{chip} (hwmon)" if self._address is None else f"{chip} {self._address:#x} (hwmon)"
+        self._address = _find_place(self._node)[1] if self._address is None else self._address
         self._limit_a = SATURATION * FULL_SCALE_V[chip] / self._shunt_ohm
         self._period_s = _read_period_s(self._node)
         step_w_ohm = POWER_STEP_W_OHM.get(chip)
@@ -105,13 +109,14 @@ class Ina2xxMeter(Resource):
 
     def _find_node(self) -> Path:
         folder = self._root / "sys/class/hwmon"
-        nodes = [node for node in sorted(folder.glob("hwmon*")) if read_text(node / "name") in CHIPS]
+        # Behind the numbered link is the device's own folder, which goes when it goes, whoever gets the number.
+        nodes = [node.resolve() for node in sorted(folder.glob("hwmon*")) if read_text(node / "name") in self._chips]
         chosen = [node for node in nodes if self._is_asked_for(node)]
         if not chosen:
             others = f" at {_place(self._bus, self._address)}, but {_describe(nodes)}" if nodes else ""
             raise MeterError(
                 str(folder),
-                f"none of {', '.join(CHIPS)}{others}",
+                f"none of {', '.join(self._chips)}{others}",
                 expected="a sensor with its driver bound",
                 remedy="Raspberry Pi: dtoverlay=i2c-sensor,ina219,shunt-resistor=100000 (or another) in config.txt",
                 reason="missing",

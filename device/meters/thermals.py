@@ -147,7 +147,8 @@ def _ask_throttled(firmware: Firmware) -> int | None:
 
 def _find_voltage_alarm(root: Path) -> VoltageAlarm | None:
     nodes = sorted((root / "sys/class/hwmon").glob("hwmon*"))
-    alarms = [node / "in0_lcrit_alarm" for node in nodes if read_text(node / "name") == "rpi_volt"]
+    # Behind the numbered link: the number may go to another chip, whose own alarm of that name means something else.
+    alarms = [node.resolve() / "in0_lcrit_alarm" for node in nodes if read_text(node / "name") == "rpi_volt"]
     return VoltageAlarm(alarms[0]) if alarms else None
 
 

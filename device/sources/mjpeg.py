@@ -16,7 +16,7 @@ import termios
 import threading
 import urllib.error
 import urllib.request
-from http.client import HTTPException, HTTPMessage, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
 from typing import IO, ClassVar, Self
 from urllib.parse import urlsplit
 
@@ -250,6 +250,16 @@ class _Login(urllib.request.BaseHandler):
         )
 
 
+class _TlsHandler(urllib.request.AbstractHTTPHandler):
+    """Loads the machine's certificates only once TLS is spoken: they are megabytes, and a camera may be opened often."""
+
+    https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+    def https_open(self, request: urllib.request.Request) -> HTTPResponse:
+        """Opens an ``https`` address."""
+        return self.do_open(HTTPSConnection, request, context=ssl.create_default_context())
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     max_redirections = MAX_REDIRECTS
 
@@ -258,7 +268,7 @@ def _make_opener(address: Address) -> urllib.request.OpenerDirector:
     """Puts together what is needed: no proxies, no other protocols, and a password that goes to its own host only."""
     handlers: list[urllib.request.BaseHandler] = [
         urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(context=ssl.create_default_context()),
+        _TlsHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),

@@ -75,6 +75,64 @@ def test_a_node_that_comes_back_under_another_number_is_read(root: Path, node: P
     assert meter.read().power_w == pytest.approx(1.5)
 
 
+class Bus:
+    """Sensors as the kernel shows them: a folder in the client's own, and a numbered link to it."""
+
+    def __init__(self, root: Path, node: Path) -> None:
+        self._links = node.parent
+        self._pattern = node.rename(root / "pattern")
+        self._devices = root / "sys/devices/platform/soc/fe804000.i2c/i2c-1"
+
+    def bind(self, number: int, place: str, power_w: float, chip: str = "ina219") -> Path:
+        node = self._devices / place / "hwmon" / f"hwmon{number}"
+        shutil.copytree(self._pattern, node)
+        (node / "name").write_text(f"{chip}\n")
+        (node / "power1_input").write_text(f"{round(power_w * 1e6)}\n")
+        (node / "device").symlink_to("../..")
+        link = self._links / node.name
+        link.symlink_to(node)
+        return link
+
+    def unbind(self, link: Path) -> None:
+        shutil.rmtree(link.resolve())
+        link.unlink()
+
+
+def test_another_sensor_that_gets_its_number_is_not_taken_for_it(root: Path, node: Path) -> None:
+    bus = Bus(root, node)
+    own = bus.bind(2, "1-0041", 3.0)
+    meter = open_meter(root, address=0x41)
+    assert meter.read().power_w == pytest.approx(3.0)
+    bus.unbind(own)
+    bus.bind(2, "1-0045", 9.0)
+    for _ in range(2):
+        assert reason_of_read(meter) == "missing"
+    bus.bind(3, "1-0041", 4.0)
+    assert meter.read().power_w == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(("place", "chip"), [("1-0045", "ina219"), ("1-0041", "ina226")])
+def test_who_needs_no_address_waits_for_the_same_sensor_too(root: Path, node: Path, place: str, chip: str) -> None:
+    bus = Bus(root, node)
+    own = bus.bind(2, "1-0041", 3.0)
+    meter = open_meter(root)
+    assert meter.source == "ina219 (hwmon)"
+    bus.unbind(own)
+    other = bus.bind(5, place, 9.0, chip)
+    for _ in range(2):
+        assert reason_of_read(meter) == "missing"
+    bus.unbind(other)
+    bus.bind(6, "1-0041", 4.0)
+    assert meter.read().power_w == pytest.approx(4.0)
+
+
+def reason_of_read(meter: Ina2xxMeter) -> str:
+    with pytest.raises(MeterError) as caught:
+        meter.read()
+    assert "\n" not in str(caught.value)
+    return caught.value.reason
+
+
 def test_a_shunt_that_the_kernel_sees_otherwise_is_refused_with_both_values(root: Path) -> None:
     with pytest.raises(MeterError, match=r"0\.1 ohm, the profile says 0\.01 ohm") as caught:
         open_meter(root, shunt_ohm=0.01)
