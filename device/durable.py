@@ -29,6 +29,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     try:
         descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)  # whatever the umask: a service's is strict, and others read what it writes
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from device.durable import write_durably
 from device.errors import SinkError
 
 VARIABLE = "GHOSTWATT_STATE"
@@ -60,27 +61,10 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         SinkError: ``permission``, or ``full``; the old file is as it was.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.chmod(0o644)
-        scratch.replace(path)
-        _sync_folder(path.parent)
+        write_durably(path, content)
     except OSError as error:
         raise _refuse(path, error) from error
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _under(root: Path, path: Path) -> Path:

@@ -80,7 +80,7 @@ def test_one_bad_source_among_good_ones_is_named_before_anything_runs(bundle: Pa
 
 def test_a_video_that_breaks_off_ends_the_run_at_its_own_rate_too(bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 50.0, (64, 48))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 50.0, (64, 48))
     for index in range(60):
         writer.write(np.full((48, 64, 3), index * 4, np.uint8))
     writer.release()

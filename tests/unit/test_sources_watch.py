@@ -50,13 +50,10 @@ def test_a_lamp_in_a_dark_room_is_light() -> None:
 def test_darkness_is_told_of_from_its_first_picture_on() -> None:
     watch = FrameWatch(None)
     black = np.zeros((48, 64, 3), np.uint8)
-    watch.look_for_light(at(1, noise(1)))
-    for second in range(5, 5 + int(DARK_TIMEOUT_S)):
-        watch.look_for_light(at(second, black))
-        assert watch.dark_since_ns is None
-    watch.look_for_light(at(5 + DARK_TIMEOUT_S, black))
-    assert watch.dark_since_ns == 5 * SECOND_NS
-    watch.look_for_light(at(60, noise(2)))
-    assert watch.dark_since_ns is None
-    watch.look_for_light(at(61, black))
-    assert watch.dark_since_ns is None
+    frames = [(1.0, noise(1)), *((float(second), black) for second in range(5, 5 + int(DARK_TIMEOUT_S)))]
+    frames += [(5 + DARK_TIMEOUT_S, black), (60.0, noise(2)), (61.0, black)]
+    seen: list[int | None] = []
+    for second, pixels in frames:
+        watch.look_for_light(at(second, pixels))
+        seen.append(watch.dark_since_ns)
+    assert seen == [None] * (1 + int(DARK_TIMEOUT_S)) + [5 * SECOND_NS, None, None]
