@@ -134,6 +134,9 @@ class LiveSource(BaseSource):
         """Lets go of the device, or leaves one that hangs to its thread after `CLOSE_TIMEOUT_S`."""
         super().close()
         with self._changed:
+            # A failure knows the frames that it went through, and so this source, and this source's picture with it: dropped
+            # here, all of it is free at once, and need not wait for Python's collector, which seldom comes.
+            self._newest = self._damage = self._failure = None
             self._changed.notify_all()
         if self._thread is not threading.current_thread():
             self._thread.join(CLOSE_TIMEOUT_S)
@@ -165,7 +168,7 @@ class LiveSource(BaseSource):
                 capture.close()
         except BaseException as error:  # handed to the reader's thread, which raises it
             with self._changed:
-                self._failure = error
+                self._failure = None if self._closed.is_set() else error
                 self._changed.notify_all()
 
     def _read_all(self, capture: Capture) -> None:
@@ -188,6 +191,8 @@ class LiveSource(BaseSource):
 
     def _tell(self, *, frame: Frame | None = None, damage: SourceError | None = None) -> None:
         with self._changed:
+            if self._closed.is_set():
+                return
             self._newest = frame or self._newest
             self._damage = damage or self._damage
             self._changed.notify_all()

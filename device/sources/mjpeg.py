@@ -65,10 +65,11 @@ class MjpegSource(LiveSource):
 
     def __init__(self, address: Address, options: SourceOptions | None = None) -> None:
         chosen = options or SourceOptions()
-        self._line = _Line()
+        self._line = line = _Line()
         super().__init__(
             address.safe,
-            lambda: _MjpegCapture(address, chosen, self._line),
+            # Without `self`: a source that holds a function that holds it is freed by the collector only.
+            lambda: _MjpegCapture(address, chosen, line),
             chosen,
             remedy="look whether the camera has power and network",
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import socket
 import ssl
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -407,6 +409,32 @@ def test_close_ends_the_thread_that_waits(camera: Camera) -> None:
     with pytest.raises(SourceError) as caught:
         source.read(SLOW_S)
     assert caught.value.reason == "closed"
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_what_is_closed_is_free_at_once(camera: Camera, is_ended: bool) -> None:
+    """Python's collector comes seldom: what waits for it piles up, a picture for each time that a camera is opened again."""
+
+    def answer(request: Any) -> None:
+        request.send_stream([part(jpeg(200))])
+        camera.release.wait(0 if is_ended else SLOW_S)
+
+    camera.answer = answer
+    gc.collect()
+    gc.disable()
+    try:
+        source = open_source(camera.uri())
+        picture = weakref.ref(read(source).pixels)
+        if is_ended:
+            with pytest.raises(SourceError):
+                read(source)
+        source.close()
+        closed = weakref.ref(source)
+        del source
+        assert closed() is None
+        assert picture() is None
+    finally:
+        gc.enable()
 
 
 def test_no_descriptor_is_left(camera: Camera) -> None:
