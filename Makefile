@@ -107,5 +107,5 @@ bench: setup ## the benchmarks, as ratios in one run
 clean: ## remove build/ and the native library; the virtual environment stays
 	rm -rf build device/native/lib
 
-include make/deploy.mk
+include converter/deploy/deploy.mk
 -include tests/board/board.mk

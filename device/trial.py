@@ -37,8 +37,15 @@ class TrialObserver:
         self._observer.on_frame(prediction, times)
         self._left -= 1
         if self._left == 0:
+            self._on_proven(self._confirm())
+
+    def _confirm(self) -> str:
+        try:
             self._store.confirm(self._profile)
-            self._on_proven(f"the new bundle of {self._profile} has proven itself: {PROVEN_AFTER} results")
+        except BundleError as error:
+            # It runs well all the same, and may prove itself again after the next start.
+            return f"the new bundle of {self._profile} gave {PROVEN_AFTER} results, which can't be noted: {error}"
+        return f"the new bundle of {self._profile} has proven itself: {PROVEN_AFTER} results"
 
     def on_bad_frame(self, source: str, error: SourceError) -> None:
         """Passes on."""
@@ -74,7 +81,8 @@ def trial_of(store: BundleStore | None, profile: str) -> Iterator[None]:
 
 def _excuse(store: BundleStore | None, profile: str) -> None:
     if store is not None:
-        store.excuse(profile)
+        with contextlib.suppress(BundleError):  # on a disk that can't be written no start was counted either
+            store.excuse(profile)
 
 
 def _take_back(store: BundleStore, profile: str, error: GhostwattError) -> None:

@@ -163,9 +163,20 @@ class BundleStore:
     def start(self, profile: str) -> Start:
         """Tells a daemon which bundle to run, and counts the start of one that is on trial.
 
+        On a disk that can't be written (a worn card goes read-only) the current one runs, and nothing is counted.
+
         Raises:
             BundleError: ``missing`` where the profile has no current bundle.
         """
+        try:
+            return self._start(profile)
+        except BundleError as error:
+            current = self._target(profile, "current")
+            if error.reason != "store" or current is None:
+                raise
+            return Start(self._bundles / current, False, "")
+
+    def _start(self, profile: str) -> Start:
         with self._locked():
             current = self._target(profile, "current")
             if current is None:

@@ -16,7 +16,7 @@ import termios
 import threading
 import urllib.error
 import urllib.request
-from http.client import HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
 from typing import IO, ClassVar, Self
 from urllib.parse import urlsplit
 
@@ -29,8 +29,11 @@ from device.sources.live import LiveSource, Picture
 from device.sources.login import make_login, parse_challenges
 from device.sources.multipart import MultipartParser, Part
 
-TIMEOUT_S = 10.0
-"""For a server to be reached, to answer, and then for each piece of the stream."""
+ANSWER_TIMEOUT_S = 5.0
+"""For a server to be reached, and then to answer. One that is just starting may take a connection and forget it."""
+
+READ_TIMEOUT_S = 120.0
+"""For each piece of the stream. Whoever reads has a patience of its own, and `MjpegSource.close` cuts the connection."""
 
 MAX_REDIRECTS = 3
 
@@ -175,7 +178,7 @@ class _MjpegCapture:
             data = self._response.read1(_CHUNK_BYTES)
         except TimeoutError:
             raise SourceError(
-                self._where, f"nothing came for {TIMEOUT_S:g} s", expected="a camera that delivers", reason="stalled"
+                self._where, f"nothing came for {READ_TIMEOUT_S:g} s", expected="a camera that delivers", reason="stalled"
             ) from None
         except (OSError, HTTPException) as error:
             raise _ended(self._where, f"the connection broke ({_name(error)})") from None
@@ -198,7 +201,7 @@ def _request(address: Address) -> HTTPResponse:
     where = address.safe
     request = urllib.request.Request(address.url(), headers={"User-Agent": f"ghostwatt/{__version__}"})  # noqa: S310 - http(s)
     try:
-        response: HTTPResponse = _make_opener(address).open(request, timeout=TIMEOUT_S)
+        response: HTTPResponse = _make_opener(address).open(request, timeout=ANSWER_TIMEOUT_S)
     # No error is chained: the text of those below may hold what the server was asked for.
     except urllib.error.HTTPError as error:
         error.close()
@@ -206,7 +209,9 @@ def _request(address: Address) -> HTTPResponse:
     except urllib.error.URLError as error:
         raise _unreached(where, error.reason) from None
     except TimeoutError:
-        raise SourceError(where, f"no answer within {TIMEOUT_S:g} s", expected="an HTTP server", reason="stalled") from None
+        raise SourceError(
+            where, f"no answer within {ANSWER_TIMEOUT_S:g} s", expected="an HTTP server", reason="stalled"
+        ) from None
     except (OSError, HTTPException) as error:
         raise SourceError(
             where, f"no answer that can be understood ({_name(error)})", expected="an HTTP server", reason="unreachable"
@@ -239,7 +244,7 @@ class _Login(urllib.request.BaseHandler):
                 reason="unauthorised",
             )
         request.add_unredirected_header("Authorization", login)
-        return self.parent.open(request, timeout=TIMEOUT_S)
+        return self.parent.open(request, timeout=ANSWER_TIMEOUT_S)
 
     def _is_home(self, url: str) -> bool:
         asked = urlsplit(url)
@@ -251,6 +256,27 @@ class _Login(urllib.request.BaseHandler):
         )
 
 
+class _PlainConnection(HTTPConnection):
+    def getresponse(self) -> HTTPResponse:
+        """Waits for the head of the answer, and is more patient from then on."""
+        connection = self.sock
+        response = super().getresponse()
+        connection.settimeout(READ_TIMEOUT_S)
+        return response
+
+
+class _TlsConnection(HTTPSConnection, _PlainConnection):
+    pass
+
+
+class _PlainHandler(urllib.request.AbstractHTTPHandler):
+    http_request = urllib.request.AbstractHTTPHandler.do_request_
+
+    def http_open(self, request: urllib.request.Request) -> HTTPResponse:
+        """Opens an ``http`` address."""
+        return self.do_open(_PlainConnection, request)
+
+
 class _TlsHandler(urllib.request.AbstractHTTPHandler):
     """Loads the machine's certificates only once TLS is spoken: they are megabytes, and a camera may be opened often."""
 
@@ -258,7 +284,7 @@ class _TlsHandler(urllib.request.AbstractHTTPHandler):
 
     def https_open(self, request: urllib.request.Request) -> HTTPResponse:
         """Opens an ``https`` address."""
-        return self.do_open(HTTPSConnection, request, context=ssl.create_default_context())
+        return self.do_open(_TlsConnection, request, context=ssl.create_default_context())
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -268,7 +294,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def _make_opener(address: Address) -> urllib.request.OpenerDirector:
     """Puts together what is needed: no proxies, no other protocols, and a password that goes to its own host only."""
     handlers: list[urllib.request.BaseHandler] = [
-        urllib.request.HTTPHandler(),
+        _PlainHandler(),
         _TlsHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
@@ -319,7 +345,7 @@ def _unreached(where: str, why: object) -> SourceError:
     elif isinstance(why, socket.gaierror):
         found = "no host of this name is known"
     elif isinstance(why, TimeoutError):
-        found = f"can't be reached within {TIMEOUT_S:g} s"
+        found = f"can't be reached within {ANSWER_TIMEOUT_S:g} s"
     else:
         found = f"can't be reached ({_name(why)})"
     return SourceError(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -215,6 +217,25 @@ def test_a_damaged_trial_file_is_no_trial(store: BundleStore, tmp_path: Path) ->
     store.switch(install(store, make_bundle(tmp_path, 1)))
     (store.root / "profiles" / "host" / "trial.json").write_bytes(b"\x00\xff")
     assert not store.start("host").on_trial
+
+
+def test_on_a_read_only_disk_the_current_bundle_runs(
+    store: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = install(store, make_bundle(tmp_path, 1))
+    store.switch(sha256)
+    real_open = Path.open
+
+    def refuse_to_write(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if "w" in mode:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real_open(path, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse_to_write)
+    start = BundleStore(store.root).start("host")
+    assert (start.root.name, start.on_trial) == (sha256, False)
+    with pytest.raises(BundleError, match="Read-only file system"):
+        store.confirm("host")
 
 
 class PowerCut(BaseException):

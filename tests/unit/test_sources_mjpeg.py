@@ -358,7 +358,7 @@ def test_unknown_host() -> None:
 
 
 def test_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mjpeg, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(mjpeg, "ANSWER_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         error = fail_to_open(f"http://127.0.0.1:{silent.getsockname()[1]}/video")
     assert error.reason == "stalled"
@@ -378,7 +378,7 @@ def test_server_that_speaks_something_else() -> None:
 
 
 def test_stream_that_falls_silent(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mjpeg, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(mjpeg, "READ_TIMEOUT_S", 0.2)
 
     def answer(request: Any) -> None:
         request.send_stream([part(jpeg(200))])
@@ -390,6 +390,19 @@ def test_stream_that_falls_silent(camera: Camera, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(SourceError) as caught:
             source.read(SLOW_S)
         assert caught.value.reason == "stalled"
+
+
+def test_slow_stream_is_waited_for(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mjpeg, "ANSWER_TIMEOUT_S", 0.3)
+
+    def answer(request: Any) -> None:
+        request.send_stream([part(jpeg(200))])
+        time.sleep(0.6)
+        request.wfile.write(part(jpeg(100)))
+
+    camera.answer = answer
+    with open_source(camera.uri()) as source:
+        assert [read(source).index, read(source).index] == [0, 1]
 
 
 def test_close_ends_the_thread_that_waits(camera: Camera) -> None:
@@ -405,7 +418,7 @@ def test_close_ends_the_thread_that_waits(camera: Camera) -> None:
     source.close()
     names = [thread.name for thread in threading.enumerate()]
     assert f"source {source.spec.uri}" not in names
-    assert time.monotonic() - started_s < mjpeg.TIMEOUT_S
+    assert time.monotonic() - started_s < mjpeg.READ_TIMEOUT_S
     with pytest.raises(SourceError) as caught:
         source.read(SLOW_S)
     assert caught.value.reason == "closed"

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from device.bundle.store import MAX_STARTS, BundleStore
+from device.errors import BundleError, InferenceError, SourceError
+from device.pipeline import StageTimes
+from device.protocols import Prediction
+from device.trial import PROVEN_AFTER, TrialObserver, trial_of
+from tests.unit.records import prediction
+from tests.unit.test_bundle_store import install, make_bundle, run_well
+
+TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
+
+
+class Log:
+    """An observer that counts what it is told."""
+
+    def __init__(self) -> None:
+        self.frames = self.bad_frames = self.ticks = 0
+
+    def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
+        self.frames += 1
+
+    def on_bad_frame(self, source: str, error: SourceError) -> None:
+        self.bad_frames += 1
+
+    def on_tick(self, dropped: Mapping[str, int]) -> None:
+        self.ticks += 1
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BundleStore:
+    """A store whose second bundle is on trial, and started."""
+    store = BundleStore(tmp_path / "state")
+    store.switch(install(store, make_bundle(tmp_path, 1)))
+    run_well(store)
+    store.switch(install(store, make_bundle(tmp_path, 2)))
+    store.start("host")
+    return store
+
+
+def test_a_bundle_has_proven_itself_after_enough_results_and_is_told_of_once(store: BundleStore) -> None:
+    log, said = Log(), list[str]()
+    observer = TrialObserver(log, store, "host", said.append)
+    for index in range(PROVEN_AFTER - 1):
+        observer.on_frame(prediction(index), TIMES)
+        observer.on_tick({})
+        observer.on_bad_frame("x", SourceError("x", "y"))
+    assert store.is_on_trial("host")
+    for index in range(50):
+        observer.on_frame(prediction(index), TIMES)
+    assert not store.is_on_trial("host")
+    assert len(said) == 1
+    assert (log.frames, log.bad_frames, log.ticks) == (PROVEN_AFTER + 49, PROVEN_AFTER - 1, PROVEN_AFTER - 1)
+
+
+def test_a_disk_that_cannot_be_written_does_not_stop_the_loop(store: BundleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise BundleError("/var/lib/ghostwatt", "can't be written", reason="store")
+
+    monkeypatch.setattr(BundleStore, "confirm", refuse)
+    monkeypatch.setattr(BundleStore, "excuse", refuse)
+    said: list[str] = []
+    observer = TrialObserver(Log(), store, "host", said.append)
+    with trial_of(store, "host"):
+        for index in range(PROVEN_AFTER):
+            observer.on_frame(prediction(index), TIMES)
+    assert "can't be noted" in said[0]
+
+
+def test_a_failing_network_takes_the_bundle_back(store: BundleStore, capsys: pytest.CaptureFixture[str]) -> None:
+    before = store.start("host").root
+    with pytest.raises(InferenceError), trial_of(store, "host"):
+        raise InferenceError("session", "broken", reason="failed")
+    assert store.start("host").root != before
+    assert "the new bundle failed (broken)" in capsys.readouterr().err
+
+
+def test_a_failure_after_the_trial_takes_nothing_back(store: BundleStore) -> None:
+    store.confirm("host")
+    before = store.start("host").root
+    with pytest.raises(InferenceError), trial_of(store, "host"):
+        raise InferenceError("session", "broken", reason="failed")
+    assert store.start("host").root == before
+
+
+@pytest.mark.parametrize("error", [SourceError("camera", "gone", reason="ended"), KeyboardInterrupt()])
+def test_what_is_not_the_bundles_fault_is_not_counted(store: BundleStore, error: BaseException) -> None:
+    for _ in range(2 * MAX_STARTS):
+        with pytest.raises(type(error)), trial_of(store, "host"):
+            raise error
+        assert store.start("host").on_trial
