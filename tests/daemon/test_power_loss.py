@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -104,6 +105,38 @@ def test_the_daemon_runs_while_its_disk_is_full(eager_bundle: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("can't be written") == 1
     assert "rows wait in memory" in done.stderr
+
+
+READ_ONLY = """
+set -e
+mount -t tmpfs tmpfs "$1"
+python=$2; bundle=$3; state=$1; shift 3
+"$python" -m device.bundle --store "$state" install "$bundle" >&2
+mount -o remount,ro "$state"
+exec "$python" -m device.run --store "$state" --telemetry "$state/telemetry.sqlite" "$@"
+"""
+
+
+def test_the_daemon_runs_on_a_disk_that_went_read_only(eager_bundle: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    alone = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs a mount namespace of its own: unshare --map-root-user --mount")
+    flags = ("--source", "synthetic:64x48@50", "--duration", "2", "--json", "--threads", "1")
+    done = subprocess.run(
+        [*alone, "sh", "-c", READ_ONLY, "sh", state, sys.executable, eager_bundle, *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=PROJECT,
+        env=environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["frames"] > 0
+    assert done.stderr.count("can't be written") == 1
+    assert "the run goes on" in done.stderr
 
 
 def test_the_daemon_runs_with_a_damaged_store(eager_bundle: Path, tmp_path: Path) -> None:
