@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from device.clock import ManualClock, SystemClock
 from device.contract import Limits, Preprocessing
 from device.errors import InferenceError, SourceError
-from device.pipeline import Pipeline, StageTimes
+from device.pipeline import Pipeline, StageTimes, Turns
 from device.protocols import Clock, Frame, FrameSource, Image, Prediction, SourceSpec
 from device.resources import Resource
 from tests.unit.fakes import LABELS, SIDE_PX, ColourSession, ListSource, coloured
@@ -212,16 +213,26 @@ def test_frames_that_the_source_dropped_itself_are_counted() -> None:
     assert log.dropped == 8
 
 
-def test_sources_take_turns() -> None:
+def test_every_frame_of_several_sources_is_looked_at_and_knows_its_own() -> None:
     log = Log()
     many, few = ListSource([coloured("red")] * 30, uri="list:many"), ListSource([coloured("blue")] * 5, uri="list:few")
     make_pipeline(many, few).run(log)
-    order = [prediction.source for prediction in log.predictions]
-    assert sorted(order) == ["list:few"] * 5 + ["list:many"] * 30
+    assert sorted(prediction.source for prediction in log.predictions) == ["list:few"] * 5 + ["list:many"] * 30
     assert all(prediction.label == ("red" if prediction.source == "list:many" else "blue") for prediction in log.predictions)
-    # The last of the few is looked at long before the last of the many; a reader may once be late with its next.
-    assert order.index("list:few") <= 2
-    assert max(index for index, uri in enumerate(order) if uri == "list:few") < 25
+
+
+def test_sources_that_all_have_frames_take_turns() -> None:
+    sources = [ListSource([coloured("red")] * 8, uri=f"list:{name}") for name in "abc"]
+    order: list[str] = []
+    with Turns(sources, SystemClock(), stall_timeout_s=5.0) as turns:
+        for _ in range(18):
+            deadline_s = time.monotonic() + 30.0
+            while not turns.all_have_news and time.monotonic() < deadline_s:
+                time.sleep(0.001)
+            captured = turns.take(1.0)
+            assert captured is not None
+            order.append(captured.source)
+    assert order == ["list:a", "list:b", "list:c"] * 6
 
 
 def test_a_source_that_gives_nothing_does_not_slow_another() -> None:

@@ -389,6 +389,10 @@ def test_closed_camera_leaves_its_memory_at_once(hardware: Hardware) -> None:
             read(source)
             assert len(hardware.alive) == 1
             hardware.opened.clear()
+        # The camera's thread collects what it left; in a test process full of other things that takes a while.
+        deadline_s = time.monotonic() + 30.0
+        while len(hardware.alive) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
         assert len(hardware.alive) == 0
     finally:
         gc.enable()
