@@ -38,7 +38,8 @@ def open_meters(
             try:
                 meter: PowerMeter = METERS.load(config.kind).open(config, board, root, clock)
             except (MeterError, MissingDependencyError) as error:
-                reasons.append(f"{config.kind}: {error}")
+                reason = str(error)
+                reasons.append(reason if reason.startswith(f"{config.kind}:") else f"{config.kind}: {reason}")
             else:
                 meters.append(opened.enter_context(meter))
         opened.pop_all()
