@@ -76,7 +76,8 @@ demo: setup ## convert for this machine and run the daemon on photographs
 	@for runtime in litert executorch; do \
 		$(PYTHON) -m device.run --bundle build/host --source images:build/demo/photographs --runtime $$runtime \
 			--predictions build/demo/$$runtime.jsonl --telemetry build/demo/telemetry.sqlite && echo || exit; done
-	@echo "labels of every photograph: build/demo/*.jsonl    report: build/host/report.html"
+	@$(PYTHON) -m device.report build/demo/telemetry.sqlite --html build/demo/report.html
+	@echo "labels of every photograph: build/demo/*.jsonl    of the conversion: build/host/report.html"
 
 test: setup ## run the tests (those of the emulated board: test-arm, test-board)
 	@$(PYTHON) -m pytest --ignore=tests/board $(ARGS)
