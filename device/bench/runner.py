@@ -172,13 +172,17 @@ def _describe_round(taken: Round) -> str:
 
 @contextmanager
 def interrupt_on_termination() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does, so that everything is put back and no process stays behind."""
+    """SIGTERM does what Ctrl-C does, so that everything is put back and no process stays behind.
+
+    So does SIGINT where a shell had it ignored, as it does for what it starts in the background.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
