@@ -453,48 +453,27 @@ class SourceIntervalRecord(msgspec.Struct, frozen=True):
     is_interrupted: bool
 
 
-class InterruptionRecord(msgspec.Struct, frozen=True):
+class InterruptionRecord(Interruption, frozen=True, kw_only=True):
     """An `Interruption` as it is kept: written when it begins, and again, in place of the first, when it ends.
 
-    Attributes:
-        started_ns: monotonic; names the record together with ``source`` and ``reason``.
-        wall_time_s: the same moment by the wall clock, seconds since 1970.
+    ``source``, ``reason`` and ``started_ns`` together name the record.
 
-    The others are those of `Interruption`.
+    Attributes:
+        wall_time_s: the moment of ``started_ns`` by the wall clock, seconds since 1970.
     """
 
-    source: str
-    reason: str
-    detail: str
-    started_ns: int
     wall_time_s: float
-    duration_s: float | None
-    attempts: int
-    is_over: bool
 
 
-class MeterRecord(msgspec.Struct, frozen=True):
-    """What one meter has given since the start of the run: written now and then, each time in place of the one before.
+class MeterRecord(MeterTotal, frozen=True):
+    """A `MeterTotal` as it is kept: written now and then, each time in place of the one before.
 
     Attributes:
         place: in the profile's order of those that are there; 0 is the headline's.
         sampler_cpu_s: processor time that reading all the meters has taken.
-
-    The others are those of `MeterTotal`.
     """
 
     place: int
-    source: str
-    scope: Scope
-    is_estimate: bool
-    resolution_w: float | None
-    power_w: float | None
-    energy_j: float | None
-    covered_s: float
-    sample_rate_hz: float | None
-    samples: int
-    failed: int
-    error: str | None
     sampler_cpu_s: float
 
 

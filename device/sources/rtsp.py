@@ -22,7 +22,7 @@ from typing import ClassVar, Self
 
 from device.address import Address, Scheme, add_credentials, parse_address
 from device.errors import SourceError, UsageError
-from device.imaging_stream import StreamCapture
+from device.imaging import StreamCapture
 from device.protocols import Clock
 from device.sources.base import SourceOptions
 from device.sources.live import LiveSource, Picture

@@ -1,14 +1,10 @@
-"""Bundles for tests: small ones of the tiny networks under ``tests/fixtures/models``, whose boundaries are real-valued, and
-copies of a real one with another profile.
-"""
+"""Small bundles of the tiny networks under ``tests/fixtures/models``, whose boundaries are real-valued."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from device.bundle import GOLDEN_NAME, LABELS_NAME, MANIFEST_NAME, Golden, describe_file, encode_manifest, write_golden
@@ -29,27 +25,6 @@ from device.contract import (
 MODELS = Path(__file__).parents[1] / "fixtures" / "models"
 SIDE_PX = 32
 CLASSES = 4
-
-
-def copy_bundle(source: Path, root: Path, change: Callable[[Profile], Profile]) -> Path:
-    """Copies a bundle, with its profile changed.
-
-    Args:
-        source: the bundle's folder.
-        root: the new folder.
-        change: old profile -> new profile.
-
-    Returns:
-        ``root``.
-    """
-    root.mkdir(parents=True)
-    for path in source.iterdir():
-        if path.is_file():
-            shutil.copy(path, root)
-    manifest = msgspec.json.decode((root / MANIFEST_NAME).read_bytes(), type=Manifest)
-    changed = msgspec.structs.replace(manifest, profile=change(manifest.profile))
-    (root / MANIFEST_NAME).write_bytes(encode_manifest(changed))
-    return root
 
 
 def write_tiny_bundle(root: Path, models: dict[str, str]) -> None:

@@ -11,15 +11,14 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
 from device.bundle import open_bundle
 from device.contract import Meter, Power
 from device.sources.isp import choose_streams
+from tests.unit.bundles import copy_bundle
 
-from .bundles import copy_bundle
 from .checks import Held, check_power_follows, read_rows
 from .conftest import require_tools
 from .harness.cache import Cache
@@ -45,7 +44,7 @@ def metered_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The bundle, for a board with an INA2xx breakout and nothing else that tells power."""
     power = Power(meters=(Meter(kind="ina2xx", shunt_ohm=SHUNT_OHM, scope="board"),), sample_rate_hz=10.0)
     root = tmp_path_factory.mktemp("bundle") / "bundle"
-    return copy_bundle(bundle, root, lambda profile: msgspec.structs.replace(profile, power=power))
+    return copy_bundle(bundle, root, power=power)
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from device.bundle import open_bundle
 from device.contract import Backoff
 from device.sources.isp import choose_streams
+from tests.unit.bundles import copy_bundle
 
-from .bundles import copy_bundle
 from .conftest import PROGRAMS, require_tools
 from .harness import tree
 from .harness.cache import Cache
@@ -204,12 +204,9 @@ def test_daemon_runs_the_bundle_on_camera_frames(runner: Runner, bundle: Path, r
 def test_camera_that_stalls_again_and_again_is_opened_again(
     board: CameraBoard, bundle: Path, tmp_path: Path, report: list[str]
 ) -> None:
-    patience = {"stall_timeout_s": 1.0, "backoff": Backoff(first_s=0.1, max_s=0.2)}
-    changed = copy_bundle(
-        bundle,
-        tmp_path / "bundle",
-        lambda profile: msgspec.structs.replace(profile, camera=msgspec.structs.replace(profile.camera, **patience)),
-    )
+    own = open_bundle(bundle).manifest.profile.camera
+    impatient = msgspec.structs.replace(own, stall_timeout_s=1.0, backoff=Backoff(first_s=0.1, max_s=0.2))
+    changed = copy_bundle(bundle, tmp_path / "bundle", camera=impatient)
     share = tmp_path / "share"
     share.mkdir()
     runner = Runner(board, share, changed)

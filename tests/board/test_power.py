@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from device.bundle import MANIFEST_NAME, encode_manifest
-from device.contract import Manifest, Meter, Power
+from device.contract import Meter, Power
+from tests.unit.bundles import copy_bundle
 
 from .conftest import require_tools
 from .harness import tree
@@ -58,14 +58,7 @@ RUNS = [
 
 def write_metered_bundle(bundle: Path, target: Path, meters: Sequence[Meter]) -> Path:
     """The bundle, for a board with other meters."""
-    target.mkdir()
-    for path in bundle.iterdir():
-        if path.is_file():
-            (target / path.name).write_bytes(path.read_bytes())
-    manifest = msgspec.json.decode((target / MANIFEST_NAME).read_bytes(), type=Manifest)
-    profile = msgspec.structs.replace(manifest.profile, power=Power(meters=tuple(meters), sample_rate_hz=10.0))
-    (target / MANIFEST_NAME).write_bytes(encode_manifest(msgspec.structs.replace(manifest, profile=profile)))
-    return target
+    return copy_bundle(bundle, target, power=Power(meters=tuple(meters), sample_rate_hz=10.0))
 
 
 @pytest.fixture(scope="module")

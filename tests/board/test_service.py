@@ -10,7 +10,6 @@ import io
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -22,11 +21,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from device.bundle import GOLDEN_NAME, MANIFEST_NAME, Golden, describe_file, encode_manifest, open_bundle, write_golden
+from device.bundle import GOLDEN_NAME, MANIFEST_NAME, Golden, open_bundle, write_golden
 from device.bundle.store import MAX_STARTS
-from device.contract import Manifest, Meter, Power
+from device.contract import Meter, Power
 from device.service.unit import RESTART_S, WATCHDOG_S
 from device.trial import PROVEN_AFTER
+from tests.unit.bundles import change_manifest, copy_bundle
 
 from .bundles import write_tiny_bundle
 from .conftest import require_tools
@@ -111,19 +111,10 @@ def wait_until_proven(board: Machine) -> None:
 # --- bundles ---
 
 
-def change(root: Path, **changes: Any) -> None:
-    manifest = msgspec.json.decode((root / MANIFEST_NAME).read_bytes(), type=Manifest)
-    files = tuple(describe_file(root / entry.name) for entry in manifest.files)
-    (root / MANIFEST_NAME).write_bytes(encode_manifest(msgspec.structs.replace(manifest, files=files, **changes)))
-
-
 def copied(source: Path, root: Path, **changes: Any) -> Path:
     """The same network under another hash."""
-    manifest = open_bundle(source).manifest
-    root.mkdir(parents=True)
-    for name in (MANIFEST_NAME, *(entry.name for entry in manifest.files)):
-        shutil.copy(source / name, root / name)
-    change(root, **changes)
+    copy_bundle(source, root)
+    change_manifest(root, **changes)
     return root
 
 
@@ -310,7 +301,7 @@ def make_bad(kind: str, light: Path, folder: Path) -> Path:
         golden = open_bundle(root).golden()
         wrong = {name: scores + 5.0 for name, scores in golden.logits.items()}
         write_golden(root / GOLDEN_NAME, Golden(golden.pixels, wrong))
-        change(root)
+        change_manifest(root)
     else:
         with tarfile.open(archive, "w") as tar:
             for path in root.iterdir():

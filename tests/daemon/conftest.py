@@ -61,6 +61,30 @@ def daemon(*arguments: object, cwd: Path | None = None) -> Run:
     return Run(done.returncode, done.stdout, done.stderr)
 
 
+ON_THE_BASE_INSTALL = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class OnlyTheBase(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        root = name.partition(".")[0]
+        if root not in {"device", "numpy", "msgspec"} and root not in sys.stdlib_module_names:
+            raise ImportError(f"{name} is not in the base install", name=name)
+
+sys.meta_path.insert(0, OnlyTheBase())
+"""
+
+
+def import_on_the_base_install(*modules: str) -> set[str]:
+    """Imports modules where nothing but numpy and msgspec is installed; gives all that is imported then."""
+    code = f"{ON_THE_BASE_INSTALL}import {', '.join(modules)}\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PROJECT, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
 def write_image(path: Path, colour_rgb: Sequence[int], side_px: int = 48) -> None:
     """Writes a picture of one colour."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,16 +7,16 @@ Each plays a clip made of scikit-image's photographs, for ever, and asks for a u
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+
+from tests.unit.processes import ServerProcess, free_port
 
 RATE_FPS = 10
 USER, PASSWORD = "viewer", "Kanarienvogel-7f3a"
@@ -62,8 +62,8 @@ def make_clip(folder: Path) -> Clip:
     return Clip(video, folder / "%04d.jpg", _FRAMES)
 
 
-class Server:
-    """A server's process: started, killed, frozen, as a camera is by its supply or its own bugs.
+class Server(ServerProcess):
+    """A camera server: started, killed, frozen, as a camera is by its supply or its own bugs.
 
     Args:
         scheme: of its URI.
@@ -73,52 +73,13 @@ class Server:
     """
 
     def __init__(self, scheme: str, path: str, make_command: Callable[[int, Path], list[str]], folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            self.port: int = unused.getsockname()[1]
+        self.port = free_port()
         self.uri = f"{scheme}://{USER}:{PASSWORD}@127.0.0.1:{self.port}{path}"
         self.safe_uri = f"{scheme}://127.0.0.1:{self.port}{path}"
-        self._folder = folder
-        self._command = make_command(self.port, folder)
-        self._process: subprocess.Popen[bytes] | None = None
+        command = make_command(self.port, folder)
+        super().__init__(command, folder / "server.log", self._is_up, START_LIMIT_S)
 
-    def start(self) -> None:
-        """Starts it, and waits until it answers."""
-        assert self._process is None
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline_s = time.monotonic() + START_LIMIT_S
-        while not self._answers():
-            assert self._process.poll() is None, self.log
-            assert time.monotonic() < deadline_s, self.log
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        """Kills it, frozen or not."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-    def freeze(self) -> None:
-        """Stops it without a word to those that are connected."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Lets it go on."""
-        self._signal(signal.SIGCONT)
-
-    @property
-    def log(self) -> str:
-        """What it wrote."""
-        return (self._folder / "server.log").read_text(errors="replace")[-4000:]
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, number)
-
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
                 connection.sendall(_QUESTIONS[self.uri.partition(":")[0]])

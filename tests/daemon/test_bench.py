@@ -18,7 +18,7 @@ from device.bench.plan import find_choices
 from device.bench.result import BenchResult, read_result
 from device.bench.rounds import Job
 from device.bundle import open_bundle
-from tests.daemon.conftest import PROJECT, Run, environment
+from tests.daemon.conftest import PROJECT, Run, environment, import_on_the_base_install
 
 
 def command(*arguments: object) -> list[str]:
@@ -198,20 +198,5 @@ def test_bad_flags_and_folders_are_one_line(bundle: Path, tmp_path: Path) -> Non
 
 
 def test_importing_it_takes_the_base_install_only() -> None:
-    code = """
-import sys
-from importlib.abc import MetaPathFinder
-
-class OnlyTheBase(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        root = name.partition(".")[0]
-        if root not in {"device", "numpy", "msgspec"} and root not in sys.stdlib_module_names:
-            raise ImportError(f"{name} is not in the base install", name=name)
-
-sys.meta_path.insert(0, OnlyTheBase())
-import device.bench.__main__, device.tune.__main__
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PROJECT, env=environment()
-    )
-    assert done.returncode == 0, done.stderr
+    imported = import_on_the_base_install("device.bench.__main__", "device.tune.__main__")
+    assert "device.bench.runner" in imported

@@ -7,15 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
-from device.bundle import GOLDEN_NAME, MANIFEST_NAME, Golden, describe_file, encode_manifest, open_bundle, write_golden
+from device.bundle import GOLDEN_NAME, Golden, open_bundle, write_golden
 from device.bundle.store import MAX_STARTS, BundleStore
-from device.contract import Manifest
-from tests.unit.bundles import write_tiny_bundle
+from tests.unit.bundles import change_manifest, write_tiny_bundle
 
 from .conftest import PROJECT, Run, daemon, environment
 
@@ -33,14 +30,8 @@ def renumbered(good: Path, folder: Path, number: int) -> Path:
     """The same network under another hash."""
     root = folder / f"bundle-{number}"
     shutil.copytree(good, root)
-    change(root, versions={"number": str(number)})
+    change_manifest(root, versions={"number": str(number)})
     return root
-
-
-def change(root: Path, **changes: Any) -> None:
-    manifest = msgspec.json.decode((root / MANIFEST_NAME).read_bytes(), type=Manifest)
-    files = tuple(describe_file(root / entry.name) for entry in manifest.files)
-    (root / MANIFEST_NAME).write_bytes(encode_manifest(msgspec.structs.replace(manifest, files=files, **changes)))
 
 
 def drifting(good: Path, folder: Path) -> Path:
@@ -48,7 +39,7 @@ def drifting(good: Path, folder: Path) -> Path:
     root = renumbered(good, folder, 1000)
     golden = open_bundle(root).golden()
     write_golden(root / GOLDEN_NAME, Golden(golden.pixels, {name: scores + 1.0 for name, scores in golden.logits.items()}))
-    change(root)
+    change_manifest(root)
     return root
 
 

@@ -13,10 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 
-from device.bundle import MANIFEST_NAME, encode_manifest, open_bundle
 from device.contract import Telemetry
+from tests.unit.bundles import copy_bundle
 
 from .conftest import PROJECT, command, daemon, environment
 
@@ -79,14 +78,7 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_flushed(tmp_path: Path) -> 
 @pytest.fixture
 def eager_bundle(bundle: Path, tmp_path: Path) -> Path:
     """The tiny bundle, whose telemetry is written at once."""
-    root = tmp_path / "bundle"
-    root.mkdir()
-    for path in bundle.iterdir():
-        (root / path.name).write_bytes(path.read_bytes())
-    manifest = open_bundle(root).manifest
-    profile = structs.replace(manifest.profile, telemetry=Telemetry(interval_s=0.1, flush_interval_s=0.2))
-    (root / MANIFEST_NAME).write_bytes(encode_manifest(structs.replace(manifest, profile=profile)))
-    return root
+    return copy_bundle(bundle, tmp_path / "bundle", telemetry=Telemetry(interval_s=0.1, flush_interval_s=0.2))
 
 
 def test_the_daemon_runs_while_its_disk_is_full(eager_bundle: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon.conftest import PROJECT, command, daemon, environment
+from tests.daemon.conftest import PROJECT, command, daemon, environment, import_on_the_base_install
 from tests.unit.bundles import make_profile, write_tiny_bundle
 
 
@@ -167,25 +167,8 @@ def test_without_a_bundle_the_machines_own_is_taken(bundle: Path, tmp_path: Path
 
 
 def test_importing_the_daemon_takes_the_base_install_only() -> None:
-    code = """
-import sys
-from importlib.abc import MetaPathFinder
-
-class OnlyTheBase(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        root = name.partition(".")[0]
-        if root not in {"device", "numpy", "msgspec"} and root not in sys.stdlib_module_names:
-            raise ImportError(f"{name} is not in the base install", name=name)
-
-sys.meta_path.insert(0, OnlyTheBase())
-import device.run
-print("torch" in sys.modules, "cv2" in sys.modules)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PROJECT, env=environment()
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["False", "False"]
+    imported = import_on_the_base_install("device.run")
+    assert imported.isdisjoint({"torch", "cv2"})
 
 
 def test_no_torch_in_the_process(runtime: str, bundle: Path) -> None:

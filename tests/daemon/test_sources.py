@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
+from tests.unit.records import read_rows
+
 from .conftest import daemon
 
 RUNTIME = ("--runtime", "litert", "--threads", "1")
-
-
-def rows(path: Path, query: str) -> list[dict[str, Any]]:
-    connection = sqlite3.connect(path)
-    connection.row_factory = sqlite3.Row
-    try:
-        return [dict(row) for row in connection.execute(query)]
-    finally:
-        connection.close()
 
 
 def test_several_sources_share_the_network_and_have_records_of_their_own(bundle: Path, tmp_path: Path) -> None:
@@ -40,7 +31,9 @@ def test_several_sources_share_the_network_and_have_records_of_their_own(bundle:
     lines = [json.loads(line) for line in predictions.read_text().splitlines()]
     for uri in uris:
         assert sum(line["uri"] == uri for line in lines) == sources[uri]["frames"]
-    kept = rows(telemetry, "SELECT source, sum(frames) AS frames, sum(dropped) AS dropped FROM source_interval GROUP BY source")
+    kept = read_rows(
+        telemetry, "SELECT source, sum(frames) AS frames, sum(dropped) AS dropped FROM source_interval GROUP BY source"
+    )
     assert {row["source"]: (row["frames"], row["dropped"]) for row in kept} == {
         uri: (sources[uri]["frames"], sources[uri]["dropped"]) for uri in uris
     }

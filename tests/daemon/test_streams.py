@@ -19,14 +19,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import pytest
 
-from device.bundle import MANIFEST_NAME, encode_manifest
-from device.contract import Camera, Manifest
+from device.contract import Camera
 from device.contract.profile import Backoff, Telemetry
 from tests.daemon.conftest import PROJECT, command, environment
 from tests.daemon.servers import PASSWORD, RATE_FPS, USER, Clip, Server, make_clip, mjpeg_server, rtsp_server
+from tests.unit.bundles import copy_bundle
 
 CYCLES = int(os.environ.get("GHOSTWATT_CYCLES", "3"))
 STALL_TIMEOUT_S = 1.0
@@ -55,15 +54,9 @@ def server(request: pytest.FixtureRequest, clip: Clip, tmp_path: Path) -> Iterat
 @pytest.fixture(scope="module")
 def impatient(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle, with a profile that notices a stall within a second."""
-    root = tmp_path_factory.mktemp("impatient") / "host"
-    root.mkdir()
-    for path in bundle.iterdir():
-        (root / path.name).write_bytes(path.read_bytes())
-    manifest = msgspec.json.decode((root / MANIFEST_NAME).read_bytes(), type=Manifest)
     camera = Camera(uri="synthetic:64x48@10", stall_timeout_s=STALL_TIMEOUT_S, backoff=BACKOFF)
-    profile = msgspec.structs.replace(manifest.profile, camera=camera, telemetry=Telemetry(flush_interval_s=1.0))
-    (root / MANIFEST_NAME).write_bytes(encode_manifest(msgspec.structs.replace(manifest, profile=profile)))
-    return root
+    root = tmp_path_factory.mktemp("impatient") / "host"
+    return copy_bundle(bundle, root, camera=camera, telemetry=Telemetry(flush_interval_s=1.0))
 
 
 class Held(NamedTuple):

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from device.bundle import GOLDEN_NAME, LABELS_NAME, MANIFEST_NAME, Golden, describe_file, encode_manifest, write_golden
+from device.bundle import (
+    GOLDEN_NAME,
+    LABELS_NAME,
+    MANIFEST_NAME,
+    Golden,
+    describe_file,
+    encode_manifest,
+    open_bundle,
+    write_golden,
+)
 from device.contract import (
     MANIFEST_SCHEMA,
     Artefact,
@@ -56,6 +66,24 @@ def make_profile(
         camera=Camera(uri="synthetic:"),
         inherits=inherits,
     )
+
+
+def change_manifest(root: Path, **changes: Any) -> None:
+    """Writes a bundle's manifest anew: with other fields, and the hashes of the files that lie there now."""
+    manifest = msgspec.json.decode((root / MANIFEST_NAME).read_bytes(), type=Manifest)
+    files = tuple(describe_file(root / entry.name) for entry in manifest.files)
+    (root / MANIFEST_NAME).write_bytes(encode_manifest(msgspec.structs.replace(manifest, files=files, **changes)))
+
+
+def copy_bundle(source: Path, root: Path, **profile_changes: Any) -> Path:
+    """Copies a bundle's files to a new folder; the copy's profile has other fields."""
+    root.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.is_file():
+            shutil.copyfile(path, root / path.name)
+    profile = open_bundle(root).manifest.profile
+    change_manifest(root, profile=msgspec.structs.replace(profile, **profile_changes))
+    return root
 
 
 MODELS = Path(__file__).parents[1] / "fixtures" / "models"

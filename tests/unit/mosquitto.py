@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import signal
 import socket
 import subprocess
 import time
@@ -17,13 +16,14 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.board.harness.packages import find
+from tests.unit.processes import ServerProcess, free_port
 
 LIMIT_S = 60.0
 
 USER, PASSWORD = "board", "Kanarienvogel-7f3a"
 
 
-class Mosquitto:
+class Mosquitto(ServerProcess):
     """A broker's process.
 
     Args:
@@ -37,11 +37,8 @@ class Mosquitto:
         if program is None:
             _skip_or_fail("mosquitto is missing")
         folder.mkdir(parents=True, exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            self.port: int = unused.getsockname()[1]
-        self._folder = folder
-        self._command = [str(program), "-c", str(folder / "mosquitto.conf")]
-        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        super().__init__([str(program), "-c", str(folder / "mosquitto.conf")], folder / "log", self._listens, LIMIT_S)
         lines = [f"listener {self.port} 127.0.0.1", "persistence false", "log_dest stderr"]
         lines.append(f"allow_anonymous {str(not password).lower()}")
         # As root it would give its rights away, and then not read its own password file.
@@ -54,34 +51,6 @@ class Mosquitto:
         if certificate:
             lines += [f"certfile {certificate}", f"keyfile {certificate.with_suffix('.key')}"]
         (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
-
-    def start(self) -> None:
-        """Starts it, and waits until it listens."""
-        assert self._process is None
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline_s = time.monotonic() + LIMIT_S
-        while not self._listens():
-            assert self._process.poll() is None, self.log
-            assert time.monotonic() < deadline_s, self.log
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        """Kills it, frozen or not."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-    def freeze(self) -> None:
-        """Stops it without a word to those that are connected."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    @property
-    def log(self) -> str:
-        """What it wrote."""
-        return (self._folder / "log").read_text(errors="replace")[-4000:]
 
     def _listens(self) -> bool:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 from device.protocols import (
@@ -127,3 +129,13 @@ def meter(place: int = 0, **changes: Any) -> MeterRecord:
         "sampler_cpu_s": 0.5,
     }
     return MeterRecord(place=place, **(values | changes))
+
+
+def read_rows(path: Path, query: str) -> list[dict[str, Any]]:
+    """Rows of a telemetry store, by their columns."""
+    connection = sqlite3.connect(path)
+    connection.row_factory = sqlite3.Row
+    try:
+        return [dict(row) for row in connection.execute(query)]
+    finally:
+        connection.close()

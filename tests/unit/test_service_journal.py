@@ -90,7 +90,7 @@ def interval(**changes: Any) -> IntervalRecord:
 
 def interruption(duration_s: float | None) -> InterruptionRecord:
     is_over = duration_s is not None
-    return InterruptionRecord("rtsp://camera/", "stalled", "no frame within 5 s", 1, 2.0, duration_s, 3, is_over)
+    return InterruptionRecord("rtsp://camera/", "stalled", "no frame within 5 s", 1, duration_s, 3, is_over, wall_time_s=2.0)
 
 
 def test_a_minute_becomes_one_entry(tell: Tell, journal: Journal, plain: Plain) -> None:

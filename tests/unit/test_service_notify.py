@@ -74,7 +74,7 @@ def heartbeat(notifier: Notifier, clock: ManualClock) -> Heartbeat:
 
 
 def interruption(source: str, clock: ManualClock, *, reason: str = "stalled", is_over: bool = False) -> InterruptionRecord:
-    return InterruptionRecord(source, reason, "", clock.now_ns(), 0.0, 1.0 if is_over else None, 0, is_over)
+    return InterruptionRecord(source, reason, "", clock.now_ns(), 1.0 if is_over else None, 0, is_over, wall_time_s=0.0)
 
 
 def tick_for(heartbeat: Heartbeat, clock: ManualClock, duration_s: int, manager: Manager) -> list[str]:

@@ -16,7 +16,7 @@ from device.errors import SinkError
 from device.protocols import InterruptionRecord, IntervalRecord, Percentiles, Record, SourceIntervalRecord
 from device.sinks.telemetry import TelemetryStore
 from device.sinks.telemetry_retention import Limits, thin_out, used_bytes
-from tests.unit.records import interval, run_record
+from tests.unit.records import interval, read_rows, run_record
 
 NOW_S = 1_800_000_000.0
 SECOND_NS = 10**9
@@ -55,12 +55,7 @@ def thin(path: Path, limits: Limits = LIMITS, now_s: float | None = NOW_S) -> No
 
 
 def rows(path: Path, query: str = "SELECT * FROM interval ORDER BY run_id, timestamp_ns") -> list[dict[str, Any]]:
-    connection = sqlite3.connect(path)
-    connection.row_factory = sqlite3.Row
-    try:
-        return [dict(row) for row in connection.execute(query)]
-    finally:
-        connection.close()
+    return read_rows(path, query)
 
 
 @pytest.fixture
@@ -156,7 +151,7 @@ def test_sources_are_merged_apart(path: Path) -> None:
 
 
 def test_what_is_too_old_goes_with_its_run(path: Path) -> None:
-    gone = InterruptionRecord("v4l2:0", "ended", "gone", SECOND_NS, NOW_S - 40 * 86400, 3.0, 1, True)
+    gone = InterruptionRecord("v4l2:0", "ended", "gone", SECOND_NS, 3.0, 1, True, wall_time_s=NOW_S - 40 * 86400)
     old = [second(index, age_s=40 * 86400) for index in range(100)]
     fill(path, [*old, gone], [second(index, age_s=100) for index in range(50)])
     thin(path)

@@ -14,36 +14,13 @@ from pathlib import Path
 from . import sandbox
 from .cache import Cache, fingerprint
 from .debian import Apt, unpack
-from .image import _MASKED, _link
+from .image import MASKED, link
 from .kernel import kernel
 from .packages import require
 from .process import run_limited
-from .tree import PYTHON, TRIXIE, _finish_by_hand
+from .tree import BOOTABLE, TRIXIE, finish_by_hand
 
-PACKAGES = (
-    *PYTHON,
-    "busybox-static",
-    "dbus",
-    "findutils",
-    "grep",
-    "i2c-tools",
-    "kmod",
-    "libpam-modules",
-    "libpam-runtime",
-    "login",
-    "mount",
-    "openssh-client",
-    "openssh-server",
-    "passwd",
-    "sed",
-    "sudo",
-    "systemd",
-    "systemd-sysv",
-    "tar",
-    "udev",
-    "util-linux",
-    "v4l-utils",
-)
+PACKAGES = (*BOOTABLE, "findutils", "openssh-client", "openssh-server", "sudo", "tar")
 DISK_SIZE = "2G"
 USER = "pi"
 
@@ -95,7 +72,7 @@ def bare_image(cache: Cache) -> Path:
             root = scratch / "root"
             root.mkdir()
             unpack(Apt(scratch / "apt", TRIXIE.name, TRIXIE.architecture).fetch(PACKAGES), root)
-            _finish_by_hand(root)
+            finish_by_hand(root)
             _compile_library(root, scratch)
             shutil.copytree(boot / "usr/lib/modules", root / "usr/lib/modules", symlinks=True)
             _make_key(folder / "id_ed25519")
@@ -159,16 +136,16 @@ def _configure(root: Path, key: str) -> None:
     units = etc / "systemd/system"
     for folder in ("multi-user.target.wants", "sysinit.target.wants"):
         (units / folder).mkdir(parents=True, exist_ok=True)
-    for name in _MASKED:
-        _link(units / name, "/dev/null")
-    _link(units / "default.target", "/usr/lib/systemd/system/multi-user.target")
+    for name in MASKED:
+        link(units / name, "/dev/null")
+    link(units / "default.target", "/usr/lib/systemd/system/multi-user.target")
     (units / "board-devices.service").write_text(_DEVICES)
     program = root / "usr/local/sbin/board-devices"
     program.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(Path(__file__).with_name("devices.sh"), program)
     program.chmod(0o755)
-    _link(units / "sysinit.target.wants/board-devices.service", "../board-devices.service")
-    _link(units / "multi-user.target.wants/ssh.service", "/usr/lib/systemd/system/ssh.service")
+    link(units / "sysinit.target.wants/board-devices.service", "../board-devices.service")
+    link(units / "multi-user.target.wants/ssh.service", "/usr/lib/systemd/system/ssh.service")
     sysusers = shlex.join([require("systemd-sysusers"), f"--root={root}"])
     subprocess.run(sandbox.private(f"exec {sysusers}"), check=True, capture_output=True)
     for stamp in ("etc/.updated", "var/.updated"):

@@ -16,7 +16,7 @@ from .packages import require
 DISK_SIZE = "1200M"
 
 # Units that wait for what isn't there, or that only slow the start.
-_MASKED = (
+MASKED = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "console-getty.service",
@@ -97,11 +97,11 @@ def _configure(root: Path) -> None:
     units = root / "etc/systemd/system"
     wanted = units / "multi-user.target.wants"
     wanted.mkdir(parents=True, exist_ok=True)
-    for name in _MASKED:
-        _link(units / name, "/dev/null")
-    _link(units / "default.target", "/usr/lib/systemd/system/multi-user.target")
+    for name in MASKED:
+        link(units / name, "/dev/null")
+    link(units / "default.target", "/usr/lib/systemd/system/multi-user.target")
     (units / "board-test.service").write_text(_UNIT)
-    _link(wanted / "board-test.service", "../board-test.service")
+    link(wanted / "board-test.service", "../board-test.service")
     # Users that packages ask for: this program works on a foreign root without running it.
     sysusers = shlex.join([require("systemd-sysusers"), f"--root={root}"])
     subprocess.run(sandbox.private(f"exec {sysusers}"), check=True, capture_output=True)
@@ -109,6 +109,6 @@ def _configure(root: Path) -> None:
         (root / stamp).touch()
 
 
-def _link(path: Path, target: str) -> None:
+def link(path: Path, target: str) -> None:
     path.unlink(missing_ok=True)
     path.symlink_to(target)

@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent
 REPOSITORY = _HERE.parents[2]
 
 PYTHON = ("base-files", "base-passwd", "bash", "coreutils", "dash", "libc-bin", "libgomp1", "libstdc++6", "python3")
-SYSTEM = (
+BOOTABLE = (
     *PYTHON,
     "busybox-static",
     "dbus",
@@ -37,9 +37,8 @@ SYSTEM = (
     "udev",
     "util-linux",
     "v4l-utils",
-    "python3-libcamera",
-    "python3-prctl",
 )
+SYSTEM = (*BOOTABLE, "python3-libcamera", "python3-prctl")
 CAMERA = (*PYTHON, "python3-libcamera", "python3-prctl")
 
 # picamera2 is in no Debian: from PyPI, with what it can't be imported without. Its other needs are for still pictures, videos
@@ -109,7 +108,7 @@ def board_tree(cache: Cache, suite: Suite, packages: Sequence[str] = PYTHON) -> 
         with tempfile.TemporaryDirectory(dir=folder) as name:
             scratch = Path(name)
             unpack(Apt(scratch / "apt", suite.name, suite.architecture).fetch(packages), folder)
-            _finish_by_hand(folder)
+            finish_by_hand(folder)
             install_wheels(folder / _WHEELS, suite, requirements)
             if has_camera:
                 _add_camera(folder, suite)
@@ -153,7 +152,7 @@ def size_bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def _finish_by_hand(root: Path) -> None:
+def finish_by_hand(root: Path) -> None:
     """Does what the maintainer scripts of the few packages that matter would have done."""
     for name in ("passwd", "group"):
         master = root / f"usr/share/base-passwd/{name}.master"
