@@ -12,6 +12,9 @@ from device.recorder import RunSummary, SourceSummary
 PLAIN_INTERVAL_S = 10.0
 """Time between status lines where there is no terminal: a journal is read by people, and kept on an SD card."""
 
+_NEARLY_ALL = 0.95
+"""Share of a run that a meter must have covered for its figure to stand alone; else the time stands beside it."""
+
 _ERASE_LINE = "\r\x1b[K"
 
 
@@ -128,12 +131,16 @@ def _power_rows(summary: RunSummary, throttled: str) -> list[tuple[str, str]]:
     power = summary.power
     if power is None:
         return [("power", f"no figure: {summary.power_missing_reason}")]
+    covered = "" if power.covered_s >= _NEARLY_ALL * summary.duration_s else f", in {power.covered_s:.1f} s of the run"
     how = format_fineness(summary.power_meters[0]) if summary.power_meters else ""
-    rows = [("power", format_power(power.w, power.source, power.scope, power.is_estimate) + how + throttled)]
+    rows = [("power", format_power(power.w, power.source, power.scope, power.is_estimate) + how + covered + throttled)]
     if summary.energy_per_inference_j is not None:
         kind = "ESTIMATE" if power.is_estimate else "measured"
-        rows.append(("energy", f"{summary.energy_per_inference_j * 1e3:.1f} mJ an inference (gross, {kind}){throttled}"))
-    return rows + [("  beside", _format_meter(meter)) for meter in summary.power_meters[1:]]
+        rows.append(
+            ("energy", f"{summary.energy_per_inference_j * 1e3:.1f} mJ an inference (gross, {kind}){covered}{throttled}")
+        )
+    rows += [("  beside", _format_meter(meter)) for meter in summary.power_meters[1:]]
+    return rows + [("  missing", reason) for reason in summary.power_meters_missing]
 
 
 def _format_meter(meter: MeterTotal) -> str:

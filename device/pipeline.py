@@ -202,12 +202,6 @@ class Turns(Resource):
         return all(reader.has_ended for reader in self._readers)
 
     @property
-    def all_have_news(self) -> bool:
-        """True where every source has something for `take`."""
-        with self._changed:
-            return all(reader.has_news for reader in self._readers)
-
-    @property
     def dropped(self) -> dict[str, int]:
         """Frames that were overtaken, by `SourceSpec.uri`."""
         return {reader.uri: reader.dropped for reader in self._readers}

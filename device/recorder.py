@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from device.protocols import (
     PowerReader,
     Prediction,
     Record,
+    RunRecord,
     SourceIntervalRecord,
     SourceSpec,
     Thermals,
@@ -100,6 +101,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     sources: tuple[SourceSummary, ...]
     power: PowerSummary | None
     power_missing_reason: str | None
+    power_meters_missing: tuple[str, ...]
     power_meters: tuple[MeterTotal, ...]
     sampler_cpu_s: float | None
     energy_per_inference_j: float | None
@@ -112,30 +114,18 @@ class RunSummary(msgspec.Struct, frozen=True):
     unknown: int
 
 
-class RunFacts(NamedTuple):
-    """What is known before the first frame."""
-
-    profile: str
-    model: str
-    runtime: str
-    runtime_version: str
-    threads: int
-    sources: tuple[SourceSpec, ...]
-    unknown_below: float | None = None
-
-
 class Instruments(NamedTuple):
     """What the recorder reads beside the frames.
 
     Attributes:
-        power: None where the board has no meter.
-        power_missing_reason: why; None where it has one.
+        power: None where no meter is there.
+        meters_missing: those that the profile names and that aren't there, each in one line with the reason.
         thermals: heat and speed.
         memory: reads this process's memory.
     """
 
     power: PowerReader | None
-    power_missing_reason: str | None
+    meters_missing: tuple[str, ...]
     thermals: Thermals
     memory: Callable[[], Memory]
 
@@ -167,20 +157,35 @@ class _Tally:
             self.stages[name].add(duration_s)
 
 
+class _Covered:
+    """What the headline meter counted, and the inferences of that very time: where it had a gap, neither is added."""
+
+    def __init__(self) -> None:
+        self._energy_j = 0.0
+        self._frames = 0.0
+
+    def add(self, figure: PowerFigure, frames: int, duration_s: float) -> None:
+        """Adds an interval, whose frames are spread evenly over it."""
+        self._energy_j += figure.energy_j
+        self._frames += frames * figure.covered_s / duration_s
+
+    @property
+    def energy_per_inference_j(self) -> float | None:
+        """Gross: idle power is not subtracted."""
+        return self._energy_j / self._frames if self._frames else None
+
+
 class _SourceTally:
     """What one source gave, in a span."""
 
     def __init__(self) -> None:
         self.frames = 0
         self.bad_frames = 0
-        self.dropped_before = 0
         self.latency = DurationHistogram()
-        self.capture = DurationHistogram()
 
-    def add(self, prediction: Prediction, times: StageTimes) -> None:
+    def add(self, prediction: Prediction) -> None:
         self.frames += 1
         self.latency.add(prediction.latency_s)
-        self.capture.add(times.capture_s)
 
 
 class _Source:
@@ -190,7 +195,9 @@ class _Source:
         self.spec = spec
         self.run = _SourceTally()
         self.interval = _SourceTally()
+        self.capture = DurationHistogram()
         self.dropped = 0
+        self.dropped_before = 0
         self.interruptions = 0
         self.interrupted_s = 0.0
         self.is_interrupted = False
@@ -198,22 +205,24 @@ class _Source:
         self.damage_told_ns: int | None = None
 
     def add(self, prediction: Prediction, times: StageTimes) -> None:
-        self.run.add(prediction, times)
-        self.interval.add(prediction, times)
+        self.run.add(prediction)
+        self.interval.add(prediction)
+        self.capture.add(times.capture_s)
 
     def close_interval(self, now_ns: int, duration_s: float) -> SourceIntervalRecord:
         """Begins the next interval; gives the one that ends."""
         interval, self.interval = self.interval, _SourceTally()
-        self.interval.dropped_before = self.dropped
+        capture, self.capture = self.capture, DurationHistogram()
+        dropped, self.dropped_before = self.dropped - self.dropped_before, self.dropped
         return SourceIntervalRecord(
             timestamp_ns=now_ns,
             source=self.spec.uri,
             frames=interval.frames,
-            dropped=self.dropped - interval.dropped_before,
+            dropped=dropped,
             bad_frames=interval.bad_frames,
             fps=interval.frames / duration_s,
             latency_s=interval.latency.percentiles(),
-            capture_s=interval.capture.percentile(0.5),
+            capture_s=capture.percentile(0.5),
             is_interrupted=self.is_interrupted,
         )
 
@@ -252,7 +261,8 @@ class Recorder:
     """The loop's observer.
 
     Args:
-        facts: of the run.
+        run: what runs where.
+        sources: that frames come from.
         instruments: read once an interval.
         interruptions: of the sources, from any thread; told of at the next tick.
         clock: the loop's.
@@ -262,7 +272,8 @@ class Recorder:
 
     def __init__(
         self,
-        facts: RunFacts,
+        run: RunRecord,
+        sources: Sequence[SourceSpec],
         instruments: Instruments,
         interruptions: SimpleQueue[Interruption],
         *,
@@ -270,20 +281,21 @@ class Recorder:
         interval_s: float,
         tell: Tell,
     ) -> None:
-        self._facts = facts
+        self._record = run
         self._instruments = instruments
         self._clock = clock
         self._interval_ns = round(interval_s * 1e9)
         self._tell = tell
         self._run = _Tally(clock.now_ns())
         self._interval = _Tally(clock.now_ns())
-        self._sources = {spec.uri: _Source(spec) for spec in facts.sources}
+        self._sources = {spec.uri: _Source(spec) for spec in sources}
         self._interruptions = interruptions
         self._labels: Counter[str] = Counter()
         self._newest: Prediction | None = None
         self._heat_limit_fps: float | None = None
         self._latched: set[ThrottleFlag] = set()
         self._meters_written_ns = clock.now_ns()
+        self._covered = _Covered()
 
     @property
     def bad_files(self) -> int:
@@ -332,13 +344,13 @@ class Recorder:
         run = self._run
         sources = tuple(source.summarise(duration_s) for source in self._sources.values())
         return RunSummary(
-            profile=self._facts.profile,
-            model=self._facts.model,
-            runtime=self._facts.runtime,
-            runtime_version=self._facts.runtime_version,
-            threads=self._facts.threads,
+            profile=self._record.profile,
+            model=self._record.model,
+            runtime=self._record.runtime,
+            runtime_version=self._record.runtime_version,
+            threads=self._record.threads,
             source=", ".join(source.uri for source in sources),
-            unknown_below=self._facts.unknown_below,
+            unknown_below=self._record.unknown_below,
             duration_s=duration_s,
             frames=run.frames,
             dropped=sum(source.dropped for source in sources),
@@ -350,9 +362,10 @@ class Recorder:
             sources=sources,
             power=_summarise_power(figure),
             power_missing_reason=None if figure else self._power_missing_reason(),
+            power_meters_missing=self._instruments.meters_missing,
             power_meters=power.figures() if power else (),
             sampler_cpu_s=power.overhead_cpu_s if power else None,
-            energy_per_inference_j=_energy_per_inference_j(figure, duration_s, run.frames),
+            energy_per_inference_j=self._covered.energy_per_inference_j,
             rss_bytes=memory.rss_bytes,
             peak_rss_bytes=memory.peak_rss_bytes,
             temperature_c=heat.temperature_c,
@@ -408,7 +421,9 @@ class Recorder:
 
     def _power_missing_reason(self) -> str:
         power = self._instruments.power
-        return self._instruments.power_missing_reason or (power and power.error()) or "no sample came: the run was too short"
+        if power is None:
+            return "; ".join(self._instruments.meters_missing) or "the profile names no meter"
+        return power.error() or "no sample came: the run was too short"
 
     def _write_meters(self) -> None:
         power = self._instruments.power
@@ -426,6 +441,8 @@ class Recorder:
         power = self._instruments.power.take() if self._instruments.power else None
         heat = self._instruments.thermals.read()
         self._heat_limit_fps = self._tell.on_heat(heat.temperature_c, now_ns)
+        if power is not None:
+            self._covered.add(power, interval.frames, duration_s)
         sources = [source.close_interval(now_ns, duration_s) for source in self._sources.values()]
         record = IntervalRecord(
             timestamp_ns=now_ns,
@@ -469,8 +486,3 @@ def _describe_end(interruption: Interruption) -> str:
     """``after 7.3 s (stalled, attempts to open it again: 2)``."""
     times = "" if interruption.reason == "dark" else f", attempts to open it again: {interruption.attempts}"
     return f"after {interruption.duration_s:.1f} s ({interruption.reason}{times})"
-
-
-def _energy_per_inference_j(figure: PowerFigure | None, duration_s: float, frames: int) -> float | None:
-    """Gross energy per inference: the mean power times the run's length, by its frames. Idle power is not subtracted."""
-    return figure.power_w * duration_s / frames if figure and frames else None

@@ -36,7 +36,7 @@ from device.outlets import MqttWish, Outlets
 from device.pipeline import Observer, Pipeline
 from device.process import read_memory
 from device.protocols import Clock, FrameSource, Interruption, RunRecord, Runtime, Session
-from device.recorder import Instruments, Recorder, RunFacts, RunSummary, Tell
+from device.recorder import Instruments, Recorder, RunSummary, Tell
 from device.registry import RUNTIMES, SOURCES
 from device.selftest import run_self_test
 from device.service.link import ServiceLink, mark_journal_lines, open_channels
@@ -260,8 +260,7 @@ def open_power(profile: Profile, clock: Clock, stack: contextlib.ExitStack) -> I
     for meter in meters:
         stack.enter_context(meter)
     sampler = stack.enter_context(PowerSampler(meters, profile.power.sample_rate_hz, clock=clock)) if meters else None
-    missing_reason = None if meters else "; ".join(missing) or "the profile names no meter"
-    return Instruments(sampler, missing_reason, SysfsThermals(), read_memory)
+    return Instruments(sampler, tuple(missing), SysfsThermals(), read_memory)
 
 
 def open_sources(
@@ -273,29 +272,6 @@ def open_sources(
     uris = (*(camera.uris if flags.camera else ()), *flags.source)
     options = camera_options(camera, preprocessing, clock=clock, loop=flags.loop, realtime=flags.realtime)
     return open_frames(uris, camera, options, interruptions.put)
-
-
-def make_recorder(
-    chosen: Chosen,
-    session: Session,
-    sources: Sequence[FrameSource],
-    instruments: Instruments,
-    interruptions: SimpleQueue[Interruption],
-    clock: Clock,
-    tell: Tell,
-) -> Recorder:
-    """The loop's observer for this run."""
-    facts = RunFacts(
-        profile=chosen.profile.name,
-        model=chosen.bundle.manifest.model.name,
-        runtime=chosen.runtime.name,
-        runtime_version=chosen.runtime.version,
-        threads=session.threads,
-        sources=tuple(source.spec for source in sources),
-        unknown_below=chosen.unknown_below,
-    )
-    interval_s = chosen.profile.telemetry.interval_s
-    return Recorder(facts, instruments, interruptions, clock=clock, interval_s=interval_s, tell=tell)
 
 
 def observe(chosen: Chosen, recorder: Recorder, status: StatusLine) -> Observer:
@@ -349,7 +325,12 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
             mqtt=MqttWish(flags.mqtt, flags.mqtt_interval, flags.mqtt_labels) if flags.mqtt else None,
         )
         instruments = open_power(chosen.profile, clock, stack)
-        outlets.write(describe_run(chosen, facts, ", ".join(source.spec.uri for source in sources), session.threads))
+        for missing in instruments.meters_missing if instruments.power else ():
+            # Another stands in for it: nobody should take that one's figure for this one's.
+            status.say(f"power: {missing}")
+        specs = [source.spec for source in sources]
+        run = describe_run(chosen, facts, ", ".join(spec.uri for spec in specs), session.threads)
+        outlets.write(run)
         pipeline = make_pipeline(chosen, session, sources, clock)
         heat = ThermalLimit(chosen.profile.limits, status.say)
 
@@ -359,8 +340,9 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
             return rate_fps
 
         tell = Tell(outlets.write, status.show, status.say, status.note, on_heat)
-        link = ServiceLink(chosen.profile, [source.spec.uri for source in sources], open_channels(tell), clock)
-        recorder = make_recorder(chosen, session, sources, instruments, interruptions, clock, link.tell(tell))
+        link = ServiceLink(chosen.profile, [spec.uri for spec in specs], open_channels(tell), clock)
+        interval_s = chosen.profile.telemetry.interval_s
+        recorder = Recorder(run, specs, instruments, interruptions, clock=clock, interval_s=interval_s, tell=link.tell(tell))
         observer = link.observe(observe(chosen, recorder, status))
         with stop_on_signals(pipeline):
             try:

@@ -7,11 +7,18 @@ References:
 
 from __future__ import annotations
 
+import bz2
+import contextlib
+import gzip
+import lzma
 import os
 import re
 import tarfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+from device.bundle.reader import list_names, open_bundle
 from device.errors import BundleError
 
 MAX_FILES = 64
@@ -40,23 +47,45 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Writes a bundle's files into an archive; equal files give equal bytes.
+    """Writes a bundle's files into an archive; equal files give equal bytes. What else lies in the folder stays there.
 
     Args:
         folder: the bundle.
         archive: replaced; compressed where its name ends in ``.gz``, ``.bz2`` or ``.xz``.
+
+    Raises:
+        BundleError: the folder holds no whole bundle.
     """
-    ending = archive.suffix.removeprefix(".")
-    mode = f"w:{ending}" if ending in ("gz", "bz2", "xz") else "w"
+    names = list_names(open_bundle(folder).manifest)
     scratch = archive.with_name(f".{archive.name}.{os.getpid()}")
     try:
-        with tarfile.open(scratch, mode) as members:  # type: ignore[call-overload]  # the mode is one of four
-            for path in sorted(folder.iterdir()):
-                if path.is_file() and not path.is_symlink():
-                    _add(members, path)
+        with scratch.open("wb") as file, _compress(file, archive.suffix) as stream:
+            _write_tar(stream, [folder / name for name in sorted(names) if (folder / name).exists()])
         scratch.replace(archive)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _compress(file: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
+    """A stream into a file; gzip's header would hold a name and a time, if it were let."""
+    if suffix == ".gz":
+        with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as stream:
+            yield stream  # type: ignore[misc]  # as good as a binary file for tarfile
+    elif suffix == ".bz2":
+        with bz2.BZ2File(file, "wb") as stream:
+            yield stream  # type: ignore[misc]
+    elif suffix == ".xz":
+        with lzma.LZMAFile(file, "wb") as stream:
+            yield stream  # type: ignore[misc]
+    else:
+        yield file
+
+
+def _write_tar(stream: BinaryIO, paths: Iterable[Path]) -> None:
+    with tarfile.open(fileobj=stream, mode="w") as members:
+        for path in paths:
+            _add(members, path)
 
 
 def _add(members: tarfile.TarFile, path: Path) -> None:

@@ -100,6 +100,11 @@ def open_bundle(root: Path) -> Bundle:
     return Bundle(root, manifest, hashlib.sha256(data).hexdigest(), labels)
 
 
+def list_names(manifest: Manifest) -> set[str]:
+    """Names of all the files that a bundle may hold: what the manifest hashes, itself, and its signature."""
+    return {MANIFEST_NAME, SIGNATURE_NAME, *(entry.name for entry in manifest.files)}
+
+
 def find_bundle(build: Path, compatible: tuple[str, ...], machine: str) -> Path:
     """Finds the bundle that was converted for this board.
 

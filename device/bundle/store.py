@@ -27,7 +27,7 @@ import msgspec
 if TYPE_CHECKING:
     from device.bundle.signature import Trust
 
-from device.bundle.reader import MANIFEST_NAME, SIGNATURE_NAME, Bundle, open_bundle
+from device.bundle.reader import SIGNATURE_NAME, Bundle, list_names, open_bundle
 from device.durable import point_link, sync_folder, write_durably
 from device.errors import BundleError, UsageError
 
@@ -357,7 +357,7 @@ def _bring(source: Path, scratch: Path) -> None:
         unpack(source, scratch)
         return
     manifest = open_bundle(source).manifest
-    for name in (MANIFEST_NAME, SIGNATURE_NAME, *(entry.name for entry in manifest.files)):
+    for name in list_names(manifest):
         path = source / name
         if path.is_symlink():
             raise BundleError(str(path), "is a link", expected="a plain file", reason="archive")
@@ -373,7 +373,7 @@ def _add_signature(scratch: Path, home: Path) -> None:
 
 
 def _refuse_strangers(bundle: Bundle) -> None:
-    known = {MANIFEST_NAME, SIGNATURE_NAME, *(entry.name for entry in bundle.manifest.files)}
+    known = list_names(bundle.manifest)
     for path in bundle.root.iterdir():
         if path.name not in known:
             raise BundleError(

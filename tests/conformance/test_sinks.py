@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from device.protocols import Record, Sink
 from device.registry import SINKS
 from device.sinks.predictions import PredictionsFile
 from device.sinks.telemetry import TelemetryStore
+from tests.unit.processes import free_port
 from tests.unit.records import interruption, interval, meter, prediction, run_record, source_interval
 
 RECORDS: tuple[Record, ...] = (
@@ -27,12 +27,6 @@ RECORDS: tuple[Record, ...] = (
     meter(),
     prediction(0),
 )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port: int = unused.getsockname()[1]
-    return port
 
 
 def open_prometheus(_: Path) -> Sink:

@@ -16,14 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.daemon.conftest import PROJECT, command, daemon, environment
 from tests.unit.mosquitto import PASSWORD, USER, Listener, Mosquitto, wait_until
+from tests.unit.processes import free_port
 
 SOURCE = "synthetic:64x48@50"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port: int = unused.getsockname()[1]
-    return port
 
 
 def frames_total(port: int) -> float | None:

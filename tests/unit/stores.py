@@ -10,6 +10,7 @@ import msgspec
 
 from device.protocols import InterruptionRecord, IntervalRecord, MeterRecord, RunRecord, SourceIntervalRecord
 from device.sinks.telemetry import TelemetryStore
+from tests.unit import records
 from tests.unit.records import interval, run_record
 
 Row = IntervalRecord | SourceIntervalRecord | InterruptionRecord | MeterRecord
@@ -39,36 +40,24 @@ def interruption(
     started_s: float, duration_s: float | None, source: str = "v4l2:0", reason: str = "stalled"
 ) -> InterruptionRecord:
     """A source's interruption."""
-    return InterruptionRecord(
-        source=source,
-        reason=reason,
-        detail="no frame came",
-        started_ns=round(started_s * SECOND_NS),
-        wall_time_s=1e9,
-        duration_s=duration_s,
-        attempts=1,
-        is_over=duration_s is not None,
-    )
+    times = {"started_ns": round(started_s * SECOND_NS), "duration_s": duration_s, "is_over": duration_s is not None}
+    return records.interruption(source, reason, attempts=1, **times)
 
 
 def meter(place: int, power_w: float | None, covered_s: float = 10.0, **changes: Any) -> MeterRecord:
-    """What a meter gave over a run."""
+    """What a plug gave over a run."""
     values: dict[str, Any] = {
-        "place": place,
         "source": "shelly",
         "scope": "wall",
-        "is_estimate": False,
         "resolution_w": 0.1,
         "power_w": power_w,
         "energy_j": None if power_w is None else power_w * covered_s,
         "covered_s": covered_s if power_w is not None else 0.0,
         "sample_rate_hz": 1.0,
         "samples": 10 if power_w is not None else 0,
-        "failed": 0,
-        "error": None,
         "sampler_cpu_s": 0.02,
     }
-    return MeterRecord(**(values | changes))
+    return records.meter(place, **(values | changes))
 
 
 def write_store(path: Path, *runs: tuple[RunRecord, Iterable[Row]]) -> Path:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tarfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,9 @@ def test_what_lies_beside_a_folders_bundle_is_left_there(store: BundleStore, tmp
 
 def test_a_stranger_in_an_archive_is_refused(store: BundleStore, tmp_path: Path) -> None:
     root = make_bundle(tmp_path, 1)
-    (root / "extra.py").write_text("print()")
     pack(root, tmp_path / "bundle.tar")
+    with tarfile.open(tmp_path / "bundle.tar", "a") as members:
+        members.addfile(tarfile.TarInfo("extra.py"))
     with pytest.raises(BundleError, match=r"extra.py: is in the archive, but not in its manifest"):
         install(store, tmp_path / "bundle.tar")
 

@@ -33,18 +33,18 @@ class Imports(ast.NodeVisitor):
         self._in_functions = in_functions
         self.packages: set[str] = set()
 
-    def visit_Import(self, node: ast.Import) -> None:  # noqa: N802  # ast's name
+    def visit_Import(self, node: ast.Import) -> None:  # ast's name
         self.packages |= {name.name.partition(".")[0] for name in node.names}
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.module and not node.level:
             self.packages.add(node.module.partition(".")[0])
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: N802
+    def visit_If(self, node: ast.If) -> None:
         if ast.unparse(node.test) != "TYPE_CHECKING":
             self.generic_visit(node)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         if self._in_functions:
             self.generic_visit(node)
 

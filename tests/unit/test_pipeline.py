@@ -227,7 +227,7 @@ def test_sources_that_all_have_frames_take_turns() -> None:
     with Turns(sources, SystemClock(), stall_timeout_s=5.0) as turns:
         for _ in range(18):
             deadline_s = time.monotonic() + 30.0
-            while not turns.all_have_news and time.monotonic() < deadline_s:
+            while not all(reader.has_news for reader in turns._readers) and time.monotonic() < deadline_s:
                 time.sleep(0.001)
             captured = turns.take(1.0)
             assert captured is not None

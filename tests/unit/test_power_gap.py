@@ -19,7 +19,7 @@ from device.meters.ina2xx import Ina2xxMeter
 from device.pipeline import StageTimes
 from device.process import Memory
 from device.protocols import SourceSpec, ThermalSample
-from device.recorder import Instruments, Recorder, RunFacts, RunSummary, Tell
+from device.recorder import Instruments, Recorder, RunSummary, Tell
 from device.sinks.telemetry import TelemetryStore
 from tests.unit.fakes import FixedThermals
 from tests.unit.records import prediction, run_record
@@ -38,8 +38,9 @@ class MeteredRun:
         meter = Ina2xxMeter(Meter(kind="ina2xx", shunt_ohm=0.1), root, self.clock)
         self.sampler = PowerSampler([meter], 10.0, self.clock)
         self.recorder = Recorder(
-            RunFacts("rpi4", "ghostnet_100", "litert", "ai-edge-litert 2.3.0", 1, (SOURCE,)),
-            Instruments(self.sampler, None, FixedThermals(ThermalSample(50.0, 1.5e9, ())), lambda: Memory(1, 1)),
+            run_record(),
+            (SOURCE,),
+            Instruments(self.sampler, (), FixedThermals(ThermalSample(50.0, 1.5e9, ())), lambda: Memory(1, 1)),
             SimpleQueue(),
             clock=self.clock,
             interval_s=1.0,

@@ -24,9 +24,9 @@ from device.protocols import (
     SourceSpec,
     ThermalSample,
 )
-from device.recorder import Instruments, Recorder, RunFacts, Tell
+from device.recorder import Instruments, Recorder, Tell
 from tests.unit.fakes import FixedThermals, ScriptedPower
-from tests.unit.records import interval, prediction
+from tests.unit.records import interval, prediction, run_record
 
 MEASURED = PowerFigure(power_w=2.0, energy_j=2.0, covered_s=1.0, source="ina219 (hwmon)", scope="board", is_estimate=False)
 ESTIMATED = PowerFigure(power_w=4.0, energy_j=4.0, covered_s=1.0, source="estimate", scope="board", is_estimate=True)
@@ -59,8 +59,9 @@ class Bench:
             heat or ThermalSample(temperature_c=61.5, frequency_hz=1.5e9, throttled=("throttled", "under_voltage"))
         )
         self.recorder = Recorder(
-            RunFacts("host", "ghostnet_100", "litert", "ai-edge-litert 2.3.0", 1, tuple(sources), unknown_below),
-            Instruments(power, reason, thermals, lambda: Memory(40_000_000, 50_000_000)),
+            structs.replace(run_record(), unknown_below=unknown_below),
+            sources,
+            Instruments(power, (reason,) if reason else (), thermals, lambda: Memory(40_000_000, 50_000_000)),
             self.interruptions,
             clock=self.clock,
             interval_s=1.0,
@@ -140,15 +141,43 @@ def test_the_status_line_tells_what_was_seen_last() -> None:
 
 
 def test_summary_has_the_energy_of_an_inference() -> None:
-    bench = Bench(ScriptedPower([], MEASURED))
+    bench = Bench(ScriptedPower([MEASURED] * 4, structs.replace(MEASURED, energy_j=8.0, covered_s=4.0)))
     bench.run(frames=40, period_s=0.1)
     summary = bench.recorder.finish()
     assert summary.energy_per_inference_j == pytest.approx(2.0 * 4.0 / 40)
+    assert "of the run" not in format_summary(summary)
     assert summary.power is not None
     assert not summary.power.is_estimate
     assert summary.frames == 40
     assert summary.fps == pytest.approx(10.0)
     assert summary.labels == {"hat": 40}
+
+
+def test_energy_is_of_the_time_that_the_meter_covered_and_of_the_inferences_in_it() -> None:
+    # 40 frames a second while the meter is there, 10 while it is away: its joules belong to the former.
+    bench = Bench(ScriptedPower([MEASURED, None, None, None], MEASURED))
+    bench.run(frames=40, period_s=0.025)
+    bench.run(frames=30, period_s=0.1)
+    summary = bench.recorder.finish()
+    assert summary.energy_per_inference_j == pytest.approx(2.0 / 40)
+    lines = {line.split()[0]: line for line in format_summary(summary).splitlines()}
+    assert "in 1.0 s of the run" in lines["power"]
+    assert "in 1.0 s of the run" in lines["energy"]
+
+
+def test_half_an_interval_covered_is_half_its_inferences() -> None:
+    half = structs.replace(MEASURED, energy_j=1.0, covered_s=0.5)
+    bench = Bench(ScriptedPower([half], half))
+    bench.run(frames=10, period_s=0.1)
+    assert bench.recorder.finish().energy_per_inference_j == pytest.approx(1.0 / 5)
+
+
+def test_a_meter_that_another_stands_in_for_is_named() -> None:
+    bench = Bench(ScriptedPower([ESTIMATED], ESTIMATED), "ina2xx: no node; expected one")
+    bench.run(frames=10, period_s=0.1)
+    summary = bench.recorder.finish()
+    assert summary.power_meters_missing == ("ina2xx: no node; expected one",)
+    assert "ina2xx: no node; expected one" in format_summary(summary)
 
 
 def test_without_a_meter_there_is_no_figure_and_a_reason() -> None:
@@ -305,7 +334,7 @@ def test_a_camera_with_many_damaged_frames_is_told_of_once_a_minute() -> None:
 
 def test_a_run_that_was_throttled_says_so_beside_every_figure() -> None:
     bench = Bench(
-        ScriptedPower([], MEASURED),
+        ScriptedPower([MEASURED], MEASURED),
         heat=ThermalSample(
             70.0, 1.5e9, (), throttled_since_start=("frequency_capped",), unsupported=("under_voltage",), governor="ondemand"
         ),

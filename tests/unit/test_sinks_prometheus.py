@@ -29,15 +29,10 @@ from device.protocols import Percentiles, Record
 from device.sinks.prometheus import PrometheusSink, _TableCollector, parse_listen
 from device.sinks.prometheus_series import FAMILIES, SeriesTable
 from tests.unit.mosquitto import wait_until
+from tests.unit.processes import free_port
 from tests.unit.records import interruption, interval, meter, prediction, run_record, source_interval
 
 Series = dict[str, dict[tuple[tuple[str, str], ...], float]]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port: int = unused.getsockname()[1]
-    return port
 
 
 def scrape(port: int, host: str = "127.0.0.1", accept: str = "text/plain") -> str:
