@@ -129,8 +129,9 @@ class MeterError(GhostwattError):
 
     ``busy``: a kernel driver has the chip. ``chip``: another chip is there. ``setting``: it lost its setting. ``range``: more
     than it can tell. ``stalled``: no answer in time. ``charging``: a battery that isn't being drained. ``uncalibrated``: a
-    current that can't be in the unit that it should be. ``address``, ``channel``, ``netrc``: the profile, or the user's netrc.
-    ``other_board``: a power model of another board. ``implausible``: a calibration whose figures can't be.
+    current that can't be in the unit that it should be. ``address``, ``channel``: the profile. ``unauthorised``: a kind of
+    login that isn't supported. ``other_board``: a power model of another board. ``implausible``: a calibration whose figures
+    can't be.
     """
 
     exit_code = 40
@@ -169,8 +170,9 @@ class TrainingError(GhostwattError):
 class BenchError(GhostwattError):
     """A measurement that can't be trusted, or can't be made.
 
-    ``no_power``, ``failed``, ``missing``, ``malformed``, ``permission``, ``infeasible``, or with ``--strict`` the code of the
-    flag that was raised (`device.bench.result.FlagCode`).
+    ``no_power``, ``failed``, ``missing``, ``malformed``, ``permission``, ``infeasible``. ``changed``: a bundle, while it was
+    measured. ``governor``: it could not be set. ``exists``: a person's own file is in the way. With ``--strict`` the code of
+    the flag that was raised (`device.bench.result.FlagCode`).
     """
 
     exit_code = 70
@@ -179,14 +181,15 @@ class BenchError(GhostwattError):
 class ServiceError(GhostwattError):
     """The service can't be installed, changed or removed on this board, or doesn't come up.
 
-    ``permission``, ``systemd``, ``disk``, ``not_installed``, ``not_ready``, ``refused``.
+    ``permission``, ``systemd``, ``disk``, ``not_installed``, ``not_ready``, ``refused``. ``user``: its user can't be made or
+    removed. ``python``: its package can't be compiled. Where what ran before is put back, the reason of what failed.
     """
 
     exit_code = 80
 
 
 class DeployError(GhostwattError):
-    """A board that can't be deployed to: ``hosts``, ``ssh``, ``board``, ``wheels``, ``install``, ``canary``, ``failed``."""
+    """A board that can't be deployed to: ``hosts``, ``ssh``, ``board``, ``wheels``, ``install``, ``failed``."""
 
     exit_code = 81
 

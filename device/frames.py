@@ -59,8 +59,7 @@ def open_frames(
 def _open_one(
     opener: Callable[[], FrameSource], patience: Patience, clock: Clock, on_interruption: Callable[[Interruption], None]
 ) -> FrameSource:
-    first: list[FrameSource] = [opener()]
-    if not first[0].spec.is_live or first[0].spec.is_recorded:
-        return first[0]
-    # Whether a source is live is known once it is open; the supervisor then takes it as its first.
-    return SupervisedSource(lambda: first.pop() if first else opener(), patience, clock=clock, on_interruption=on_interruption)
+    source = opener()
+    if not source.spec.is_live or source.spec.is_recorded:
+        return source
+    return SupervisedSource(source, opener, patience, clock=clock, on_interruption=on_interruption)

@@ -61,7 +61,8 @@ def decode_bytes(data: bytes, where: str) -> Image:
     Raises:
         SourceError: ``decode``.
     """
-    reason = "empty file" if not data else "the JPEG breaks off" if _is_cut_jpeg(data) else ""
+    outline = _outline_jpeg(data)
+    reason = "empty file" if not data else "the JPEG breaks off" if outline and not outline.has_end else ""
     image = None if reason else _decode(np.frombuffer(data, np.uint8))
     if image is None:
         raise SourceError(
@@ -112,25 +113,45 @@ def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
             position += int.from_bytes(data[position : position + 2], "big")
 
 
-def _is_cut_jpeg(data: bytes) -> bool:
-    """Tells a JPEG whose end-of-image marker is missing: OpenCV fills what isn't there with grey, and says nothing.
+class _JpegOutline(NamedTuple):
+    """What a JPEG's markers say.
+
+    Attributes:
+        size_px: width and height; None where it has no frame header, or leaves the height to a later segment.
+        has_end: False where it was cut off: OpenCV fills what isn't there with grey, and says nothing.
+    """
+
+    size_px: tuple[int, int] | None
+    has_end: bool
+
+
+def _outline_jpeg(data: bytes) -> _JpegOutline | None:
+    """Walks a JPEG's markers once, up to its end; None where it is no JPEG.
 
     Bytes behind the end marker are allowed: phones put depth maps and motion pictures there, and cameras pad.
     """
-    return data.startswith(_JPEG_START) and all(code != _JPEG_END for code, _ in _jpeg_markers(data))
+    if not data.startswith(_JPEG_START):
+        return None
+    header: int | None = None
+    for code, position in _jpeg_markers(data):
+        if code == _JPEG_END:
+            return _JpegOutline(_read_size_px(data, header), has_end=True)
+        if header is None and code in _JPEG_FRAME:
+            header = position
+    return _JpegOutline(_read_size_px(data, header), has_end=False)
 
 
-def _jpeg_size_px(data: bytes) -> tuple[int, int] | None:
-    """Reads width and height from a JPEG's header; None where it has none, or leaves the height to a later segment.
+def _read_size_px(data: bytes, header: int | None) -> tuple[int, int] | None:
+    """Reads width and height from a frame header at a position.
 
     References:
-        ITU-T T.81 (1992), annex B.2.2: the frame header is length (2 bytes), precision (1), height (2), width (2).
+        ITU-T T.81 (1992), annex B.2.2: the frame header is length (2 bytes), precision (1), height (2), width (2); a height
+        of 0 follows in a segment of its own (DNL) behind the first scan.
     """
-    for code, position in _jpeg_markers(data):
-        if code in _JPEG_FRAME:
-            height, width = (int.from_bytes(data[at : at + 2], "big") for at in (position + 3, position + 5))
-            return (width, height) if width and height else None
-    return None
+    if header is None:
+        return None
+    height, width = (int.from_bytes(data[at : at + 2], "big") for at in (header + 3, header + 5))
+    return (width, height) if width and height else None
 
 
 MAX_FRAME_PIXELS = 8192 * 8192
@@ -154,22 +175,32 @@ def decode_jpeg(data: bytes, where: str, *, least_side_px: int | None = None) ->
         ``(H, W, 3)``, RGB: the JPEG's size, or that divided by 2, 4 or 8 and rounded up.
 
     Raises:
-        SourceError: ``decode`` where it is no JPEG, breaks off, or promises more than `MAX_FRAME_PIXELS`.
+        SourceError: ``decode`` where it is no JPEG, breaks off, has no size in its header, or promises more than
+            `MAX_FRAME_PIXELS`.
 
     References:
         libjpeg-turbo, libjpeg.txt, ``scale_num`` and ``scale_denom``: scaled decoding by smaller inverse transforms.
     """
-    size_px = _jpeg_size_px(data) if data.startswith(_JPEG_START) else None
-    if size_px is None:
-        raise _jpeg_error(where, f"not a JPEG ({len(data)} bytes)" if data else "an empty picture")
-    if size_px[0] * size_px[1] > MAX_FRAME_PIXELS:
-        raise _jpeg_error(where, f"a JPEG that promises {size_px[0]}x{size_px[1]} pixels")
-    if _is_cut_jpeg(data):
-        raise _jpeg_error(where, f"the JPEG breaks off after {len(data)} bytes")
+    size_px = _require_jpeg(data, where)
     image = _decode(np.frombuffer(data, np.uint8), _choose_reduction(min(size_px), least_side_px))
     if image is None:
         raise _jpeg_error(where, f"a JPEG that can't be decoded ({len(data)} bytes)")
     return image
+
+
+def _require_jpeg(data: bytes, where: str) -> tuple[int, int]:
+    """Width and height of a JPEG that is whole and of a bearable size."""
+    outline = _outline_jpeg(data)
+    if outline is None:
+        raise _jpeg_error(where, f"not a JPEG ({len(data)} bytes)" if data else "an empty picture")
+    if not outline.has_end:
+        raise _jpeg_error(where, f"the JPEG breaks off after {len(data)} bytes")
+    if outline.size_px is None:
+        raise _jpeg_error(where, f"a JPEG without a size in its header ({len(data)} bytes)")
+    width, height = outline.size_px
+    if width * height > MAX_FRAME_PIXELS:
+        raise _jpeg_error(where, f"a JPEG that promises {width}x{height} pixels")
+    return width, height
 
 
 def _choose_reduction(short_side_px: int, least_side_px: int | None) -> int:
@@ -218,7 +249,8 @@ class _RawFormat(NamedTuple):
     may_pad: bool = True
 
 
-# By their V4L2 names. YUV is taken as BT.601 in limited range, as cameras send it that claim nothing else.
+# By their V4L2 names. YUV is taken as BT.601 in limited range (libcamera's SMPTE170M), as cameras send it that claim nothing
+# else.
 _RAW_FORMATS = {
     "YUYV": _RawFormat(cv2.COLOR_YUV2RGB_YUY2, 2),
     "UYVY": _RawFormat(cv2.COLOR_YUV2RGB_UYVY, 2),
@@ -257,6 +289,7 @@ def convert_raw(
 
     References:
         Linux kernel, Documentation/userspace-api/media/v4l/: pixfmt-packed-yuv, pixfmt-yuv-planar, pixfmt-rgb.
+        ITU-R BT.601-7, section 2.5: the matrix, and black at 16 and white at 235.
     """
     layout = _RAW_FORMATS[fourcc]
     packed_bytes = width_px * layout.channels
@@ -353,21 +386,6 @@ class VideoFile:
     def close(self) -> None:
         """Releases the file; may be called twice."""
         self._capture.release()
-
-
-def yuv420_to_rgb(planes: NDArray[np.uint8]) -> Image:
-    """Converts a picture in YUV 4:2:0, by BT.601's matrix and limited range (libcamera's ``SMPTE170M``).
-
-    Args:
-        planes: ``(H * 3 / 2, W)`` uint8, C-contiguous: the planes Y, U and V one behind another, without padding.
-
-    Returns:
-        ``(H, W, 3)``, RGB.
-
-    References:
-        ITU-R BT.601-7, section 2.5: the matrix, and black at 16 and white at 235.
-    """
-    return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420), np.uint8)
 
 
 HIGHEST_RATE_FPS = 240.0

@@ -28,6 +28,7 @@ from device.clock import SystemClock
 from device.console import StatusLine, format_summary
 from device.contract import Profile
 from device.errors import BundleError, GhostwattError, SourceError, UsageError, exit_with_one_line
+from device.flags import positive_float, positive_int, share
 from device.frames import camera_options, open_frames
 from device.meters.sampler import PowerSampler
 from device.meters.select import open_meters
@@ -67,16 +68,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--loop", action="store_true", help="begin files again at their end")
     parser.add_argument("--realtime", action="store_true", help="play files at their own rate, as a camera would")
     parser.add_argument("--runtime", metavar="NAME", help=f"instead of the profile's ({', '.join(RUNTIMES.own_names())})")
-    parser.add_argument("--threads", type=_positive_int, metavar="N", help="instead of the profile's")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="instead of the profile's")
     parser.add_argument(
         "--unknown-below",
-        type=_share,
+        type=share,
         metavar="X",
         help='call a frame "unknown" whose best score is under X, from 0 (never) to 1, instead of the profile\'s threshold',
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--frames", type=_positive_int, metavar="N", help="end after N results")
-    length.add_argument("--duration", type=_positive_float, metavar="S", help="end after S seconds")
+    length.add_argument("--frames", type=positive_int, metavar="N", help="end after N results")
+    length.add_argument("--duration", type=positive_float, metavar="S", help="end after S seconds")
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="write a JSON line a frame")
     parser.add_argument("--telemetry", type=Path, metavar="FILE", help="keep a row a second in this SQLite file")
     parser.add_argument(
@@ -90,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="tell a broker, and Home Assistant: mqtt[s]://[USER:PASSWORD@]HOST[:PORT][/PREFIX]; better: USER in ~/.netrc",
     )
     parser.add_argument(
-        "--mqtt-interval", type=_positive_float, default=60.0, metavar="S", help="between two states (default: %(default)g)"
+        "--mqtt-interval", type=positive_float, default=60.0, metavar="S", help="between two states (default: %(default)g)"
     )
     parser.add_argument("--mqtt-labels", action="store_true", help="tell the broker also what the camera sees")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
@@ -99,27 +100,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ghostwatt {__version__}")
     return parser
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
-
-
-def _positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return value
 
 
 class Chosen(NamedTuple):

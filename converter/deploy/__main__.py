@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from converter.deploy.payload import BundleFacts, read_bundle
+from converter.deploy.payload import read_bundle
 from converter.deploy.rollout import Result, Rollout, Target, Wishes
 from converter.deploy.transport import LocalTransport, SshTransport, Transport
 from device.errors import DeployError, exit_with_one_line
@@ -31,8 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--host", action="append", metavar="[USER@]HOST", help="a board, as ssh takes it; may be given again")
     where.add_argument("--hosts", type=Path, metavar="FILE", help="a board a line, and after it a profile, if it is another")
     where.add_argument("--here", action="store_true", help="this machine")
-    parser.add_argument("--profile", default="rpi4", metavar="NAME", help="runs build/NAME (default: %(default)s)")
+    parser.add_argument("--profile", metavar="NAME", help="install build/NAME where a board's line names no other")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="this bundle instead")
+    parser.add_argument("--list-profiles", action="store_true", help="print which profiles must be converted first, and end")
     parser.add_argument(
         "--with",
         action="append",
@@ -84,19 +85,46 @@ def find_targets(flags: argparse.Namespace) -> list[Target]:
         DeployError: ``hosts``.
         BundleError: one isn't there.
     """
+    sources = find_sources(flags)
     if flags.here:
-        return [Target(LocalTransport(), _bundle(flags, None))]
-    named = read_hosts(flags.hosts) if flags.hosts else [(host, None) for host in flags.host]
+        return [Target(LocalTransport(), read_bundle(source)) for _, source in sources]
     options = shlex.split(flags.ssh_options)
-    bundles = {profile: _bundle(flags, profile) for _, profile in named}
-    transports: list[Transport] = [SshTransport(host, options) for host, _ in named]
-    return [Target(transport, bundles[profile]) for transport, (_, profile) in zip(transports, named, strict=True)]
+    bundles = {source: read_bundle(source) for _, source in sources}
+    transports: list[Transport] = [SshTransport(host, options) for host, _ in sources]
+    return [Target(transport, bundles[source]) for transport, (_, source) in zip(transports, sources, strict=True)]
 
 
-def _bundle(flags: argparse.Namespace, profile: str | None) -> BundleFacts:
+def find_sources(flags: argparse.Namespace) -> list[tuple[str, Path]]:
+    """Boards, and where each one's bundle lies, or will lie once it is converted.
+
+    Raises:
+        DeployError: ``hosts``; also where nothing says which bundle a board gets.
+    """
+    if flags.here:
+        named: list[tuple[str, str | None]] = [("this machine", None)]
+    else:
+        named = read_hosts(flags.hosts) if flags.hosts else [(host, None) for host in flags.host]
+    return [(host, _source(flags, host, profile)) for host, profile in named]
+
+
+def list_profiles(flags: argparse.Namespace) -> list[str]:
+    """Profiles that must be converted before: all of them but for bundles that were named, each once.
+
+    Raises:
+        DeployError: see `find_sources`.
+    """
+    return list(dict.fromkeys(source.name for _, source in find_sources(flags) if source != flags.bundle))
+
+
+def _source(flags: argparse.Namespace, host: str, profile: str | None) -> Path:
     if profile is None and flags.bundle is not None:
-        return read_bundle(flags.bundle)
-    return read_bundle(PROJECT / "build" / (profile or flags.profile))
+        bundle: Path = flags.bundle
+        return bundle
+    if profile is None and flags.profile is None:
+        where = f"{flags.hosts} {host}" if flags.hosts else host
+        after = ", or a profile after the board" if flags.hosts else ""
+        raise DeployError(where, "no profile is named", expected=f"PROFILE=rpi4 (--profile){after}", reason="hosts")
+    return PROJECT / "build" / (profile or flags.profile)
 
 
 def format_results(results: Sequence[Result]) -> str:
@@ -111,6 +139,9 @@ def format_results(results: Sequence[Result]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Parses flags and deploys."""
     flags = build_parser().parse_args(arguments)
+    if flags.list_profiles:
+        print("\n".join(list_profiles(flags)))
+        return 0
     targets = find_targets(flags)
     extras = (*flags.extras, *(() if flags.without_litert else ("litert",)))
     wishes = Wishes(extras, flags.signers, PROJECT / "build/deploy", is_dry=flags.dry_run)

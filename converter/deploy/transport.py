@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from device.errors import DeployError
-from device.service.commands import Done
+from device.programs import HUNG, Done, run_program
 
 CONNECT_TIMEOUT_S = 15
 SCRIPT_TIMEOUT_S = 1800.0
@@ -49,7 +47,7 @@ class LocalTransport:
 
     def run(self, script: str, *, stdin: Path | None = None) -> Done:
         """Runs a script by ``sh``."""
-        return _run(["/bin/sh", "-c", script], stdin)
+        return run_program(["/bin/sh", "-c", script], SCRIPT_TIMEOUT_S, stdin=stdin)
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -80,17 +78,18 @@ class SshTransport:
 
     def run(self, script: str, *, stdin: Path | None = None) -> Done:
         """Runs a script by the board's ``sh``."""
-        done = _run(["ssh", *self._options, self._target, "exec /bin/sh -c " + _quote(script)], stdin)
-        if done.code == _SSH_FAILED:
+        # Not by the exit code: that of a program which isn't on the board is the same.
+        if shutil.which("ssh") is None:
+            raise DeployError("ssh", "is not installed here", remedy="apt install openssh-client", reason="ssh")
+        command = ["ssh", *self._options, self._target, "exec /bin/sh -c " + _quote(script)]
+        done = run_program(command, SCRIPT_TIMEOUT_S, stdin=stdin)
+        if done.code in (_SSH_FAILED, HUNG):
             raise DeployError(self._target, done.last_line, remedy=_remedy(done.err, self._target), reason="ssh")
         return done
 
     def close(self) -> None:
         """Ends the connection."""
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            subprocess.run(
-                ["ssh", *self._options, "-O", "exit", self._target], capture_output=True, check=False, timeout=CONNECT_TIMEOUT_S
-            )
+        run_program(["ssh", *self._options, "-O", "exit", self._target], CONNECT_TIMEOUT_S)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -107,19 +106,3 @@ def _remedy(said: str, target: str) -> str:
     if "Could not resolve" in said:
         return "is the name right, and the board on?"
     return f"does this work: ssh {target}"
-
-
-def _run(argv: Sequence[str], stdin: Path | None) -> Done:
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
-        try:
-            done = subprocess.run(
-                argv, stdin=source, capture_output=True, text=True, errors="replace", check=False, timeout=SCRIPT_TIMEOUT_S
-            )
-        except subprocess.TimeoutExpired:
-            return Done(_SSH_FAILED, "", f"no answer within {SCRIPT_TIMEOUT_S:g} s")
-        except OSError as error:
-            raise DeployError(
-                argv[0], error.strerror or str(error), remedy="apt install openssh-client", reason="ssh"
-            ) from error
-    return Done(done.returncode, done.stdout, done.stderr)

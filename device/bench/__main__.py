@@ -5,25 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from device import __version__
 from device.bench.child import run_in_child
+from device.bench.choices import add_choice_flags, find_candidates, look_for_meters, open_bundles, tell
 from device.bench.conditions import look_before
-from device.bench.plan import CONFORMING, QUICK, expected_s, find_choices
+from device.bench.plan import CONFORMING, QUICK, expected_s
 from device.bench.result import BenchResult, encode_result
-from device.bench.rounds import opened_meters, system_surroundings
-from device.bench.runner import Bench, Candidate, interrupt_on_termination
+from device.bench.rounds import system_surroundings
+from device.bench.runner import Bench, interrupt_on_termination
 from device.bench.table import format_result
-from device.board import BoardFacts, detect_board
-from device.bundle import Bundle, find_bundle, open_bundle
+from device.board import detect_board
 from device.durable import write_durably
 from device.errors import BenchError, UsageError, exit_with_one_line
-from device.registry import RUNTIMES
 
-BUILD = Path("build")
 RESULT_NAME = "bench.json"
 
 
@@ -41,88 +37,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--version", action="version", version=f"ghostwatt {__version__}")
     return parser
-
-
-def add_choice_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that say what is measured; `device.tune` has them too."""
-    parser.add_argument(
-        "--bundle",
-        action="append",
-        type=Path,
-        default=[],
-        metavar="DIR",
-        help="the bundle (default: this board's, under build/); given again, networks of other sizes and precisions too",
-    )
-    parser.add_argument(
-        "--runtime", action="append", default=[], metavar="NAME", help=f"only this one ({', '.join(RUNTIMES.own_names())})"
-    )
-    parser.add_argument(
-        "--threads",
-        action="append",
-        type=positive_int,
-        default=[],
-        metavar="N",
-        help="only this many (default: 1 to all cores)",
-    )
-
-
-def positive_int(text: str) -> int:
-    """A flag's whole number, 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
-
-
-def open_bundles(paths: Sequence[Path], facts: BoardFacts) -> list[Bundle]:
-    """Opens the bundles that are named, or this board's own.
-
-    Raises:
-        BundleError: one is missing, or can't be trusted.
-        UsageError: they are not of one board.
-    """
-    bundles = [open_bundle(path) for path in paths or [find_bundle(BUILD, facts.compatible, facts.machine)]]
-    boards = sorted({bundle.manifest.profile.board.name for bundle in bundles})
-    if len(boards) > 1:
-        raise UsageError("--bundle", f"bundles of {', '.join(boards)}", expected="bundles of one board", reason="boards")
-    return bundles
-
-
-def find_candidates(bundles: Sequence[Bundle], flags: argparse.Namespace, facts: BoardFacts) -> list[Candidate]:
-    """Lists what is measured."""
-    return [
-        Candidate(bundle.root, choice)
-        for bundle in bundles
-        for choice in find_choices(bundle, facts.cores, flags.runtime, flags.threads)
-    ]
-
-
-class Power(NamedTuple):
-    """Whether there is a meter.
-
-    Attributes:
-        missing: of the profile's meters that are not there, why.
-        no_power_reason: None where one is there.
-        is_estimate: what gives the figure is a model.
-    """
-
-    missing: tuple[str, ...]
-    no_power_reason: str | None
-    is_estimate: bool
-
-
-def look_for_meters(bundle: Bundle) -> Power:
-    """Opens the profile's meters once, to say before the wait what there will be."""
-    with opened_meters(bundle.manifest.profile, system_surroundings()) as meters:
-        if meters.open:
-            return Power(meters.missing, None, meters.open[0].is_estimate)
-        reason = "; ".join(meters.missing) or f"profile {bundle.manifest.profile.name} names no meter"
-        return Power(meters.missing, reason, False)
-
-
-def tell(line: str) -> None:
-    """Shows a line to the person."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def write_result(result: BenchResult, folder: Path) -> Path:

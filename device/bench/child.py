@@ -16,7 +16,7 @@ import msgspec
 from device.bench.plan import LEAST_INFERENCES
 from device.bench.result import Failure
 from device.bench.rounds import Job, Outcome, run_job, system_surroundings
-from device.errors import BenchError, GhostwattError
+from device.errors import GhostwattError
 
 GRACE_S = 120.0
 """For loading, and for `LEAST_INFERENCES` of a slow network, before a process counts as hung."""
@@ -101,17 +101,6 @@ def _run(job: Job) -> Outcome:
         return run_job(job, system_surroundings())
     except GhostwattError as error:
         return Outcome(failure=Failure(error.reason, str(error)))
-
-
-def require(outcome: Outcome) -> Outcome:
-    """Raises what went wrong.
-
-    Raises:
-        BenchError: with the failure's reason.
-    """
-    if outcome.failure:
-        raise BenchError("measurement", outcome.failure.message, reason=outcome.failure.reason)
-    return outcome
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from device.bench.result import Conditions, Flag
+from device.other_load import OtherLoadMeter
 from device.protocols import Clock, Thermals, ThermalSample
 from device.sysfs import read_text
 
@@ -27,16 +26,6 @@ OTHER_LOAD_CORES = 0.1
 
 STOLEN_SHARE = 0.01
 
-# Fields of the first line of /proc/stat, in USER_HZ; guests' time is part of `user` and `nice`.
-_STAT_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-_BUSY = ("user", "nice", "system", "irq", "softirq")
-
-
-class _Usage(NamedTuple):
-    own_s: float
-    clock_s: float
-    ticks: dict[str, int]
-
 
 class Watch:
     """Looks at the machine now and then, from `start` to `finish`.
@@ -52,17 +41,15 @@ class Watch:
         self, thermals: Thermals, clock: Clock, root: Path = Path("/"), own_cpu_s: Callable[[], float] = time.process_time
     ) -> None:
         self._thermals = thermals
-        self._clock = clock
         self._root = root
-        self._own_cpu_s = own_cpu_s
-        self._begin: _Usage | None = None
+        self._others = OtherLoadMeter(clock, root, own_cpu_s)
         self._samples: list[ThermalSample] = []
         self._batteries: set[str] = set()
 
     def start(self) -> None:
         """Begins anew."""
         self._samples, self._batteries = [], set()
-        self._begin = self._read_usage()
+        self._others.start()
         self.look()
 
     def look(self) -> None:
@@ -73,7 +60,7 @@ class Watch:
     def finish(self) -> Conditions:
         """Looks a last time, and sums up."""
         self.look()
-        other_load_cores, stolen_share = self._compare_usage()
+        others = self._others.read()
         temperatures_c = [sample.temperature_c for sample in self._samples if sample.temperature_c is not None]
         frequencies_hz = [sample.frequency_hz for sample in self._samples if sample.frequency_hz is not None]
         last = self._samples[-1]
@@ -85,33 +72,10 @@ class Watch:
             governors=_distinct(sample.governor for sample in self._samples if sample.governor),
             throttled=last.throttled_since_start,
             throttle_unsupported=last.unsupported,
-            other_load_cores=other_load_cores,
-            stolen_share=stolen_share,
+            other_load_cores=others.cores,
+            stolen_share=others.stolen_share,
             batteries=tuple(sorted(self._batteries)),
         )
-
-    def _read_usage(self) -> _Usage | None:
-        """Own processor time, the clock, and the machine's ticks.
-
-        References:
-            proc_stat(5).
-        """
-        words = (read_text(self._root / "proc/stat") or "").split()[: len(_STAT_FIELDS) + 1]
-        if len(words) <= len(_STAT_FIELDS) or words[0] != "cpu" or not all(word.isdecimal() for word in words[1:]):
-            return None
-        ticks = dict(zip(_STAT_FIELDS, map(int, words[1:]), strict=True))
-        return _Usage(self._own_cpu_s(), self._clock.now_ns() / 1e9, ticks)
-
-    def _compare_usage(self) -> tuple[float | None, float | None]:
-        begin, end = self._begin, self._read_usage()
-        if begin is None or end is None or end.clock_s <= begin.clock_s:
-            return None, None
-        ticks = {name: end.ticks[name] - begin.ticks[name] for name in _STAT_FIELDS}
-        busy_s = sum(ticks[name] for name in _BUSY) / os.sysconf("SC_CLK_TCK")
-        others_s = max(0.0, busy_s - (end.own_s - begin.own_s))
-        total = sum(ticks.values())
-        stolen_share = max(0.0, ticks["steal"] / total) if total > 0 else None
-        return others_s / (end.clock_s - begin.clock_s), stolen_share
 
 
 def look_before(watch: Watch, clock: Clock, duration_s: float = 1.0) -> Conditions:
@@ -152,10 +116,11 @@ def find_flags(rounds: Sequence[Conditions]) -> tuple[Flag, ...]:
     flags += _find_moves(rounds)
     others = max((one.other_load_cores for one in rounds if one.other_load_cores is not None), default=0.0)
     if others > OTHER_LOAD_CORES:
-        flags.append(Flag("other_load", f"other programs took up to {others:.2f} cores meanwhile"))
+        flags.append(Flag("other_load", f"other programs took up to {others:.2f} cores meanwhile", others))
     stolen = max((one.stolen_share for one in rounds if one.stolen_share is not None), default=0.0)
     if stolen > STOLEN_SHARE:
-        flags.append(Flag("stolen_time", f"the hypervisor gave up to {stolen:.0%} of the processor's time to others"))
+        detail = f"the hypervisor gave up to {stolen:.0%} of the processor's time to others"
+        flags.append(Flag("stolen_time", detail, stolen))
     if any("Charging" in one.batteries for one in rounds):
         flags.append(Flag("battery_charging", "the battery was being charged"))
     return tuple(flags)
@@ -166,7 +131,9 @@ def _find_moves(rounds: Sequence[Conditions]) -> list[Flag]:
     highs_hz = [one.frequency_high_hz for one in rounds if one.frequency_high_hz is not None]
     if not lows_hz or not highs_hz or min(lows_hz) >= max(highs_hz) * (1 - FREQUENCY_TOLERANCE):
         return []
-    return [Flag("frequency_moved", f"the frequency moved between {min(lows_hz) / 1e6:.0f} and {max(highs_hz) / 1e6:.0f} MHz")]
+    low_hz, high_hz = min(lows_hz), max(highs_hz)
+    detail = f"the frequency moved between {low_hz / 1e6:.0f} and {high_hz / 1e6:.0f} MHz"
+    return [Flag("frequency_moved", detail, 1 - low_hz / high_hz)]
 
 
 def _words(names: Iterable[str]) -> str:

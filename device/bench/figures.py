@@ -89,7 +89,8 @@ def _find_flags(rounds: Sequence[Round], settings: Settings, idle: Idle | None) 
             Flag("too_short", f"{settings.rounds} rounds of {settings.latency_s:g} s: a first look, not a measurement")
         )
     if rounds and len(rounds) < settings.rounds:
-        flags.append(Flag("interrupted", f"{len(rounds)} of {settings.rounds} rounds were measured"))
+        detail = f"{len(rounds)} of {settings.rounds} rounds were measured"
+        flags.append(Flag("interrupted", detail, settings.rounds - len(rounds)))
     conditions = [one.conditions for one in rounds] + ([idle.conditions] if idle else [])
     return (*flags, *(find_flags(conditions) if rounds else ()))
 

@@ -1,4 +1,4 @@
-"""Names the machine: a figure is true of no other."""
+"""Names the machine in ``bench.json``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from device import __version__
 from device.bench.result import BenchMachine
 from device.board import detect_board
+from device.machine import name_machine, read_processor
 from device.sysfs import read_text
 
 
@@ -17,30 +18,19 @@ def describe_machine(root: Path = Path("/")) -> BenchMachine:
         root: where ``proc`` and ``sys`` are.
     """
     facts = detect_board(root)
-    processor, is_virtual = _read_processor(root)
+    processor = read_processor(root)
     return BenchMachine(
         board=facts.model,
-        processor=processor or facts.machine,
+        processor=processor.name or facts.machine,
         cores=facts.cores,
         memory_bytes=_read_memory_bytes(root),
-        is_virtual=is_virtual,
+        is_virtual=processor.is_virtual,
         machine=facts.machine,
         kernel=facts.kernel,
         governor=facts.governor,
         python=facts.python,
         ghostwatt=__version__,
     )
-
-
-def _read_processor(root: Path) -> tuple[str | None, bool]:
-    """The processor's name, None where the kernel gives none (ARM), and whether it says that a hypervisor runs it.
-
-    References:
-        proc_cpuinfo(5); the x86 flag ``hypervisor`` is bit 31 of ECX in CPUID leaf 1.
-    """
-    lines = (read_text(root / "proc/cpuinfo") or "").split("\n\n")[0].splitlines()  # of the first processor
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return fields.get("model name") or None, "hypervisor" in fields.get("flags", "").split()
 
 
 def _read_memory_bytes(root: Path) -> int | None:
@@ -51,12 +41,4 @@ def _read_memory_bytes(root: Path) -> int | None:
 
 def format_machine(machine: BenchMachine) -> str:
     """One line: what the figures are true of."""
-    words = [
-        f"{machine.board}, {machine.processor}" if machine.board else machine.processor,
-        f"{machine.cores} core" + ("s" if machine.cores > 1 else "") + (" (a virtual machine)" if machine.is_virtual else ""),
-        f"{machine.machine}, Linux {machine.kernel}",
-        f"governor {machine.governor}" if machine.governor else "no cpufreq",
-        f"Python {machine.python}",
-        f"ghostwatt {machine.ghostwatt}",
-    ]
-    return ", ".join(words)
+    return name_machine(machine, f"Python {machine.python}", f"ghostwatt {machine.ghostwatt}")

@@ -24,10 +24,13 @@ class Flag(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         code: for programs.
         detail: one line for people, without the code.
+        figure: how bad it is, to compare flags of one code: cores that others took, share of the time that was stolen, share
+            by which the frequency moved, rounds that are missing. None where there is nothing to count.
     """
 
     code: FlagCode
     detail: str
+    figure: float | None = None
 
 
 class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

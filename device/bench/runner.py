@@ -15,7 +15,7 @@ import msgspec
 from device.bench.conditions import find_flags
 from device.bench.figures import summarise_choice
 from device.bench.machine import describe_machine
-from device.bench.result import BenchResult, Choice, Conditions, Failure, Idle, Round, Settings
+from device.bench.result import BenchResult, Choice, Conditions, Failure, Flag, Idle, Round, Settings
 from device.bench.rounds import Job, Outcome
 from device.errors import BenchError
 
@@ -83,9 +83,10 @@ class Bench:
         Raises:
             BenchError: with ``is_strict``, a flag's code; ``failed`` where the idle machine could not be measured.
         """
-        for flag in find_flags([self._before]):
+        flags = find_flags([self._before])
+        for flag in flags:
             self._tell(f"warning: {flag.code}: {flag.detail}")
-        self._be_strict("before the first round", self._before)
+        self._be_strict("before the first round", flags)
         if self._no_energy_reason is None:
             self._tell(f"idle: {self._settings.idle_s:g} s")
             self._idle = self._measure_idle()
@@ -93,9 +94,9 @@ class Bench:
             for progress in self._progress:
                 if progress.failure is None:
                     self._measure_round(progress, number)
-        for progress in self._progress:
-            # Each round may be steady, and yet not like the others.
-            self._be_strict(describe_choice(progress.candidate.choice), *(one.conditions for one in progress.rounds))
+        for one in self.summarise(is_complete=True).choices:
+            # Each round may be steady, and yet not like the others, or not like the idle machine.
+            self._be_strict(describe_choice(one.choice), one.flags)
 
     def _measure_idle(self) -> Idle | None:
         bundle = str(self._progress[0].candidate.bundle)
@@ -103,7 +104,7 @@ class Bench:
         if outcome.failure:
             raise BenchError("idle", outcome.failure.message, reason="failed")
         if outcome.idle:
-            self._be_strict("idle", outcome.idle.conditions)
+            self._be_strict("idle", find_flags([outcome.idle.conditions]))
         return outcome.idle
 
     def _measure_round(self, progress: _Progress, number: int) -> None:
@@ -117,11 +118,10 @@ class Bench:
             return
         progress.rounds.append(outcome.round)
         self._tell(f"round {number} of {settings.rounds}, {name}: {_describe_round(outcome.round)}")
-        self._be_strict(name, outcome.round.conditions)
+        self._be_strict(name, find_flags([outcome.round.conditions]))
 
-    def _be_strict(self, name: str, *conditions: Conditions) -> None:
-        flags = find_flags(conditions) if self._is_strict else ()
-        if flags:
+    def _be_strict(self, name: str, flags: Sequence[Flag]) -> None:
+        if self._is_strict and flags:
             raise BenchError(
                 name,
                 "; ".join(flag.detail for flag in flags),

@@ -85,11 +85,18 @@ def _notes(result: BenchResult) -> list[str]:
 
 
 def describe_flags(flags: Iterable[Flag]) -> list[str]:
-    """A line for each kind of flag; where the details differ, one of them: the greatest figure."""
-    details: dict[str, str] = {}
+    """A line for each kind of flag: of those with a figure the one with the greatest, of the others every different one."""
+    kinds: dict[str, list[Flag]] = {}
     for flag in flags:
-        details[flag.code] = max(details.get(flag.code, ""), flag.detail)
-    return [f"{code}: {detail}" for code, detail in details.items()]
+        kinds.setdefault(flag.code, []).append(flag)
+    return [f"{flag.code}: {flag.detail}" for kind in kinds.values() for flag in _choose_to_tell(kind)]
+
+
+def _choose_to_tell(kind: Sequence[Flag]) -> list[Flag]:
+    counted = [(flag.figure, flag) for flag in kind if flag.figure is not None]
+    if counted:
+        return [max(counted, key=lambda pair: pair[0])[1]]
+    return list(dict.fromkeys(kind))
 
 
 def _describe_method(result: BenchResult) -> str:

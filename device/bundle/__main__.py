@@ -45,6 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
     switch.add_argument("sha256", help="its name, or the beginning of it")
     rollback = actions.add_parser("rollback", help="run the previous bundle again")
     rollback.add_argument("--profile", metavar="NAME", help="of which profile; needed where there are several")
+    restore = actions.add_parser("restore", help="undo a switch: what `list --json` said was current is so again")
+    restore.add_argument("sha256", help="of what was current")
+    restore.add_argument("--starts", type=int, metavar="N", help="it was on trial, and started so often")
+    restore.add_argument("--previous", metavar="SHA256", help="of what was previous")
     check = actions.add_parser("verify", help="check a bundle's files, its signature, and that it runs here")
     check.add_argument("bundle", type=Path, help="its folder")
     signing = actions.add_parser("sign", help="sign a bundle")
@@ -97,6 +101,12 @@ def rollback(flags: argparse.Namespace) -> None:
     print(f"{bundle.manifest.profile.name} runs {bundle.manifest_sha256[:12]} from its next start on")
 
 
+def restore(flags: argparse.Namespace) -> None:
+    """Undoes a switch."""
+    bundle = BundleStore(flags.store).restore(flags.sha256, starts=flags.starts, previous=flags.previous)
+    print(f"{bundle.manifest.profile.name} runs {bundle.manifest_sha256[:12]} from its next start on, as before")
+
+
 def check(flags: argparse.Namespace) -> None:
     """Checks a bundle without taking it in."""
     bundle = open_bundle(flags.bundle)
@@ -111,6 +121,7 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "list": list_bundles,
     "switch": switch,
     "rollback": rollback,
+    "restore": restore,
     "verify": check,
     "sign": lambda flags: print(f"wrote {sign(flags.bundle, flags.key)}"),
     "pack": lambda flags: pack(open_bundle(flags.bundle).root, flags.archive),

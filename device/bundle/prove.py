@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 from device.bundle.reader import Bundle
 from device.errors import SelfTestError
+from device.programs import HUNG, last_error, run_program
 
 TIMEOUT_S = 300.0
 """For the golden images of one runtime; a Pi Zero 2 W takes seconds, an emulated board minutes."""
@@ -21,15 +21,13 @@ def prove_by_self_test(bundle: Bundle) -> None:
     runtime = bundle.manifest.profile.runtime.name
     command = [sys.executable, "-m", "device.run", "--bundle", str(bundle.root), "--runtime", runtime, "--self-test"]
     where = f"{bundle.manifest.profile.name} ({bundle.manifest_sha256[:12]}) on {runtime}"
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired as error:
-        raise _refusal(where, f"gave no verdict within {TIMEOUT_S:g} s") from error
-    if done.returncode < 0:
-        raise _refusal(where, f"crashed the runtime (signal {-done.returncode})")
-    if done.returncode > 0:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        raise _refusal(where, lines[-1].removeprefix("error: ") if lines else f"failed with exit code {done.returncode}")
+    done = run_program(command, TIMEOUT_S)
+    if done.code == HUNG:
+        raise _refusal(where, f"gave no verdict within {TIMEOUT_S:g} s")
+    if done.code < 0:
+        raise _refusal(where, f"crashed the runtime (signal {-done.code})")
+    if done.code > 0:
+        raise _refusal(where, last_error(done.err) or f"failed with exit code {done.code}")
 
 
 def _refusal(where: str, found: str) -> SelfTestError:

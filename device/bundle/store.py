@@ -55,6 +55,7 @@ class Stored(NamedTuple):
         is_current: it is the one that runs.
         is_previous: it is the one to go back to.
         on_trial: it is current, and has yet to prove itself.
+        starts: of its trial so far.
     """
 
     sha256: str
@@ -63,6 +64,7 @@ class Stored(NamedTuple):
     is_current: bool
     is_previous: bool
     on_trial: bool
+    starts: int = 0
 
 
 class Start(NamedTuple):
@@ -148,7 +150,33 @@ class BundleStore:
                     self._point(profile, "previous", current)
                 self._write_trial(profile, Trial(bundle.manifest_sha256))
                 self._point(profile, "current", bundle.manifest_sha256)
-            self._prune(profile)
+            # One on trial has no link any more; yet who switched may want to `restore` it.
+            self._prune(profile, spared=current)
+            return bundle
+
+    def restore(self, sha256: str, *, starts: int | None, previous: str | None) -> Bundle:
+        """Puts a profile's bundle back as it was before `switch`: what failed was perhaps not a bundle's fault.
+
+        Args:
+            sha256: of what was current.
+            starts: of its trial, see `Stored.starts`; None where it had proved itself.
+            previous: what there was to go back to; None where there was nothing, or it is gone since.
+
+        Raises:
+            BundleError: ``missing`` where no bundle is called so, or it is damaged; the current one stays.
+        """
+        with self._locked():
+            bundle = open_bundle(self._home(sha256))
+            profile, name = bundle.manifest.profile.name, bundle.manifest_sha256
+            if starts is not None:
+                self._write_trial(profile, Trial(name, starts))
+            self._point(profile, "current", name)
+            if starts is None:
+                self._end_trial(profile)
+            if previous is not None and (self._bundles / previous).is_dir():
+                self._point(profile, "previous", previous)
+            else:
+                (self._folder(profile) / "previous").unlink(missing_ok=True)
             return bundle
 
     def rollback(self, profile: str) -> Bundle:
@@ -249,9 +277,9 @@ class BundleStore:
         (self._folder(profile) / "previous").unlink()
         return bundle
 
-    def _prune(self, profile: str) -> None:
-        """Removes the oldest bundles of a profile, but for those that are pointed to."""
-        kept = {self._target(name, link) for name in self._profile_names() for link in ("current", "previous")}
+    def _prune(self, profile: str, *, spared: str | None) -> None:
+        """Removes the oldest bundles of a profile, but for those that are pointed to, and one more."""
+        kept = {self._target(name, link) for name in self._profile_names() for link in ("current", "previous")} | {spared}
         old = [stored.sha256 for stored in self.entries() if stored.profile == profile and stored.sha256 not in kept]
         old.sort(key=lambda sha256: (self._bundles / sha256).stat().st_mtime_ns)
         for sha256 in old[: max(0, len(old) - KEEP)]:
@@ -261,13 +289,16 @@ class BundleStore:
         manifest, sha256 = bundle.manifest, bundle.manifest_sha256
         profile = manifest.profile.name
         is_current = self._target(profile, "current") == sha256
+        on_trial = is_current and self.is_on_trial(profile)
+        trial = self._trial(profile)
         return Stored(
             sha256,
             profile,
             f"{manifest.model.name} ({manifest.model.weights})",
             is_current,
             self._target(profile, "previous") == sha256,
-            is_current and self.is_on_trial(profile),
+            on_trial,
+            trial.starts if on_trial and trial is not None else 0,
         )
 
     def _home(self, sha256: str) -> Path:

@@ -40,7 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
-        "--root", type=Path, default=Path("/"), metavar="DIR", help="look at a captured tree instead of this machine"
+        "--root",
+        type=Path,
+        default=Path("/"),
+        metavar="DIR",
+        help="look at a captured tree; Python, the runtimes, programs, the disk and the clock are still this machine's",
     )
     parser.add_argument("--version", action="version", version=f"ghostwatt {__version__}")
     return parser

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from device.board import BoardFacts, detect_board
 from device.bundle import Bundle
 from device.contract import Profile
 from device.errors import GhostwattError
+from device.programs import Run, run_program
 
 Verdict = Literal["ok", "warn", "fail", "unsupported"]
 """``unsupported``: this machine has no such thing, or can't tell. That isn't "ok"."""
@@ -45,24 +45,6 @@ class Check(msgspec.Struct, frozen=True):
     verdict: Verdict
     finding: str
     fix: str = ""
-
-
-class Done(NamedTuple):
-    """How a program ended: its exit code, or the negative number of the signal that ended it."""
-
-    code: int
-    out: str
-    err: str
-
-
-NOT_THERE = 127
-"""Exit code where there is no such program, as in a shell."""
-
-HUNG = 124
-"""Exit code where it gave no answer in time, as `timeout` has it."""
-
-Command = Callable[[Sequence[str], float], Done]
-"""Runs a program, for so many seconds at most."""
 
 
 class Process(NamedTuple):
@@ -100,7 +82,7 @@ class Patient(NamedTuple):
     telemetry: Path
     process: Process
     environment: Mapping[str, str]
-    command: Command
+    command: Run
 
     @property
     def profile(self) -> Profile | None:
@@ -156,27 +138,6 @@ def of_error(name: str, error: GhostwattError, verdict: Verdict = "fail") -> Che
     return Check(name, verdict, " ".join(found.split()), " ".join(error.remedy.split()))
 
 
-def run_command(argv: Sequence[str], timeout_s: float = COMMAND_TIMEOUT_S) -> Done:
-    """Runs a program of this machine; never raises."""
-    environment = os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
-    try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=timeout_s,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired:
-        return Done(HUNG, "", f"gave no answer within {timeout_s:g} s")
-    except OSError as error:
-        return Done(NOT_THERE, "", error.strerror or str(error))
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
 def read_long(path: Path) -> str:
     """Reads a file of ``/proc`` that may be longer than an attribute; empty where it can't be read."""
     try:
@@ -187,7 +148,7 @@ def read_long(path: Path) -> str:
 
 
 def make_patient(
-    root: Path, bundle: Bundle | None, bundle_error: GhostwattError | None, telemetry: Path, command: Command = run_command
+    root: Path, bundle: Bundle | None, bundle_error: GhostwattError | None, telemetry: Path, command: Run = run_program
 ) -> Patient:
     """This machine, and this process."""
     return Patient(root, detect_board(root), bundle, bundle_error, telemetry, Process.current(), os.environ, command)

@@ -10,7 +10,8 @@ import importlib.util
 import re
 from collections.abc import Iterator
 
-from device.doctor.check import NOT_THERE, Check, Patient, Verdict
+from device.doctor.check import COMMAND_TIMEOUT_S, Check, Patient, Verdict
+from device.programs import NOT_THERE
 from device.sources.v4l2_formats import COSTS_NS, CameraListing, FrameSize, list_cameras
 
 LISTERS = ("rpicam-hello", "libcamera-hello")
@@ -49,7 +50,7 @@ def check_ribbon(patient: Patient) -> Iterator[Check]:
 
 def _list_ribbon(patient: Patient, verdict: Verdict) -> Check:
     for program in LISTERS:
-        done = patient.command([program, "--list-cameras"], 5.0)
+        done = patient.command([program, "--list-cameras"], COMMAND_TIMEOUT_S)
         if done.code == NOT_THERE:
             continue
         cameras = [f"{name} ({modes})" for name, modes in _CAMERA_LINE.findall(done.out + done.err)]

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from device.doctor.attempt import Attempt
-from device.doctor.check import HUNG, Check, Done, Patient, Verdict, of_error
+from device.doctor.check import Check, Patient, Verdict, of_error
+from device.programs import HUNG, Done
 from device.registry import RUNTIMES
 
 ATTEMPT_TIMEOUT_S = 60.0
@@ -64,11 +65,9 @@ def _judge(name: str, done: Done, verdict: Verdict, *, has_bundle: bool) -> Chec
         return Check(label, verdict, f"the library brought its process down ({_signal(-done.code)})", fix)
     if done.code == HUNG:
         return Check(label, verdict, done.err, "try it by hand: python -m device.run --self-test")
-    lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
-    text = lines[-1].removeprefix("error: ") if lines else (done.err.strip().splitlines() or [f"exit code {done.code}"])[-1]
     # The error's last part is what to do.
-    found_text, _, fix = text.rpartition("; ")
-    return Check(label, verdict, found_text or text, fix if found_text else "")
+    found_text, _, fix = done.last_line.rpartition("; ")
+    return Check(label, verdict, found_text or done.last_line, fix if found_text else "")
 
 
 def _signal(number: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from device.doctor.check import Check, Patient, Verdict
+from device.doctor.check import COMMAND_TIMEOUT_S, Check, Patient, Verdict
 from device.service.layout import Layout
 
 _UNITS = "ghostwatt@*.service"
@@ -19,7 +19,7 @@ def check_service(patient: Patient) -> Iterator[Check]:
         yield Check("service", "unsupported", "not installed")
         return
     columns = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", _UNITS]
-    done = patient.command(columns, 5.0)
+    done = patient.command(columns, COMMAND_TIMEOUT_S)
     if done.code:
         yield Check("service", "warn", f"systemctl can't be asked: {done.err.strip() or done.code}")
         return

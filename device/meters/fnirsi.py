@@ -38,7 +38,7 @@ _WHERE = "fnirsi"
 
 
 class FnirsiMeter(Resource):
-    """Power through a USB meter: the mean of what it sent since the last read.
+    """Power through a USB meter: the mean of what it sent since the last read. Opened anew, it is the same meter or none.
 
     Args:
         config: the profile's: ``address`` is the meter's serial number, needed only where there are several.
@@ -90,21 +90,24 @@ class FnirsiMeter(Resource):
 
     def _find_device(self) -> Device:
         try:
-            devices = [device for device in all_devices() if self._serial in (None, device.serial_number)]
+            plugged = [(device.serial_number, device) for device in all_devices()]
         except Exception as error:  # pyusb's errors, and ValueError where libusb isn't there or may not be used.
             remedy = "apt install libusb-1.0-0, and let this user use it by a udev rule"
             raise MeterError(_WHERE, str(error) or type(error).__name__, remedy=remedy, reason="permission") from error
+        devices = [(serial, device) for serial, device in plugged if self._serial in (None, serial)]
         if not devices:
             found = "no meter" if self._serial is None else f"no meter with the serial number {self._serial}"
             raise MeterError(
                 _WHERE, found, expected="FNB48, FNB48S, FNB58 or C1", remedy="plug in its PC port", reason="missing"
             )
         if len(devices) > 1:
-            serials = ", ".join(str(device.serial_number) for device in devices)
+            serials = ", ".join(str(serial) for serial, _ in devices)
             raise MeterError(
                 _WHERE, f"several: {serials}", expected="one", remedy="give its serial number as address", reason="ambiguous"
             )
-        return devices[0]
+        # From now on only this one: another would give its figures under this one's name.
+        self._serial, device = devices[0]
+        return device
 
     def _start(self, device: Device) -> _Stream:
         try:

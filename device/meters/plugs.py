@@ -1,7 +1,7 @@
 """Plugs that meter what is drawn from the wall, asked over HTTP on the local network. They see the power supply's loss too.
 
-The address stands in the profile; a password never does: it is taken from ``~/.netrc`` (or the file that ``NETRC`` names), by
-the plug's host, and stands in no message.
+The address stands in the profile; a password never does: it is taken from the netrc file, see `device.address`, by the plug's
+host, and stands in no message.
 
 References:
     Shelly, "Gen2+ device API": ``GET /rpc/Switch.GetStatus?id=0`` with ``apower`` in watts; ``/shelly`` tells the generation
@@ -13,26 +13,25 @@ References:
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import math
-import netrc
-import os
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from abc import abstractmethod
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
+from device.address import Address, add_credentials, parse_address
 from device.clock import SystemClock
 from device.contract import Board, Meter
 from device.contract.profile import Scope
-from device.errors import MeterError
+from device.errors import MeterError, UsageError
+from device.http import make_opener
 from device.meters.slow import SlowMeter
+from device.network import connection_failure
 from device.protocols import Clock
 
 MAX_POWER_W = 10_000.0
@@ -44,13 +43,6 @@ MAX_DECIMALS = 3
 """Of watts: Tasmota's ``WattRes`` goes up to 3. More are what is left of a plug's own arithmetic."""
 
 
-class Login(NamedTuple):
-    """Who asks."""
-
-    user: str
-    password: str
-
-
 class PlugMeter(SlowMeter):
     """Base: one question, one JSON answer.
 
@@ -60,8 +52,9 @@ class PlugMeter(SlowMeter):
 
     Raises:
         MeterError: ``address`` where the profile gives none, or a wrong one; ``missing`` where nothing answers, or it meters
-            nothing; ``stalled`` where no whole answer came in time; ``permission`` for a password; ``malformed`` for an answer
-            that is no power.
+            nothing; ``stalled`` where no whole answer came in time; ``permission`` for a password, ``unauthorised`` where it is
+            asked for in a way that isn't supported; ``malformed`` for an answer that is no power; ``missing`` or
+            ``malformed`` of the netrc file.
     """
 
     scope: Scope = "wall"
@@ -70,13 +63,13 @@ class PlugMeter(SlowMeter):
     timeout_s = 2.0
 
     def __init__(self, config: Meter, clock: Clock) -> None:
-        self._address = parse_address(config)
-        self._host = urllib.parse.urlsplit(self._address).hostname or ""
+        self._address = add_credentials(read_address(config), error=MeterError)
+        self._where = self._address.safe
         self._channel = config.channel or 0
-        self.source = f"{config.kind} ({self._host})"
+        self.source = f"{config.kind} ({self._address.host})"
         self.resolution_w: float | None = None
-        self._login = find_login(self._host)
-        self._opener = _build_opener(self._address, self._login)
+        # Without redirections: a plug sends no one elsewhere.
+        self._opener = make_opener(self._address, error=MeterError)
         super().__init__(clock)
 
     @classmethod
@@ -98,7 +91,7 @@ class PlugMeter(SlowMeter):
         """Asks for the power: what the answer has in its place, in watts."""
 
     def _malformed(self, found: str) -> MeterError:
-        return MeterError(self._address, found, expected=f"0 to {MAX_POWER_W:g} W, in the kind's own JSON", reason="malformed")
+        return MeterError(self._where, found, expected=f"0 to {MAX_POWER_W:g} W, in the kind's own JSON", reason="malformed")
 
     def _pick(self, answer: object, *path: str | int) -> object:
         """The value at a place in an answer."""
@@ -109,7 +102,7 @@ class PlugMeter(SlowMeter):
             except (KeyError, IndexError, TypeError) as error:
                 place = ".".join(map(str, path))
                 raise MeterError(
-                    self._address,
+                    self._where,
                     f"its answer has no {place}",
                     expected="a plug that meters",
                     remedy="check kind and channel",
@@ -119,18 +112,19 @@ class PlugMeter(SlowMeter):
 
     def _get(self, path: str, query: str = "") -> Any:
         deadline_s = time.monotonic() + self.timeout_s
-        url = f"{self._address}{path}{f'?{query}' if query else ''}"
+        address = replace(self._address, path=path, query=query)
         try:
-            with self._opener.open(url, timeout=self.timeout_s) as response:
+            with self._opener.open(address.url(), timeout=self.timeout_s) as response:
                 body = self._read_body(response, deadline_s)
             return json.loads(body)
+        # No error is chained: the text of those below may hold the URL, and with it a password.
         except urllib.error.HTTPError as error:
-            with error:
-                raise self._explain_status(error.code) from error
+            error.close()
+            raise self._explain_status(error.code) from None
         except urllib.error.URLError as error:
-            raise self._explain(error.reason) from error
+            raise self._explain(error.reason) from None
         except (OSError, http.client.HTTPException) as error:
-            raise self._explain(error) from error
+            raise self._explain(error) from None
         except (ValueError, RecursionError) as error:
             raise self._malformed("an answer that is no JSON") from error
 
@@ -147,24 +141,24 @@ class PlugMeter(SlowMeter):
 
     def _explain(self, error: object) -> MeterError:
         if isinstance(error, TimeoutError):
-            return MeterError(self._address, f"no whole answer within {self.timeout_s:g} s", reason="stalled")
-        # An exception's own words may hold the URL, and with it a password.
-        words = error.strerror or type(error).__name__ if isinstance(error, OSError) else type(error).__name__
+            return MeterError(self._where, f"no whole answer within {self.timeout_s:g} s", reason="stalled")
         return MeterError(
-            self._address, words, expected="a plug that answers", remedy="check its address and the network", reason="missing"
+            self._where,
+            connection_failure(error),
+            expected="a plug that answers",
+            remedy="check its address and the network",
+            reason="missing",
         )
 
     def _explain_status(self, code: int) -> MeterError:
         if code in (401, 403):
             return self._refused()
-        return MeterError(
-            self._address, f"HTTP status {code}", expected="200", remedy="check kind and channel", reason="missing"
-        )
+        return MeterError(self._where, f"HTTP status {code}", expected="200", remedy="check kind and channel", reason="missing")
 
     def _refused(self) -> MeterError:
-        found = "refuses the password in netrc" if self._login else "asks for a password"
-        remedy = f"~/.netrc: machine {self._host} login admin password ..."
-        return MeterError(self._address, found, remedy=remedy, reason="permission")
+        found = "asks for a password" if self._address.user is None else "refuses the password in netrc"
+        remedy = f"~/.netrc: machine {self._address.host} login admin password ..."
+        return MeterError(self._where, found, remedy=remedy, reason="permission")
 
 
 class ShellyMeter(PlugMeter):
@@ -190,7 +184,7 @@ class ShellyMeter(PlugMeter):
             return int(identity["gen"])
         if isinstance(identity, dict) and "type" in identity:
             return 1
-        raise MeterError(self._address, "is no Shelly", expected="one that says its type", reason="missing")
+        raise MeterError(self._where, "is no Shelly", expected="one that says its type", reason="missing")
 
 
 class TasmotaMeter(PlugMeter):
@@ -198,8 +192,8 @@ class TasmotaMeter(PlugMeter):
 
     def _measure(self) -> object:
         words = {"cmnd": "Status 8"}
-        if self._login:
-            words |= {"user": self._login.user, "password": self._login.password}
+        if self._address.user is not None:
+            words |= {"user": self._address.user, "password": self._address.password or ""}
         answer = self._get("/cm", urllib.parse.urlencode(words, quote_via=urllib.parse.quote))
         if isinstance(answer, dict) and "WARNING" in answer:
             raise self._refused()
@@ -213,72 +207,31 @@ def _find_step(answer: float) -> float:
     return 10.0**-decimals
 
 
-def parse_address(config: Meter) -> str:
-    """The plug's address, without a slash at its end.
+def read_address(config: Meter) -> Address:
+    """The plug's address: a host and a port.
 
     Raises:
         MeterError: ``address`` where it is none; one that holds a password isn't repeated.
     """
     where = f"power.meters {config.kind}"
-    try:
-        parts = urllib.parse.urlsplit(config.address if isinstance(config.address, str) else "")
-        has_login, host, _ = "@" in parts.netloc, parts.hostname, parts.port
-    except ValueError:
-        parts, has_login, host = urllib.parse.urlsplit(""), False, None
-    if has_login:
+    text = config.address if isinstance(config.address, str) else ""
+    if "@" in text:
         remedy = "put it into ~/.netrc: machine HOST login admin password ..."
         raise MeterError(where, "a password in the address", expected="http://HOST", remedy=remedy, reason="address")
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.path.strip("/"):
+    address = _parse_http(text)
+    if address is None or address.path.strip("/") or address.query or address.fragment:
         found = "no address" if config.address is None else f"address {str(config.address)[:80]!r}"
         raise MeterError(where, found, expected="http://HOST or http://HOST:PORT", reason="address")
-    return f"{parts.scheme}://{parts.netloc}"
+    return replace(address, path="")
 
 
-def find_login(host: str, environ: dict[str, str] | None = None) -> Login | None:
-    """Looks a host up in the user's netrc; None where it isn't there.
-
-    Raises:
-        MeterError: ``netrc`` where the file can't be used.
-    """
-    environment = os.environ if environ is None else environ
-    path = Path(environment.get("NETRC") or Path(environment.get("HOME", "/"), ".netrc"))
+def _parse_http(text: str) -> Address | None:
+    scheme, _, rest = text.partition(":")
     try:
-        entry = netrc.netrc(path).authenticators(host)
-    except FileNotFoundError:
+        match scheme.lower():
+            case "http" | "https" as known:
+                return parse_address(known, rest)
+    except UsageError:
+        # Its words are those for a camera on the command line.
         return None
-    except (OSError, ValueError, netrc.NetrcParseError) as error:
-        # Not its own words: they may repeat the line, and with it a password.
-        found = error.strerror or "can't be read" if isinstance(error, OSError) else "can't be read"
-        raise MeterError(str(path), found, expected="lines: machine HOST login USER password ...", reason="netrc") from error
-    return None if entry is None else Login(entry[0], entry[2] or "")
-
-
-class _Sha256DigestHandler(urllib.request.HTTPDigestAuthHandler):
-    """Digest authentication as RFC 7616 has it; Python's own knows MD5 and SHA-1 only, until 3.14."""
-
-    def get_algorithm_impls(self, algorithm: str) -> tuple[Callable[[str], str], Callable[[str, str], str]]:
-        """The hash, and the hash of a secret with data."""
-        if algorithm != "SHA-256":
-            return super().get_algorithm_impls(algorithm)
-
-        def digest(text: str) -> str:
-            return hashlib.sha256(text.encode()).hexdigest()
-
-        return digest, lambda secret, data: digest(f"{secret}:{data}")
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A plug sends no one elsewhere; and a password must not follow."""
-
-    def redirect_request(self, *_: object) -> None:
-        """Leaves the status as it is: an error."""
-
-
-def _build_opener(address: str, login: Login | None) -> urllib.request.OpenerDirector:
-    # An empty ProxyHandler: what is on the local network isn't behind the proxy that the environment may name.
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _NoRedirects()]
-    if login:
-        passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        passwords.add_password(None, address, login.user, login.password)
-        handlers += [_Sha256DigestHandler(passwords), urllib.request.HTTPBasicAuthHandler(passwords)]
-    return urllib.request.build_opener(*handlers)
+    return None

@@ -21,7 +21,7 @@ from device.contract import Board, Meter
 from device.contract.profile import Scope
 from device.errors import MeterError
 from device.meters.slow import SlowMeter
-from device.meters.vcio import Firmware, Mailbox, VcgencmdProgram
+from device.meters.vcio import PROGRAM_TIMEOUT_S, Firmware, Mailbox, VcgencmdProgram
 from device.protocols import Clock, PowerSample
 from device.resources import Resource
 
@@ -157,6 +157,7 @@ class VcgencmdPmicMeter(SlowMeter):
     is_estimate = False
     resolution_w = None
     period_s = 1.0
+    timeout_s = PROGRAM_TIMEOUT_S
 
     def __init__(self, firmware: Firmware, clock: Clock) -> None:
         self._firmware = firmware

@@ -10,6 +10,7 @@ from typing import Self
 import msgspec
 
 from device.clock import SystemClock
+from device.meters.slow import SlowMeter
 from device.protocols import Clock, MeterTotal, PowerFigure, PowerMeter, PowerSample
 from device.resources import Resource
 
@@ -91,7 +92,7 @@ class PowerSampler(Resource):
         return tuple(track.describe() for track in self._tracks)
 
     def error(self, meter: int = 0) -> str | None:
-        """Says why a meter gives nothing now: its latest read failed, or it hangs; None where neither is so."""
+        """Says why a meter gives nothing now: a read failed since its latest sample, or it hangs; None where neither is so."""
         return self._tracks[meter].error()
 
     @property
@@ -118,6 +119,8 @@ class _Track:
         self._clock = clock
         self._period_s = period_s
         self._max_gap_s = max(MIN_GAP_S, MAX_GAP_PERIODS * period_s)
+        # One that is asked over a network may take seconds, and gives up by itself.
+        self._max_wait_s = self._max_gap_s + (meter.timeout_s if isinstance(meter, SlowMeter) else 0.0)
         self._lock = threading.Lock()
         self._window = _Sum()
         self._total = _Sum()
@@ -164,11 +167,11 @@ class _Track:
         self._last_ns = self._last_w = None
 
     def _add(self, sample: PowerSample | None, now_ns: int) -> None:
-        self._error = None
         if sample is None:
-            # A counter's first reading: its energy counts from here.
+            # A counter's first reading: its energy counts from here. What failed before holds until there is a sample.
             self._last_ns = now_ns if self._last_ns is None else self._last_ns
             return
+        self._error = None
         self._samples += 1
         if self._last_ns is not None and sample.timestamp_ns > self._last_ns:
             self._integrate(sample, sample.timestamp_ns - self._last_ns)
@@ -225,7 +228,7 @@ class _Track:
 
     def _describe_hang(self) -> str | None:
         waited_s = 0.0 if self._asked_ns is None else (self._clock.now_ns() - self._asked_ns) / 1e9
-        return f"{self._meter.source}: no answer for {waited_s:.1f} s" if waited_s > self._max_gap_s else None
+        return f"{self._meter.source}: no answer for {waited_s:.1f} s" if waited_s > self._max_wait_s else None
 
     def _summarise(self, total: _Sum) -> PowerFigure | None:
         if not total.covered_ns:

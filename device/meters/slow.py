@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
-from device.errors import MeterError
 from device.protocols import Clock, PowerSample
 from device.resources import Resource
 
@@ -13,8 +12,8 @@ from device.resources import Resource
 class SlowMeter(Resource):
     """Base: asks its device no more often than makes sense, however often it is read.
 
-    Between two questions `read` gives None, so that no answer counts twice; after a question that failed it fails again, in
-    the same words, until the next one. A subclass says in `_measure_w` how it asks, and gives up by itself.
+    Between two questions `read` gives None, so that no answer and no failure counts twice. A subclass says in `_measure_w` how
+    it asks, and gives up by itself.
 
     Args:
         clock: stamps the samples.
@@ -26,23 +25,24 @@ class SlowMeter(Resource):
     period_s: ClassVar[float]
     """Time from one question to the next."""
 
+    timeout_s: ClassVar[float]
+    """After which a question that has no answer is given up: until then the meter doesn't hang, but waits."""
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._due_ns = clock.now_ns()
-        self._failure: MeterError | None = None
         self._measure_w()
 
     def read(self) -> PowerSample | None:
         """Asks if it is time to. See `PowerMeter.read`."""
         now_ns = self._clock.now_ns()
         if now_ns < self._due_ns:
-            if self._failure is not None:
-                raise self._failure
             return None
         period_ns = round(self.period_s * 1e9)
         # Counted from when it was due, so that the period holds on the mean; questions that were missed aren't made up for.
         self._due_ns = max(self._due_ns + period_ns, now_ns + period_ns // 2)
-        return self._ask()
+        power_w = self._measure_w()
+        return PowerSample(timestamp_ns=self._clock.now_ns(), power_w=power_w, period_s=self.period_s)
 
     @abstractmethod
     def _measure_w(self) -> float:
@@ -51,12 +51,3 @@ class SlowMeter(Resource):
         Raises:
             MeterError: no answer, or none that is a power.
         """
-
-    def _ask(self) -> PowerSample:
-        self._failure = None
-        try:
-            power_w = self._measure_w()
-        except MeterError as error:
-            self._failure = error
-            raise
-        return PowerSample(timestamp_ns=self._clock.now_ns(), power_w=power_w, period_s=self.period_s)

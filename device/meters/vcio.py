@@ -47,10 +47,6 @@ Ioctl = Callable[[int, int, bytearray, bool], int]
 class Firmware(Protocol):
     """Something that takes general commands to the firmware."""
 
-    @property
-    def name(self) -> str:
-        """How the command gets there, for a meter's ``source``."""
-
     def gencmd(self, command: str) -> str:
         """Runs one command.
 
@@ -70,8 +66,6 @@ class Mailbox:
         root: where ``dev`` is.
         call: the system's ioctl, but for tests.
     """
-
-    name = "mailbox"
 
     def __init__(self, root: Path = Path("/"), call: Ioctl | None = None) -> None:
         self._nodes = [root / node for node in NODES]
@@ -121,8 +115,6 @@ class VcgencmdProgram:
     Args:
         root: where ``usr/bin`` is.
     """
-
-    name = "vcgencmd"
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._programs = [root / program for program in PROGRAMS]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from device import __version__
 from device.bench.result import BenchResult, read_result
 from device.durable import write_durably
-from device.errors import ReportError, exit_with_one_line, nearest
+from device.errors import BenchError, ReportError, exit_with_one_line, nearest
 from device.protocols import RunRecord
 from device.report import page, plots, table
 from device.report.course import HEAT_LIMIT, Course
@@ -135,6 +135,29 @@ def read_course(store: Store, run: RunReport, extent: Extent) -> Course:
     )
 
 
+def read_bench(path: Path, run: str) -> BenchResult:
+    """Reads a benchmark's result.
+
+    Args:
+        path: of it.
+        run: which run of it is wanted: it has none.
+
+    Raises:
+        ReportError: ``unknown_run`` where one is wanted; ``missing``, or ``damaged``.
+    """
+    if run:
+        raise ReportError(
+            f"{path}#{run}", "is a benchmark, which has no runs", remedy=f"name it alone: {path}", reason="unknown_run"
+        )
+    try:
+        return read_result(path)
+    except BenchError as error:
+        reason = "missing" if error.reason == "missing" else "damaged"
+        raise ReportError(
+            error.where, error.found, expected="a result of device.bench", remedy=error.remedy, reason=reason
+        ) from error
+
+
 def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_courses: bool) -> tuple[Report, dict[str, Course]]:
     """Reads every file, and sets it side by side.
 
@@ -153,7 +176,7 @@ def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_courses: boo
     seen: set[str] = set()
     for path, name in wanted:
         if not is_store(path):
-            benches.append((path, read_result(path)))
+            benches.append((path, read_bench(path, name)))
             continue
         with Store(path) as store:
             for run in choose_runs(path, store.list_runs(), name):
@@ -188,25 +211,42 @@ def _forget_oldest(runs: Sequence[RunReport], courses: dict[str, Course]) -> Non
 def _check_found(only: Sequence[str], seen: set[str]) -> None:
     for prefix in only:
         count = sum(run_id.startswith(prefix) for run_id in seen)
-        if count == 0:
-            raise ReportError(f"--run {prefix}", "no such run in these files", remedy="--list shows them", reason="unknown_run")
+        _require_found(prefix, count)
         if count > 1:
             raise ReportError(
                 f"--run {prefix}", f"is the beginning of {count} runs", remedy="name more of the id", reason="ambiguous"
             )
 
 
-def list_files(wanted: Sequence[Wanted]) -> str:
-    """For ``--list``."""
+def _require_found(prefix: str, count: int) -> None:
+    if count == 0:
+        raise ReportError(f"--run {prefix}", "no such run in these files", remedy="--list shows them", reason="unknown_run")
+
+
+def list_files(wanted: Sequence[Wanted], only: Sequence[str] = ()) -> str:
+    """For ``--list``.
+
+    Args:
+        wanted: files, and runs of them.
+        only: beginnings of ids of runs; empty for all. Unlike in `read_all`, several runs may begin so: this tells them apart.
+
+    Raises:
+        ReportError: see `read_all`; runs without intervals are listed too.
+    """
     parts = []
+    seen: set[str] = set()
     for path, name in wanted:
         if not is_store(path):
-            bench = read_result(path)
+            bench = read_bench(path, name)
             parts.append(f"{path}\n  benchmark of {bench.started_at_utc}: {len(bench.choices)} choices")
             continue
         with Store(path) as store:
-            runs = choose_runs(path, store.list_runs(), name)
+            chosen = choose_runs(path, store.list_runs(), name)
+            runs = [run for run in chosen if not only or run.run_id.startswith(tuple(only))]
+            seen.update(run.run_id for run in runs)
             parts.append(table.format_runs(str(path), [(run, store.find_extent(run.run_id)) for run in runs]))
+    for prefix in only:
+        _require_found(prefix, sum(run_id.startswith(prefix) for run_id in seen))
     return "\n".join(parts)
 
 
@@ -228,7 +268,7 @@ def main(arguments: list[str] | None = None) -> int:
     flags = build_parser().parse_args(arguments)
     wanted = [parse_file(text) for text in flags.files]
     if flags.list:
-        print(list_files(wanted))
+        print(list_files(wanted, flags.run))
         return 0
     html = flags.html or (None if flags.png or flags.csv or flags.json else DEFAULT_PAGE)
     is_drawn = bool(html or flags.png)

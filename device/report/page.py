@@ -22,6 +22,7 @@ from device.report.summary import (
     RunReport,
     Subject,
     SubjectPower,
+    describe_heat_limit,
     describe_length,
     describe_throttling,
     find_panels,
@@ -207,8 +208,7 @@ def _run_notes(run: RunReport) -> str:
     if run.throttling.state == "unsupported":
         notes.append("Whether it was throttled, nothing on this machine could tell.")
     if run.heat_limited_s:
-        length = describe_length(run.heat_limited_s)
-        notes.append(f"<b>Held to a lower rate</b> by the profile's limit on heat for {length}.")
+        notes.append(f"<b>Held to a lower rate</b> {describe_heat_limit(run.heat_limited_s)}.")
     if run.gaps:
         notes.append(f"<b>{_count(run.gaps, 'gap')}</b> of {describe_length(run.gaps_s)} in the record.")
     missing_s = run.recorded_s - (run.power[0].covered_s if run.power else 0.0)

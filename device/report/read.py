@@ -384,7 +384,7 @@ class Store(Resource):
         return _merge((Span(row["start_s"], row["end_s"]) for row in rows), near_s)[0]
 
     def read_heat_limited(self, run_id: str, near_s: float) -> list[Span]:
-        """When the profile's limit on heat held the daemon to a lower rate; spans so near to each other become one."""
+        """Intervals in which the profile's limit on heat held the daemon to a lower rate; those that near are one."""
         if not self._knows_heat_limit:
             return []
         rows = self._query(

@@ -4,12 +4,13 @@ Energy an inference is gross: what the meter counted over the time that it cover
 is not subtracted. A gap adds neither energy nor time nor inferences.
 
 Whatever isn't alike is never added up: power of another source, of another scope, or an estimate; runs of another network,
-board or setting; and runs that were throttled stand apart from those that weren't.
+board or setting; and runs that were throttled stand apart from those that weren't, and from those of which nothing could tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -102,7 +103,8 @@ class RunReport(msgspec.Struct, frozen=True):
         temperature_c: least, mean and greatest.
         frequency_hz: least and greatest.
         throttling: as it says.
-        heat_limited_s: how long the profile's limit on heat held it to a lower rate; None where the store is older than that.
+        heat_limited_s: length of the intervals in which the profile's limit on heat held it to a lower rate, in all or in part
+            of them: those of an old run last a minute or an hour. None where the store is older than that.
         interruptions: by source and reason.
         sources: what each gave.
         most_rss_bytes: the most memory at any interval's end.
@@ -291,6 +293,11 @@ def describe_throttling(throttling: Throttling) -> str:
     return f"throttled: {', '.join(flags)}"
 
 
+def describe_heat_limit(limited_s: float) -> str:
+    """For people: like a flag's, the length is that of the intervals that saw it."""
+    return f"by the profile's limit on heat in intervals of together {describe_length(limited_s)}"
+
+
 def describe_length(length_s: float) -> str:
     """``4.2 s``, ``3 min 5 s``, ``2 h 10 min``, ``41 d 3 h``."""
     if length_s < 60:
@@ -333,7 +340,7 @@ def find_panels(subjects: Iterable[Subject]) -> list[Panel]:
 
 def _setting(run: RunReport) -> tuple[object, ...]:
     of = run.run
-    return of.profile, of.board, of.model, of.manifest_sha256, of.runtime, of.threads, run.throttling.state == "throttled"
+    return of.profile, of.board, of.model, of.manifest_sha256, of.runtime, of.threads, run.throttling.state
 
 
 def _subject_of_runs(runs: Sequence[RunReport]) -> Subject:
@@ -371,7 +378,7 @@ def _warn(runs: Sequence[RunReport]) -> tuple[str, ...]:
         warnings.append(f"sources interrupted for {describe_length(interrupted_s)}")
     limited_s = sum(run.heat_limited_s or 0.0 for run in runs)
     if limited_s:
-        warnings.append(f"held to a lower rate by the profile's limit on heat for {describe_length(limited_s)}")
+        warnings.append(f"held to a lower rate {describe_heat_limit(limited_s)}")
     if gaps_s:
         warnings.append(f"not recorded for {describe_length(gaps_s)}")
     return tuple(warnings)
@@ -516,6 +523,13 @@ def _tell_apart(subjects: Sequence[Subject]) -> tuple[Subject, ...]:
     return tuple(labelled)
 
 
+_STATES: dict[ThrottleState, str] = {
+    "throttled": "throttled",
+    "not_throttled": "not throttled",
+    "unsupported": "throttling unknown",
+}
+
+
 def _label(subject: Subject, others: Sequence[Subject]) -> str:
     parts = [subject.profile]
     threads = f"{subject.threads} thread" + ("s" if subject.threads != 1 else "")
@@ -525,12 +539,14 @@ def _label(subject: Subject, others: Sequence[Subject]) -> str:
         ("runtime", subject.runtime),
         ("threads", threads),
         ("manifest_sha256", f"bundle {subject.manifest_sha256[:8]}"),
+        ("throttling.state", _STATES[subject.throttling.state]),
         ("of", Path(subject.of[0]).name),
     ):
-        others_differ = any(getattr(one, name) != getattr(subject, name) for one in others)
+        value = attrgetter(name)
+        others_differ = any(value(one) != value(subject) for one in others)
         if others_differ and (name != "of" or subject.method == "bench"):
             parts.append(text)
-            others = [one for one in others if getattr(one, name) == getattr(subject, name)]
+            others = [one for one in others if value(one) == value(subject)]
     return ", ".join(parts)
 
 

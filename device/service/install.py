@@ -10,15 +10,17 @@ Imports the standard library alone: on a bare board this runs out of the wheel, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from device.durable import point_link, sync_folder, write_durably
 from device.errors import GhostwattError, ServiceError
+from device.programs import last_error
 from device.service.commands import Commands
 from device.service.layout import USER, Layout, unit_name
 from device.service.release import linked, make_release, switch_release
@@ -54,6 +56,22 @@ class Installation(NamedTuple):
     with_system_packages: bool = False
     signers: Path | None = None
     start: bool = True
+
+
+class _Bundles(NamedTuple):
+    """A profile's bundles before anything changed.
+
+    Attributes:
+        release: of the software that told, and can put them back.
+        sha256: of the current one.
+        starts: of its trial; None where it has proved itself.
+        previous: the one to go back to.
+    """
+
+    release: Path
+    sha256: str
+    starts: int | None
+    previous: str | None
 
 
 class Service:
@@ -101,7 +119,7 @@ class Service:
         self._say(f"software {release.name}: {size_bytes(release) / 1e6:.0f} MB")
         self._compile(release)
         sha256 = self._prove(release, wanted.bundle)
-        with self._taking_back():
+        with self._taking_back(self._bundles(release)):
             switch_release(self._layout, release)
             self._write_units()
             if sha256:
@@ -174,16 +192,21 @@ class Service:
         return tuple(found)
 
     @contextlib.contextmanager
-    def _taking_back(self) -> Iterator[None]:
-        """Puts everything back as it was where the new doesn't come up."""
+    def _taking_back(self, bundles: Sequence[_Bundles] = ()) -> Iterator[None]:
+        """Puts everything back as it was where the new doesn't come up.
+
+        Args:
+            bundles: that were current, where the block may change that.
+        """
         release, enabled = linked(self._layout.current), self.enabled()
-        currents = self._currents()
         try:
             yield
         except (GhostwattError, OSError) as failure:
             error = failure if isinstance(failure, GhostwattError) else _disk_error(failure)
-            self._put_back(release, enabled, currents)
+            left = self._put_back(release, enabled, bundles)
             what = "what ran before runs again" if enabled else "nothing ran before"
+            if left:
+                what = f"not all could be put back ({'; '.join(left)})"
             raise ServiceError(
                 error.where, f"{error.found}: {what}", expected=error.expected, remedy=error.remedy, reason=error.reason
             ) from failure
@@ -191,21 +214,49 @@ class Service:
     def _currents(self) -> dict[str, Path]:
         return {name: (self._layout.state / f"profiles/{name}/current").resolve() for name in self.profiles()}
 
-    def _put_back(self, release: Path | None, enabled: tuple[str, ...], currents: dict[str, Path]) -> None:
-        for profile in self.enabled():
-            if profile not in enabled:
-                self._stop(profile)
-        if release is None:
-            return
-        for profile, bundle in currents.items():
-            if self._currents().get(profile) != bundle and (release / "bin/python").exists():
-                self._bundle(release, "rollback", "--profile", profile)
-        point_link(self._layout.current, f"releases/{release.name}")
-        self._write_networks()
-        self._commands.require("systemctl", "daemon-reload", reason="systemd")
-        for profile in enabled:
-            self._commands.require("systemctl", "enable", unit_name(profile), reason="systemd")
-            self._commands.try_run("systemctl", "restart", unit_name(profile))
+    def _put_back(self, release: Path | None, enabled: tuple[str, ...], bundles: Sequence[_Bundles]) -> list[str]:
+        """Takes every step, whatever becomes of the others; gives what went wrong."""
+        new = [profile for profile in self.enabled() if profile not in enabled]
+        steps: list[Callable[[], object]] = [functools.partial(self._stop, profile) for profile in new]
+        steps += [functools.partial(self._restore, before) for before in bundles]
+        if release is not None:
+            steps.append(functools.partial(point_link, self._layout.current, f"releases/{release.name}"))
+            steps.append(self._write_networks)
+            steps.append(functools.partial(self._commands.require, "systemctl", "daemon-reload", reason="systemd"))
+            steps += [functools.partial(self._start_again, profile) for profile in enabled]
+        left = []
+        for step in steps:
+            try:
+                step()
+            except (GhostwattError, OSError) as error:
+                left.append(str(error if isinstance(error, GhostwattError) else _disk_error(error)))
+        return left
+
+    def _start_again(self, profile: str) -> None:
+        unit = unit_name(profile)
+        self._commands.require("systemctl", "enable", unit, reason="systemd")
+        self._commands.require("systemctl", "restart", unit, reason="systemd")
+
+    def _bundles(self, release: Path) -> list[_Bundles]:
+        """What runs of each profile, as the store says."""
+        stored = json.loads(self._bundle(release, "list", "--json"))
+        previous = {entry["profile"]: entry["sha256"] for entry in stored if entry["is_previous"]}
+        return [
+            _Bundles(
+                release=release,
+                sha256=entry["sha256"],
+                starts=entry["starts"] if entry["on_trial"] else None,
+                previous=previous.get(entry["profile"]),
+            )
+            for entry in stored
+            if entry["is_current"]
+        ]
+
+    def _restore(self, before: _Bundles) -> None:
+        starts = [] if before.starts is None else ["--starts", str(before.starts)]
+        previous = [] if before.previous is None else ["--previous", before.previous]
+        # By the new software: the old one may not know how.
+        self._bundle(before.release, "restore", *starts, *previous, before.sha256)
 
     # --- units ---
 
@@ -249,7 +300,7 @@ class Service:
         done = self._commands.try_run("systemctl", "restart", unit)
         if done.code:
             said = self._commands.try_run("journalctl", "--unit", unit, "--lines", "40", "--output", "cat", "--no-pager").out
-            raise ServiceError(unit, _reason(said) or done.last_line, remedy=f"journalctl --unit {unit}", reason="not_ready")
+            raise ServiceError(unit, last_error(said) or done.last_line, remedy=f"journalctl --unit {unit}", reason="not_ready")
         self._say(f"{unit} is up")
 
     def _stop(self, profile: str) -> None:
@@ -329,12 +380,6 @@ def _strings(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _strings(part)
-
-
-def _reason(journal: str) -> str:
-    """The daemon's own last word on why it ended."""
-    lines = [line for line in journal.splitlines() if line.startswith("error: ")]
-    return lines[-1].removeprefix("error: ") if lines else ""
 
 
 def _remove(path: Path) -> None:

@@ -12,6 +12,7 @@ from device.console import format_interval, format_power
 from device.contract import Profile
 from device.errors import SourceError
 from device.pipeline import Observer, StageTimes
+from device.power_mean import PowerMean
 from device.protocols import Clock, InterruptionRecord, IntervalRecord, Prediction, Record
 from device.recorder import Tell
 from device.service.heartbeat import Heartbeat, patience_of
@@ -218,15 +219,13 @@ def interruption_fields(record: InterruptionRecord) -> dict[str, object]:
 
 
 class SpanSummary:
-    """Sums up intervals. Power is the mean over those that had a figure, of the meter that gave the latest."""
+    """Sums up intervals; power as `PowerMean` does."""
 
     def __init__(self) -> None:
         self.duration_s = 0.0
         self._frames = 0
         self._dropped = 0
-        self._energy_j = 0.0
-        self._powered_s = 0.0
-        self._powered: IntervalRecord | None = None
+        self._power = PowerMean()
         self._temperature_c: float | None = None
         self._throttled: Counter[str] = Counter()
 
@@ -238,26 +237,16 @@ class SpanSummary:
         if record.temperature_c is not None:
             self._temperature_c = max(record.temperature_c, self._temperature_c or record.temperature_c)
         self._throttled.update(flag for flag in (record.throttled or "").split(",") if flag)
-        if record.power_w is not None:
-            self._add_power(record, record.power_w)
-
-    def _add_power(self, record: IntervalRecord, power_w: float) -> None:
-        if self._powered is None or _meter(self._powered) != _meter(record):
-            # Watts of two meters have no mean.
-            self._energy_j = self._powered_s = 0.0
-        self._powered = record
-        self._energy_j += power_w * record.duration_s
-        self._powered_s += record.duration_s
-
-    @property
-    def _power_w(self) -> float | None:
-        return self._energy_j / self._powered_s if self._powered_s else None
+        self._power.add(record)
 
     def line(self) -> str:
         """For people."""
-        powered = self._powered
+        powered = self._power.newest
         source = (powered.power_source, powered.power_scope, powered.power_is_estimate) if powered else (None, None, None)
-        parts = [f"{self._frames / self.duration_s:.1f} FPS over {self.duration_s:.0f} s", format_power(self._power_w, *source)]
+        parts = [
+            f"{self._frames / self.duration_s:.1f} FPS over {self.duration_s:.0f} s",
+            format_power(self._power.power_w, *source),
+        ]
         parts += [f"dropped {self._dropped}"] if self._dropped else []
         parts += [f"{self._temperature_c:.0f} °C at most"] if self._temperature_c is not None else []
         parts += [f"THROTTLED ({','.join(self._throttled)})"] if self._throttled else []
@@ -265,20 +254,16 @@ class SpanSummary:
 
     def fields(self) -> dict[str, object]:
         """For programs."""
-        powered = self._powered
+        powered = self._power.newest
         return {
             "GHOSTWATT_FPS": self._frames / self.duration_s,
             "GHOSTWATT_FRAMES": self._frames,
             "GHOSTWATT_DROPPED": self._dropped,
             "GHOSTWATT_DURATION_S": self.duration_s,
-            "GHOSTWATT_POWER_W": self._power_w,
+            "GHOSTWATT_POWER_W": self._power.power_w,
             "GHOSTWATT_POWER_SOURCE": powered.power_source if powered else None,
             "GHOSTWATT_POWER_SCOPE": powered.power_scope if powered else None,
             "GHOSTWATT_POWER_IS_ESTIMATE": powered.power_is_estimate if powered else None,
             "GHOSTWATT_TEMPERATURE_C": self._temperature_c,
             "GHOSTWATT_THROTTLED": ",".join(self._throttled) or None,
         }
-
-
-def _meter(record: IntervalRecord) -> tuple[object, ...]:
-    return record.power_source, record.power_scope, record.power_is_estimate

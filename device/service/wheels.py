@@ -48,7 +48,7 @@ def find_wheels(folder: Path) -> list[Path]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if not wheels or twice:
         found = f"holds two versions of {', '.join(twice)}" if twice else "holds no wheels"
-        raise MissingDependencyError(str(folder), found, remedy="make it anew: make wheels, or make deploy", reason="wheel")
+        raise MissingDependencyError(str(folder), found, remedy="make it anew: make deploy, or make install", reason="wheel")
     return wheels
 
 

@@ -1,13 +1,14 @@
 """What the broker is told: one JSON object for all records since the last one.
 
-A mean weighs each interval by its frames, or by the time that the meter covered. Percentiles can't be merged: p99 is the
-largest of any interval. Measured and estimated watts have keys of their own, so that nothing mixes them.
+Latency's p50 is a mean that weighs each interval by its frames, power one as in `device.power_mean`. Percentiles can't be
+merged: p99 is the largest of any interval. Measured and estimated watts have keys of their own, so that nothing mixes them.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from device.power_mean import PowerMean
 from device.protocols import InterruptionRecord, IntervalRecord, Prediction, Record, SourceIntervalRecord
 
 HARMLESS = ("dark",)
@@ -32,33 +33,17 @@ class Shown(NamedTuple):
     has_label: bool = False
 
 
-class _Mean:
-    """A weighted mean; None of nothing."""
-
-    def __init__(self) -> None:
-        self._sum = self._weight = 0.0
-
-    def add(self, value: float | None, weight: float) -> None:
-        if value is not None and weight > 0:
-            self._sum += value * weight
-            self._weight += weight
-
-    @property
-    def value(self) -> float | None:
-        return self._sum / self._weight if self._weight else None
-
-
 class _Window:
     """Since the last state."""
 
     def __init__(self) -> None:
         self.span_s = 0.0
         self.frames = self.dropped = self.unknown = self.bad_frames = 0
-        self.latency_p50 = _Mean()
         self.latency_p99_s: float | None = None
-        self.measured, self.estimated = _Mean(), _Mean()
+        self.measured, self.estimated = PowerMean(), PowerMean()
         self.newest: IntervalRecord | None = None
         self.powered: IntervalRecord | None = None
+        self._p50_sum_s, self._p50_frames = 0.0, 0
 
     def add(self, record: IntervalRecord) -> None:
         self.newest = record
@@ -67,12 +52,16 @@ class _Window:
         self.dropped += record.dropped
         self.unknown += record.unknown
         if record.latency_s:
-            self.latency_p50.add(record.latency_s.p50, record.frames)
+            self._p50_sum_s += record.latency_s.p50 * record.frames
+            self._p50_frames += record.frames
             self.latency_p99_s = max(self.latency_p99_s or 0.0, record.latency_s.p99)
         power = self.measured if record.power_is_estimate is False else self.estimated
-        power.add(record.power_w, record.power_covered_s or record.duration_s)
-        if record.power_w is not None:
-            self.powered = record
+        power.add(record)
+        self.powered = record if power.newest is record else self.powered
+
+    @property
+    def latency_p50_s(self) -> float | None:
+        return self._p50_sum_s / self._p50_frames if self._p50_frames else None
 
 
 class MqttState:
@@ -117,10 +106,10 @@ class MqttState:
             "dropped_total": self._dropped_total,
             "bad_frames_total": self._bad_total,
             "unknown": window.unknown,
-            "latency_p50_s": _rounded(window.latency_p50.value, 6),
+            "latency_p50_s": _rounded(window.latency_p50_s, 6),
             "latency_p99_s": _rounded(window.latency_p99_s, 6),
-            "power_measured_w": _rounded(window.measured.value),
-            "power_estimated_w": _rounded(window.estimated.value),
+            "power_measured_w": _rounded(window.measured.power_w),
+            "power_estimated_w": _rounded(window.estimated.power_w),
             "power_source": window.powered.power_source if window.powered else None,
             "power_scope": window.powered.power_scope if window.powered else None,
             "temperature_c": _rounded(newest.temperature_c, 1),

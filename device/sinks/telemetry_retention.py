@@ -3,8 +3,9 @@
 A merged row is the end of its minute or hour. Counts and energy add up; power, rate and stage times are means over the rows,
 weighted by the time that a meter covered, by time, or by frames. Latency's p50 is the mean of the rows' p50, weighted by
 frames; p90, p99, temperature and memory are the largest that a row had: percentiles can't be merged, so these are upper
-bounds. Power figures of different sources, and measured and estimated ones, are never merged: they stay rows of their own, as
-does time without a figure.
+bounds; the lowest rate that the limit on heat held to is the whole row's. Power figures of different sources, and measured
+and estimated ones, are never merged: they stay rows of their own, as does time without a figure, and time of which nobody
+could tell whether the board was throttled.
 
 Age is known only where the wall clock was synchronised at some time of the run, and is so now. Rows whose age nobody knows
 go by size alone.
@@ -57,6 +58,10 @@ class _Words:
         return ",".join(sorted(self._words)) if self._is_known else None
 
 
+def _time_mean(column: str) -> str:
+    return f"sum({column} * duration_s) / sum(CASE WHEN {column} IS NOT NULL THEN duration_s END)"
+
+
 def _frame_mean(column: str) -> str:
     return f"sum({column} * frames) / sum(CASE WHEN {column} IS NOT NULL THEN frames END) AS {column}"
 
@@ -74,14 +79,14 @@ _INTERVAL = ", ".join(
         "sum(frames) / sum(duration_s) AS fps",
         _LATENCY,
         *(_frame_mean(stage) for stage in ("capture_s", "preprocess_s", "inference_s", "postprocess_s")),
-        "ifnull(sum(power_w * power_covered_s) / sum(power_covered_s), avg(power_w)) AS power_w",
+        f"ifnull(sum(power_w * power_covered_s) / sum(power_covered_s), {_time_mean('power_w')}) AS power_w",
         "sum(energy_j) AS energy_j",
         "sum(power_covered_s) AS power_covered_s",
         "power_source",
         "power_scope",
         "power_is_estimate",
         "max(temperature_c) AS temperature_c",
-        "avg(frequency_hz) AS frequency_hz",
+        f"{_time_mean('frequency_hz')} AS frequency_hz",
         "union_of_words(throttled) AS throttled",
         "max(rss_bytes) AS rss_bytes",
         "sum(unknown) AS unknown",
@@ -89,7 +94,14 @@ _INTERVAL = ", ".join(
         "min(heat_limit_fps) AS heat_limit_fps",
     )
 )
-_INTERVAL_KEY = "run_id, timestamp_ns / {span_ns}, power_source, power_scope, power_is_estimate"
+_INTERVAL_KEY = "run_id, timestamp_ns / {span_ns}, power_source, power_scope, power_is_estimate, throttled IS NULL"
+
+# A source's row has no length: those of the intervals, which tell of the same time and are merged after it, have.
+_SOURCE_LENGTH_S = (
+    "(SELECT sum(i.duration_s) FROM interval AS i WHERE i.run_id = :run AND i.timestamp_ns"
+    " BETWEEN source_interval.timestamp_ns / {span_ns} * {span_ns}"
+    " AND min(:until, source_interval.timestamp_ns / {span_ns} * {span_ns} + {span_ns} - 1))"
+)
 
 _SOURCE = ", ".join(
     (
@@ -99,15 +111,17 @@ _SOURCE = ", ".join(
         "sum(frames) AS frames",
         "sum(dropped) AS dropped",
         "sum(bad_frames) AS bad_frames",
-        "avg(fps) AS fps",
+        # Rows whose intervals are lost are taken for equally long: nothing tells of their length.
+        f"ifnull(sum(frames) / {_SOURCE_LENGTH_S}, avg(fps)) AS fps",
         _LATENCY,
         _frame_mean("capture_s"),
         "max(is_interrupted) AS is_interrupted",
     )
 )
-_MOMENTS = {"interval": "timestamp_ns", "source_interval": "timestamp_ns", "interruption": "started_ns"}
-
 _SOURCE_KEY = "run_id, timestamp_ns / {span_ns}, source"
+
+_MOMENTS = {"interval": "timestamp_ns", "source_interval": "timestamp_ns", "interruption": "started_ns"}
+"""Table -> the column by which its rows grow old."""
 
 
 def thin_out(connection: sqlite3.Connection, limits: Limits, now_s: float | None) -> None:
@@ -161,7 +175,8 @@ def _merge_older(connection: sqlite3.Connection, wall_time_s: float, span_s: int
 def _merge(connection: sqlite3.Connection, table: str, columns: str, key: str, run_id: str, until_ns: int, span_s: int) -> None:
     """Merges the rows of each group of more than one; names are ours, values are bound."""
     same = f"m.identity = {_identity(table, key)}"
-    group = key.format(span_ns=span_s * 10**9)
+    span_ns = span_s * 10**9
+    group, columns = key.format(span_ns=span_ns), columns.format(span_ns=span_ns)
     where = "run_id = :run AND timestamp_ns <= :until"
     values = {"run": run_id, "until": until_ns}
     names = ", ".join(row[1] for row in connection.execute(f"PRAGMA table_info({table})"))
@@ -195,11 +210,7 @@ def _drop_older(connection: sqlite3.Connection, wall_time_s: float) -> None:
 def _drop(connection: sqlite3.Connection, run_id: str, until_ns: int) -> None:
     """Drops a run's rows up to a moment; and the run, when none is left but the newest run's."""
     with connection:
-        for table, moment in (
-            ("interval", "timestamp_ns"),
-            ("source_interval", "timestamp_ns"),
-            ("interruption", "started_ns"),
-        ):
+        for table, moment in _MOMENTS.items():
             connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND {moment} <= ?", (run_id, until_ns))  # noqa: S608
         connection.execute(
             "DELETE FROM meter WHERE run_id = ?1 AND run_id <> (SELECT run_id FROM run ORDER BY rowid DESC LIMIT 1)"

@@ -160,22 +160,6 @@ def choose_mode(
 # --- buffers ----------------------------------------------------------------------------------------------------------
 
 
-def copy_rgb(buffer: Bytes, size_px: SizePx, stride_bytes: int) -> Bytes:
-    """Copies a picture out of a buffer whose rows are padded.
-
-    Args:
-        buffer: flat; three bytes a pixel.
-        size_px: width and height.
-        stride_bytes: from one row's begin to the next's.
-
-    Returns:
-        ``(H, W, 3)``, C-contiguous, of its own memory.
-    """
-    width, height = size_px
-    rows = buffer[: height * stride_bytes].reshape(height, stride_bytes)[:, : width * 3]
-    return rows.copy().reshape(height, width, 3)
-
-
 def copy_yuv420(buffer: Bytes, size_px: SizePx, stride_bytes: int) -> Bytes:
     """Copies a picture in YUV 4:2:0 out of a buffer whose rows are padded.
 
@@ -185,7 +169,7 @@ def copy_yuv420(buffer: Bytes, size_px: SizePx, stride_bytes: int) -> Bytes:
         stride_bytes: from one row of Y to the next.
 
     Returns:
-        ``(H * 3 / 2, W)``: the three planes without padding, as `device.imaging.yuv420_to_rgb` takes them.
+        ``(H * W * 3 / 2,)``: the three planes without padding, as `device.imaging.convert_raw` takes them for YU12.
     """
     width, height = size_px
     half_width, half_height, half_stride = width // 2, height // 2, stride_bytes // 2
@@ -197,7 +181,7 @@ def copy_yuv420(buffer: Bytes, size_px: SizePx, stride_bytes: int) -> Bytes:
         source = buffer[chroma_at + number * half_height * half_stride :]
         target = picture[luma_size + number * chroma_size :][:chroma_size]
         _copy_rows(source, half_stride, target.reshape(half_height, half_width))
-    return picture.reshape(height * 3 // 2, width)
+    return picture
 
 
 def _copy_rows(source: Bytes, stride_bytes: int, target: Bytes) -> None:

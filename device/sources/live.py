@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -23,6 +24,9 @@ CLOSE_TIMEOUT_S = 1.0
 
 OLDEST_STAMP_S = 5.0
 """A device's stamp further back than this is of another clock: the time of arrival is taken instead."""
+
+MAX_DAMAGES = 32
+"""Damaged pictures that wait to be told of: a second of a camera's, for a reader that is busy."""
 
 # A device that fails at once must not keep a core busy.
 _RETRY_S = 0.05
@@ -42,6 +46,37 @@ class Picture(NamedTuple):
     skipped: int = 0
 
 
+class Damage(NamedTuple):
+    """What a device gave instead of a `Picture`.
+
+    Attributes:
+        error: ``decode``; says how it is damaged.
+        skipped: see `Picture`.
+    """
+
+    error: SourceError
+    skipped: int = 0
+
+
+def picture_or_damage(convert: Callable[[], Image], timestamp_ns: int | None, skipped: int) -> Picture | Damage:
+    """Converts what came to a picture, or tells how it is damaged; counts what was skipped before it either way.
+
+    Args:
+        convert: gives the pixels of a `Picture`.
+        timestamp_ns: see `Picture`.
+        skipped: likewise.
+
+    Raises:
+        SourceError: whatever ``convert`` raised but ``decode``.
+    """
+    try:
+        return Picture(convert(), timestamp_ns, skipped)
+    except SourceError as error:
+        if error.reason != "decode":
+            raise
+        return Damage(error, skipped)
+
+
 class Capture(Protocol):
     """An open device. Used from one thread, which may hang in any call for as long as the device likes.
 
@@ -52,15 +87,15 @@ class Capture(Protocol):
     def rate_fps(self) -> float | None:
         """That the device promises; None where it says nothing."""
 
-    def read(self) -> Picture | None:
+    def read(self) -> Picture | Damage | None:
         """Waits for the next picture.
 
         Returns:
-            The picture, or None where none came and it is worth asking again.
+            The picture, or what is wrong with it; None where none came and it is worth asking again.
 
         Raises:
-            SourceError: ``decode`` for a picture that is damaged: the next call goes on behind it. Any other reason ends the
-                source: ``ended`` where the device or the connection is gone.
+            SourceError: ``decode`` for a damaged picture before which none was skipped. Any other reason ends the source:
+                ``ended`` where the device or the connection is gone.
         """
 
     def close(self) -> None:
@@ -70,7 +105,9 @@ class Capture(Protocol):
 class LiveSource(BaseSource):
     """Keeps the newest frame of a device.
 
-    Frames that nobody read in time are dropped, and count in `Frame.index`.
+    Every picture that the device gave, up to the last frame, is one of three things: read, damaged, which `read` tells of once
+    each, or dropped. Dropped ones alone leave gaps in `Frame.index`: pictures that the device or the capture skipped, frames
+    that nobody read in time, and damaged ones that `MAX_DAMAGES` newer ones pushed out before anyone read.
 
     Args:
         uri: without credentials.
@@ -99,27 +136,32 @@ class LiveSource(BaseSource):
         self._changed = threading.Condition()
         self._is_open = False
         self._newest: Frame | None = None
-        self._damage: SourceError | None = None
+        self._damages: deque[SourceError] = deque()
+        self._is_damages_turn = False
+        self._index = 0
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"source {uri}", daemon=True)
         self._thread.start()
         self._wait_until_open(open_timeout_s)
 
     def read(self, timeout_s: float) -> Frame | None:
-        """Waits for a frame that wasn't read before. See `FrameSource.read`.
+        """Waits for a frame that wasn't read before, or for a damaged one. See `FrameSource.read`.
+
+        Where both are there, they take turns: neither keeps a slow reader from the other.
 
         Raises:
-            SourceError: also ``ended`` where the device is gone, or whatever else ended it.
+            SourceError: also ``ended`` where the device is gone, or whatever else ended it, once all else was read.
         """
         with self._changed:
             self._changed.wait_for(self._has_news, timeout_s)
             self._require_open()
+            if self._damages and (self._is_damages_turn or self._newest is None):
+                self._is_damages_turn = False
+                raise self._damages.popleft()
             frame, self._newest = self._newest, None
-            damage, self._damage = self._damage, None
             if frame is not None:
+                self._is_damages_turn = True
                 return frame
-            if damage is not None:
-                raise damage
             if self._failure is not None:
                 raise self._failure
         raise SourceError(
@@ -136,13 +178,14 @@ class LiveSource(BaseSource):
         with self._changed:
             # A failure knows the frames that it went through, and so this source, and this source's picture with it: dropped
             # here, all of it is free at once, and need not wait for Python's collector, which seldom comes.
-            self._newest = self._damage = self._failure = None
+            self._newest = self._failure = None
+            self._damages.clear()
             self._changed.notify_all()
         if self._thread is not threading.current_thread():
             self._thread.join(CLOSE_TIMEOUT_S)
 
     def _has_news(self) -> bool:
-        return bool(self._newest or self._damage or self._failure or self._closed.is_set())
+        return bool(self._newest or self._damages or self._failure or self._closed.is_set())
 
     def _wait_until_open(self, timeout_s: float) -> None:
         with self._changed:
@@ -172,30 +215,42 @@ class LiveSource(BaseSource):
                 self._changed.notify_all()
 
     def _read_all(self, capture: Capture) -> None:
-        index = 0
         while not self._closed.is_set():
-            try:
-                picture = capture.read()
-            except SourceError as error:
-                if error.reason != "decode":
-                    raise
-                self._tell(damage=error)
-                continue
-            if picture is None:
+            given = _read_one(capture)
+            if given is None:
                 time.sleep(_RETRY_S)
-                continue
-            stamp_ns = choose_timestamp_ns(picture.timestamp_ns, self._clock.now_ns())
-            index += picture.skipped
-            self._tell(frame=Frame(pixels=picture.pixels, timestamp_ns=stamp_ns, index=index))
-            index += 1
+            else:
+                self._take(given)
 
-    def _tell(self, *, frame: Frame | None = None, damage: SourceError | None = None) -> None:
+    def _take(self, given: Picture | Damage) -> None:
+        """Counts what a device gave, and keeps it for the reader."""
         with self._changed:
             if self._closed.is_set():
                 return
-            self._newest = frame or self._newest
-            self._damage = damage or self._damage
+            self._index += given.skipped
+            if isinstance(given, Damage):
+                self._keep_damage(given.error)
+            else:
+                stamp_ns = choose_timestamp_ns(given.timestamp_ns, self._clock.now_ns())
+                self._newest = Frame(pixels=given.pixels, timestamp_ns=stamp_ns, index=self._index)
+                self._index += 1
             self._changed.notify_all()
+
+    def _keep_damage(self, error: SourceError) -> None:
+        if len(self._damages) == MAX_DAMAGES:
+            self._damages.popleft()
+            self._index += 1
+        # Its traceback would keep the picture's bytes with it.
+        self._damages.append(error.with_traceback(None))
+
+
+def _read_one(capture: Capture) -> Picture | Damage | None:
+    try:
+        return capture.read()
+    except SourceError as error:
+        if error.reason != "decode":
+            raise
+        return Damage(error)
 
 
 def choose_timestamp_ns(stamp_ns: int | None, now_ns: int) -> int:

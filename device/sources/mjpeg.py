@@ -16,17 +16,16 @@ import termios
 import threading
 import urllib.error
 import urllib.request
-from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
-from typing import IO, ClassVar, Self
-from urllib.parse import urlsplit
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import ClassVar, Self
 
-from device import __version__
-from device.address import DEFAULT_PORTS, Address, Scheme, add_credentials, parse_address
+from device.address import Address, Scheme, add_credentials, parse_address
 from device.errors import SourceError, UsageError
+from device.http import make_opener
 from device.imaging import decode_jpeg, least_side_px
+from device.network import connection_failure, error_name, unauthorised, unreachable
 from device.sources.base import SourceOptions
-from device.sources.live import LiveSource, Picture
-from device.sources.login import make_login, parse_challenges
+from device.sources.live import Damage, LiveSource, Picture, picture_or_damage
 from device.sources.multipart import MultipartParser, Part
 
 ANSWER_TIMEOUT_S = 5.0
@@ -155,7 +154,7 @@ class _MjpegCapture:
             self.close()
             raise
 
-    def read(self) -> Picture | None:
+    def read(self) -> Picture | Damage | None:
         """Waits for a picture; where several have come, takes the last."""
         part: Part | None = None
         seen = 0
@@ -164,9 +163,10 @@ class _MjpegCapture:
             pictures = [found for found in self._parser.feed(self._receive()) if _is_picture(found)]
             seen += len(pictures)
             part = pictures[-1] if pictures else part
-        arrived_ns = self._clock.now_ns()
-        pixels = decode_jpeg(part.body, self._where, least_side_px=self._least_side_px)
-        return Picture(pixels, arrived_ns, seen - 1)
+        body = part.body
+        return picture_or_damage(
+            lambda: decode_jpeg(body, self._where, least_side_px=self._least_side_px), self._clock.now_ns(), seen - 1
+        )
 
     def close(self) -> None:
         """Closes the connection."""
@@ -181,7 +181,7 @@ class _MjpegCapture:
                 self._where, f"nothing came for {READ_TIMEOUT_S:g} s", expected="a camera that delivers", reason="stalled"
             ) from None
         except (OSError, HTTPException) as error:
-            raise _ended(self._where, f"the connection broke ({_name(error)})") from None
+            raise _ended(self._where, f"the connection broke ({error_name(error)})") from None
         if not data:
             raise _ended(self._where, "the server ended the stream")
         return data
@@ -199,9 +199,9 @@ def _ended(where: str, found: str) -> SourceError:
 def _request(address: Address) -> HTTPResponse:
     """Asks for the stream; follows redirections, and logs in where it is asked to."""
     where = address.safe
-    request = urllib.request.Request(address.url(), headers={"User-Agent": f"ghostwatt/{__version__}"})  # noqa: S310 - http(s)
+    opener = make_opener(address, error=SourceError, redirects=_Redirects(), plain=_PlainConnection, tls=_TlsConnection)
     try:
-        response: HTTPResponse = _make_opener(address).open(request, timeout=ANSWER_TIMEOUT_S)
+        response: HTTPResponse = opener.open(address.url(), timeout=ANSWER_TIMEOUT_S)
     # No error is chained: the text of those below may hold what the server was asked for.
     except urllib.error.HTTPError as error:
         error.close()
@@ -214,46 +214,9 @@ def _request(address: Address) -> HTTPResponse:
         ) from None
     except (OSError, HTTPException) as error:
         raise SourceError(
-            where, f"no answer that can be understood ({_name(error)})", expected="an HTTP server", reason="unreachable"
+            where, f"no answer that can be understood ({error_name(error)})", expected="an HTTP server", reason="unreachable"
         ) from None
     return response
-
-
-class _Login(urllib.request.BaseHandler):
-    """Logs in once, at the address that the password is for."""
-
-    def __init__(self, address: Address, user: str, password: str) -> None:
-        self._address = address
-        self._user = user
-        self._password = password
-
-    def http_error_401(
-        self, request: urllib.request.Request, answer: IO[bytes], _status: int, _words: str, headers: HTTPMessage
-    ) -> object:
-        """Asks again, with user and password; gives None where that was done already, or where another host asks."""
-        if request.has_header("Authorization") or not self._is_home(request.full_url):
-            return None
-        challenges = parse_challenges(headers.get_all("WWW-Authenticate", []))
-        login = make_login(challenges, self._user, self._password, method="GET", uri=request.selector)
-        answer.close()
-        if login is None:
-            raise SourceError(
-                self._address.safe,
-                "asks for a login of a kind that isn't supported",
-                expected="Basic, or Digest by MD5 or SHA-256",
-                reason="unauthorised",
-            )
-        request.add_unredirected_header("Authorization", login)
-        return self.parent.open(request, timeout=ANSWER_TIMEOUT_S)
-
-    def _is_home(self, url: str) -> bool:
-        asked = urlsplit(url)
-        home = self._address
-        return (asked.scheme, asked.hostname, asked.port or DEFAULT_PORTS[home.scheme]) == (
-            home.scheme,
-            home.host.lower(),
-            home.port,
-        )
 
 
 class _PlainConnection(HTTPConnection):
@@ -269,58 +232,15 @@ class _TlsConnection(HTTPSConnection, _PlainConnection):
     pass
 
 
-class _PlainHandler(urllib.request.AbstractHTTPHandler):
-    http_request = urllib.request.AbstractHTTPHandler.do_request_
-
-    def http_open(self, request: urllib.request.Request) -> HTTPResponse:
-        """Opens an ``http`` address."""
-        return self.do_open(_PlainConnection, request)
-
-
-class _TlsHandler(urllib.request.AbstractHTTPHandler):
-    """Loads the machine's certificates only once TLS is spoken: they are megabytes, and a camera may be opened often."""
-
-    https_request = urllib.request.AbstractHTTPHandler.do_request_
-
-    def https_open(self, request: urllib.request.Request) -> HTTPResponse:
-        """Opens an ``https`` address."""
-        return self.do_open(_TlsConnection, request, context=ssl.create_default_context())
-
-
 class _Redirects(urllib.request.HTTPRedirectHandler):
     max_redirections = MAX_REDIRECTS
-
-
-def _make_opener(address: Address) -> urllib.request.OpenerDirector:
-    """Puts together what is needed: no proxies, no other protocols, and a password that goes to its own host only."""
-    handlers: list[urllib.request.BaseHandler] = [
-        _PlainHandler(),
-        _TlsHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.UnknownHandler(),
-        _Redirects(),
-    ]
-    if address.user is not None:
-        handlers.append(_Login(address, address.user, address.password or ""))
-    opener = urllib.request.OpenerDirector()
-    for handler in handlers:
-        opener.add_handler(handler)
-    return opener
 
 
 def _refusal(address: Address, status: int) -> SourceError:
     """Says what a status other than success means."""
     where = address.safe
     if status in (401, 403):
-        return SourceError(
-            where,
-            f"wants a user and a password (status {status})"
-            if address.user is None
-            else f"refuses this user or password (status {status})",
-            expected=f"{address.scheme}://USER:PASSWORD@{address.authority}/..., or a line in the netrc file",
-            reason="unauthorised",
-        )
+        return unauthorised(address, status)
     if status == 404:
         return SourceError(
             where, "the server knows no such path", expected="an MJPEG stream", remedy=_WHERE_STREAMS_ARE, reason="missing"
@@ -341,25 +261,10 @@ def _unreached(where: str, why: object) -> SourceError:
             reason="certificate",
         )
     if isinstance(why, ssl.SSLError):
-        found = f"no TLS ({why.reason or 'unknown'})"
-    elif isinstance(why, socket.gaierror):
-        found = "no host of this name is known"
-    elif isinstance(why, TimeoutError):
-        found = f"can't be reached within {ANSWER_TIMEOUT_S:g} s"
-    else:
-        found = f"can't be reached ({_name(why)})"
-    return SourceError(
-        where,
-        found,
-        expected="a server that listens",
-        remedy="look whether host and port are right, and whether the camera is in the same network",
-        reason="unreachable",
-    )
-
-
-def _name(error: object) -> str:
-    """What the system calls an error; never the error's own text, which may hold what was asked for."""
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+        return unreachable(where, f"no TLS ({error_name(why)})")
+    if isinstance(why, TimeoutError):
+        return unreachable(where, f"can't be reached within {ANSWER_TIMEOUT_S:g} s")
+    return unreachable(where, connection_failure(why))
 
 
 def _require_stream(response: HTTPResponse, where: str) -> str | None:

@@ -41,17 +41,17 @@ except ValueError as _error:
 
 from device.contract import Picamera2 as Picamera2Options
 from device.errors import ProfileError, SourceError
-from device.imaging import yuv420_to_rgb
+from device.imaging import convert_raw
 from device.protocols import Image
 from device.sources.base import SourceOptions
 from device.sources.isp import (
     DEFAULT_SIZE_PX,
+    Bytes,
     SensorMode,
     SizePx,
     Streams,
     choose_mode,
     choose_streams,
-    copy_rgb,
     copy_yuv420,
     is_fast_enough,
     sees_enough,
@@ -112,7 +112,7 @@ class _Capture:
         try:
             with _explained(uri):
                 self._rate_fps = _configure(self._camera, options)
-                self._stream = _read_stream(self._camera)
+                self._stream = _read_stream(uri, self._camera)
                 self._camera.start()
         except BaseException:
             _discard(self._camera)
@@ -280,7 +280,7 @@ def _configure(camera: Any, options: SourceOptions) -> float | None:
             # Its buffers would take most of the memory, and nobody looks at them.
             raw=None,
             transform=libcamera.Transform(hflip=wish.hflip, vflip=wish.vflip),
-            # The range and matrix that `yuv420_to_rgb` undoes.
+            # The range and matrix that `convert_raw` undoes.
             colour_space=libcamera.ColorSpace.Smpte170m(),
             buffer_count=wish.buffer_count,
             queue=False,
@@ -431,21 +431,30 @@ def _unsupported(key: str, found: str, expected: str) -> ProfileError:
 class _Stream(NamedTuple):
     """Where the pixels lie in a buffer."""
 
+    where: str
     is_rgb: bool
     size_px: SizePx
     stride_bytes: int
 
-    def copy(self, buffer: Any) -> Image:
-        copy = copy_rgb if self.is_rgb else copy_yuv420
-        return copy(buffer, self.size_px, self.stride_bytes)
+    def copy(self, buffer: Bytes) -> Bytes:
+        """Takes a picture out of the camera's memory, in one pass: as RGB, or in planes for `to_rgb`."""
+        if self.is_rgb:
+            return self._convert(buffer, "RGB3", self.stride_bytes)
+        return copy_yuv420(buffer, self.size_px, self.stride_bytes)
 
-    def to_rgb(self, copied: Image) -> Image:
-        return copied if self.is_rgb else yuv420_to_rgb(copied)
+    def to_rgb(self, copied: Bytes) -> Image:
+        return copied if self.is_rgb else self._convert(copied, "YU12")
+
+    def _convert(self, buffer: Bytes, fourcc: str, line_bytes: int = 0) -> Image:
+        width_px, height_px = self.size_px
+        return convert_raw(
+            buffer.data, self.where, fourcc=fourcc, width_px=width_px, height_px=height_px, line_bytes=line_bytes
+        )
 
 
-def _read_stream(camera: Any) -> _Stream:
+def _read_stream(uri: str, camera: Any) -> _Stream:
     lores = camera.camera_configuration()["lores"]
-    return _Stream(lores["format"] == "BGR888", tuple(lores["size"]), lores["stride"])
+    return _Stream(uri, lores["format"] == "BGR888", tuple(lores["size"]), lores["stride"])
 
 
 def _boot_time_ns() -> int:

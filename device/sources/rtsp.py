@@ -25,7 +25,7 @@ from device.errors import SourceError, UsageError
 from device.imaging import StreamCapture
 from device.protocols import Clock
 from device.sources.base import SourceOptions
-from device.sources.live import LiveSource, Picture
+from device.sources.live import Damage, LiveSource, Picture
 from device.sources.rtsp_probe import explain_failure
 
 OPEN_TIMEOUT_S = 8.0
@@ -112,7 +112,7 @@ class _RtspCapture:
     def rate_fps(self) -> float | None:
         return self._stream.rate_fps
 
-    def read(self) -> Picture | None:
+    def read(self) -> Picture | Damage | None:
         """Waits for a frame; passes over those that have lain here."""
         started_ns = time.monotonic_ns()
         skipped = self._newest.grab()
@@ -128,7 +128,8 @@ class _RtspCapture:
             )
         pixels = self._stream.retrieve()
         if pixels is None:
-            raise SourceError(self._where, "a frame can't be converted", expected="video in colour", reason="decode")
+            error = SourceError(self._where, "a frame can't be converted", expected="video in colour", reason="decode")
+            return Damage(error, skipped)
         return Picture(pixels, self._newest.arrived_ns, skipped)
 
     def close(self) -> None:

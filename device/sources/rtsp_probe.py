@@ -6,7 +6,6 @@ References:
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import ssl
@@ -15,7 +14,8 @@ from typing import NamedTuple
 from device import __version__
 from device.address import Address
 from device.errors import SourceError
-from device.sources.login import Challenge, make_login, parse_challenges
+from device.login import Challenge, make_login, parse_challenges
+from device.network import connection_failure, unauthorised, unreachable
 
 _MAX_ANSWER_BYTES = 16384
 _STATUS = re.compile(r"RTSP/1\.[01] ([0-9]{3})\b")
@@ -46,10 +46,8 @@ def explain_failure(address: Address, *, timeout_s: float) -> SourceError:
     where = address.safe
     try:
         answer = _describe(address, timeout_s)
-    except socket.gaierror:
-        return _unreachable(where, "no host of this name is known")
     except ssl.SSLError:
-        return _unreachable(where, "no TLS on this port")
+        return unreachable(where, "no TLS on this port")
     except TimeoutError:
         return SourceError(
             where,
@@ -59,8 +57,7 @@ def explain_failure(address: Address, *, timeout_s: float) -> SourceError:
             reason="stalled",
         )
     except OSError as error:
-        name = os.strerror(error.errno) if error.errno else type(error).__name__
-        return _unreachable(where, f"can't be reached ({name})")
+        return unreachable(where, connection_failure(error))
     return _explain_answer(address, answer)
 
 
@@ -69,13 +66,7 @@ def _explain_answer(address: Address, answer: Answer) -> SourceError:
     if answer.status is None:
         return SourceError(where, "the answer isn't RTSP", expected="an RTSP server on this port", reason="format")
     if answer.status in (401, 403):
-        found = "wants a user and a password" if address.user is None else "refuses this user or password"
-        return SourceError(
-            where,
-            f"{found} (status {answer.status})",
-            expected=f"{address.scheme}://USER:PASSWORD@{address.authority}/..., or a line in the netrc file",
-            reason="unauthorised",
-        )
+        return unauthorised(address, answer.status)
     if answer.status == 404:
         return SourceError(
             where,
@@ -92,16 +83,6 @@ def _explain_answer(address: Address, answer: Answer) -> SourceError:
         expected="H.264, H.265 or MJPEG",
         remedy="take another stream of the camera; where its network drops UDP, leave out #udp",
         reason="format",
-    )
-
-
-def _unreachable(where: str, found: str) -> SourceError:
-    return SourceError(
-        where,
-        found,
-        expected="a camera that listens",
-        remedy="look whether host and port are right, and whether the camera is in the same network",
-        reason="unreachable",
     )
 
 

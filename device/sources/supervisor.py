@@ -41,20 +41,21 @@ class Patience(NamedTuple):
 class SupervisedSource(BaseSource):
     """A live source that is opened again whenever it fails.
 
+    The first opening is the caller's, and isn't tried again: a camera that was never there is more likely a mistake than a
+    fault.
+
     Args:
-        opener: opens the source; called once now, and then whenever it must be opened again.
+        source: open; closed here.
+        opener: opens it again.
         patience: of the profile.
         clock: for every wait.
         on_interruption: told when an interruption begins, and when it ends; from the thread that reads.
         chance: gives numbers from 0 to 1, for the jitter.
-
-    Raises:
-        GhostwattError: whatever the first opening raised. Only later ones are tried again: a camera that was never there is
-            more likely a mistake than a fault.
     """
 
     def __init__(
         self,
+        source: FrameSource,
         opener: Callable[[], FrameSource],
         patience: Patience,
         *,
@@ -62,9 +63,9 @@ class SupervisedSource(BaseSource):
         on_interruption: Callable[[Interruption], None],
         chance: Callable[[], float] = random.random,
     ) -> None:
+        super().__init__(source.spec)
+        self._source: FrameSource | None = source
         self._opener = opener
-        self._source: FrameSource | None = opener()
-        super().__init__(self._source.spec)
         self._patience = patience
         self._clock = clock
         self._on_interruption = on_interruption

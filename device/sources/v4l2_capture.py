@@ -15,7 +15,7 @@ from pathlib import Path
 from device.errors import SourceError, nearest
 from device.imaging import RAW_FORMATS, convert_raw, decode_jpeg
 from device.protocols import Image
-from device.sources.live import Picture
+from device.sources.live import Damage, Picture, picture_or_damage
 from device.sources.v4l2_formats import COSTS_NS, Mode, Wish, choose_mode, list_formats
 from device.sources.v4l2_locator import permission_error
 from device.sources.v4l2_node import (
@@ -100,25 +100,26 @@ class V4l2Capture:
         """That the driver promises; None where it says nothing."""
         return self._rate_fps
 
-    def read(self) -> Picture | None:
+    def read(self) -> Picture | Damage | None:
         """Takes the newest picture; older ones that wait are given back unseen. See `Capture.read`.
 
+        Returns:
+            `Damage` where the driver marks it as damaged, it is too short, or its JPEG breaks off.
+
         Raises:
-            SourceError: ``decode`` where the driver marks it as damaged, it is too short, or its JPEG breaks off; ``ended``
-                where the camera is gone.
+            SourceError: ``ended`` where the camera is gone.
         """
         if not self._node.wait(WAIT_S):
             return None
-        buffer = self._take_newest()
+        buffer, given_back = self._take_newest()
         if buffer is None:
             return None
+        # Drivers that don't count show what was given back; some begin again after a loss.
+        skipped, self._last_sequence = max(given_back, buffer.sequence - self._last_sequence - 1), buffer.sequence
         try:
-            pixels = self._convert(buffer)
+            return picture_or_damage(lambda: self._convert(buffer), buffer.timestamp_ns, skipped)
         finally:
             self._give_back(buffer)
-        # Damaged ones count as skipped too. Drivers that don't count show as none; some begin again after a loss.
-        skipped, self._last_sequence = max(0, buffer.sequence - self._last_sequence - 1), buffer.sequence
-        return Picture(pixels, buffer.timestamp_ns, skipped)
 
     def close(self) -> None:
         """Stops the stream and lets go of the camera."""
@@ -198,16 +199,19 @@ class V4l2Capture:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def _take_newest(self) -> Buffer | None:
+    def _take_newest(self) -> tuple[Buffer | None, int]:
+        """The newest picture that waits, and how many older ones were given back."""
         newest: Buffer | None = None
+        given_back = 0
         for _ in self._memory:
             later = self._take()
             if later is None:
                 break
             if newest is not None:
                 self._give_back(newest)
+                given_back += 1
             newest = later
-        return newest
+        return newest, given_back
 
     def _take(self) -> Buffer | None:
         try:

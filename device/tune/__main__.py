@@ -12,19 +12,14 @@ from pathlib import Path
 import msgspec
 
 from device import __version__
-from device.bench.__main__ import (
-    add_choice_flags,
-    find_candidates,
-    look_for_meters,
-    open_bundles,
-    tell,
-)
 from device.bench.child import run_in_child
+from device.bench.choices import add_choice_flags, find_candidates, look_for_meters, open_bundles, tell
 from device.bench.runner import Candidate, interrupt_on_termination
 from device.board import detect_board
 from device.bundle import Bundle
 from device.durable import write_durably
 from device.errors import BenchError, UsageError, exit_with_one_line
+from device.flags import positive_float
 from device.tune.aims import Aim, LeastEnergy, LeastPowerAtRate, MostFrames, MostFramesWithinPower
 from device.tune.governor import Governors
 from device.tune.profile_text import FIRST_LINE, check_name, write_profile
@@ -32,7 +27,7 @@ from device.tune.result import TuneResult, TuneSettings
 from device.tune.search import NOISE
 from device.tune.space import build_space
 from device.tune.table import format_tuning
-from device.tune.tuner import Energy, Tuner
+from device.tune.tuner import Tuner
 
 PROFILES = Path("firmware_profiles")
 
@@ -45,8 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     aim = parser.add_mutually_exclusive_group(required=True)
     aim.add_argument("--for", dest="goal", choices=("fps", "efficiency"), help="most FPS, or least energy an inference")
-    aim.add_argument("--fps", type=_positive, metavar="F", help="so many frames a second, at the least power")
-    aim.add_argument("--watts", type=_positive, metavar="W", help="so much power at most, and the most FPS within it")
+    aim.add_argument("--fps", type=positive_float, metavar="F", help="so many frames a second, at the least power")
+    aim.add_argument("--watts", type=positive_float, metavar="W", help="so much power at most, and the most FPS within it")
     add_choice_flags(parser)
     parser.add_argument(
         "--allow-governor",
@@ -64,13 +59,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--version", action="version", version=f"ghostwatt {__version__}")
     return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
 
 
 def choose_aim(flags: argparse.Namespace) -> Aim:
@@ -171,7 +159,7 @@ def run(flags: argparse.Namespace) -> int:
             points,
             aim,
             settings,
-            Energy(power.missing, power.no_power_reason),
+            power,
             execute=run_in_child,
             use_governor=governors.use if governors else _no_governor,
             tell=tell,

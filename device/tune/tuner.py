@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
 
+from device.bench.choices import PowerOutlook
 from device.bench.conditions import find_flags
 from device.bench.figures import find_interval
 from device.bench.machine import describe_machine
@@ -22,18 +22,6 @@ from device.tune.space import Point, describe_point
 UseGovernor = Callable[[str], None]
 
 
-class Energy(NamedTuple):
-    """Whether there are figures of power.
-
-    Attributes:
-        missing: of the profile's meters that are not there, why.
-        no_power_reason: None where there are.
-    """
-
-    missing: tuple[str, ...]
-    no_power_reason: str | None
-
-
 class Tuner:
     """A search under way.
 
@@ -41,7 +29,7 @@ class Tuner:
         points: the space.
         aim: what is better.
         settings: how it is measured.
-        energy: whether power is measured.
+        power: whether it is measured.
         execute: does a job; `device.bench.child.run_in_child`.
         use_governor: sets a governor.
         tell: takes lines for the person.
@@ -52,7 +40,7 @@ class Tuner:
         points: Sequence[Point],
         aim: Aim,
         settings: TuneSettings,
-        energy: Energy,
+        power: PowerOutlook,
         *,
         execute: Execute,
         use_governor: UseGovernor,
@@ -61,7 +49,7 @@ class Tuner:
         self._points = list(points)
         self._aim = aim
         self._settings = settings
-        self._energy = energy
+        self._power = power
         self._execute = execute
         self._use_governor = use_governor
         self._tell = tell
@@ -118,7 +106,7 @@ class Tuner:
             return failure
         self._tell(f"{describe_point(point)}: {_describe_window(window)}")
         if window.power is None and self._aim.needs_power:
-            return Failure("no_power", window.power_missing_reason or self._energy.no_power_reason or "no figure of power")
+            return Failure("no_power", window.power_missing_reason or self._power.no_power_reason or "no figure of power")
         self._rounds[point].append(outcome.round)
         return Sample(window.rate_fps, window.power.power_w if window.power else None)
 
@@ -131,8 +119,8 @@ class Tuner:
             machine=describe_machine(),
             settings=self._settings,
             idle={governor or "": idle for governor, idle in self._idle.items()},
-            meters_missing=self._energy.missing,
-            no_power_reason=self._energy.no_power_reason,
+            meters_missing=self._power.missing,
+            no_power_reason=self._power.no_power_reason,
             points=tuple(self._describe(trial, search, is_on_front=trial in front) for trial in search.trials),
             pick=pick.trial.index if pick else None,
             rivals=tuple(trial.index for trial in search.find_rivals(pick)) if pick else (),
@@ -157,19 +145,20 @@ class Tuner:
             scope=powers[0].scope if powers else None,
             is_estimate=any(power.is_estimate for power in powers) if powers else None,
             is_on_front=is_on_front,
-            flags=self._find_flags(rounds, powers),
+            flags=self._find_flags(trial.point, rounds, powers),
             rounds=tuple(self._rounds[trial.point]),
         )
 
-    def _find_flags(self, rounds: Sequence[Round], powers: Sequence[WindowPower]) -> tuple[Flag, ...]:
+    def _find_flags(self, point: Point, rounds: Sequence[Round], powers: Sequence[WindowPower]) -> tuple[Flag, ...]:
         flags: list[Flag] = []
         if rounds and not self._settings.conforms:
             flags.append(Flag("too_short", f"windows of {self._settings.window_s:g} s: a first look, not a measurement"))
         conditions = [one.conditions for one in rounds]
-        if powers:
-            conditions += [idle.conditions for idle in self._idle.values()]
+        idle = self._idle.get(point.governor)
+        if powers and idle:
+            conditions.append(idle.conditions)
         # A governor that was asked for is no accident.
-        return (*flags, *(flag for flag in find_flags(conditions) if flag.code != "governor" or self._governor is None))
+        return (*flags, *(flag for flag in find_flags(conditions) if flag.code != "governor" or point.governor is None))
 
 
 def _name_state(trial: Trial, search: Search) -> State:

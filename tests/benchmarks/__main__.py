@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 from pathlib import Path
 
+from device.bench.machine import describe_machine, format_machine
 from device.errors import exit_with_one_line
 from tests.benchmarks import camera_overhead, daemon_overhead
 
@@ -16,11 +15,8 @@ CAMERA_SIZES_PX = ((640, 480), (1280, 720))
 
 
 def machine() -> str:
-    """The processor's name, and how many cores it shows."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith(("model name", "Model")):
-            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.machine()}, {os.cpu_count()} cores"
+    """One line: what the ratios are true of."""
+    return format_machine(describe_machine())
 
 
 def run_daemon_overhead(flags: argparse.Namespace) -> dict[str, dict[str, float]]:

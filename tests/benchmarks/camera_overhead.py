@@ -32,7 +32,7 @@ from device.bundle import Bundle, open_bundle
 from device.clock import SystemClock
 from device.contract import Artefact, Limits, Preprocessing
 from device.errors import SourceError, UsageError
-from device.imaging import convert_raw, decode_jpeg, least_side_px, yuv420_to_rgb
+from device.imaging import convert_raw, decode_jpeg, least_side_px
 from device.pipeline import Pipeline, StageTimes
 from device.protocols import Array, FrameSource, Image, Prediction
 from device.resources import Resource
@@ -209,13 +209,15 @@ def our_ways(scenes: list[Image], preprocessing: Preprocessing, video: Path) -> 
     jpegs = [encode_jpeg(scene) for scene in scenes]
     least_px = least_side_px(preprocessing)
 
+    def convert_planar(buffer: Image) -> Image:
+        picture = copy_yuv420(buffer, lores_px, planar[0][1]).data
+        return convert_raw(picture, "replay", fourcc="YU12", width_px=lores_px[0], height_px=lores_px[1])
+
     def replay(buffers: list[object], convert: Callable[..., Image]) -> Opener:
         return lambda gate: LiveSource("replay:", lambda: ReplayCapture(buffers, convert, gate), SourceOptions())
 
     return {
-        f"picamera2, YUV420 {lores_px[0]}x{lores_px[1]} by the ISP": replay(
-            [buffer for buffer, _ in planar], lambda buffer: yuv420_to_rgb(copy_yuv420(buffer, lores_px, planar[0][1]))
-        ),
+        f"picamera2, YUV420 {lores_px[0]}x{lores_px[1]} by the ISP": replay([buffer for buffer, _ in planar], convert_planar),
         "V4L2, YUYV": replay(
             [lay_out_yuyv(scene) for scene in scenes],
             lambda data: convert_raw(data, "replay", fourcc="YUYV", width_px=width, height_px=height),

@@ -281,6 +281,18 @@ def test_it_says_how_finely_it_tells_watts(meter: PowerMeter, case: Case, root: 
     assert meter.resolution_w is None if expected_w is None else meter.resolution_w == pytest.approx(expected_w, rel=1e-3)
 
 
+def test_a_sampler_sums_up_what_it_reads(meter: PowerMeter, case: Case, root: Path, clock: ManualClock) -> None:
+    sampler = PowerSampler([meter], 0.1, clock)
+    sampler.sample()
+    for _ in range(2):
+        clock.advance(10.0)
+        case.spend(root, 3.0, 10.0)
+        sampler.sample()
+    (total,) = sampler.figures()
+    assert (total.source, total.failed, total.error) == (meter.source, 0, None)
+    assert total.samples >= 2
+
+
 def test_two_reads_at_the_same_moment_are_no_division_by_zero(meter: PowerMeter) -> None:
     meter.read()
     sample = meter.read()

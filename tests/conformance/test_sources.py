@@ -40,7 +40,7 @@ class Case(NamedTuple):
         opener = make_opener(self.uri, SourceOptions(clock=clock, realtime=self.realtime, rate_fps=rate_fps))
         if not self.is_supervised:
             return opener()
-        return SupervisedSource(opener, Patience(), clock=clock, on_interruption=unexpected)
+        return SupervisedSource(opener(), opener, Patience(), clock=clock, on_interruption=unexpected)
 
 
 def unexpected(interruption: Interruption) -> None:

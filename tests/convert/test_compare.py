@@ -41,6 +41,7 @@ from converter.compare.table import print_comparison
 from converter.compare.weights import fresh_network
 from converter.equalisation import artefact_input
 from converter.machine import LoadMeter, Machine, describe_machine, format_machine
+from device.clock import ManualClock
 from device.errors import ConversionError, UsageError, exit_with_one_line
 from tests.convert.test_exporters import photographs
 
@@ -253,18 +254,18 @@ def test_the_machine_is_named(tmp_path: Path) -> None:
     assert describe_machine({}, tmp_path).processor == machine.machine
 
 
-def test_the_load_of_others_is_what_this_process_did_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own_s, wall_s = iter((1.0, 9.0)), iter((100.0, 110.0))
-    monkeypatch.setattr("converter.machine.time.process_time", lambda: next(own_s))
-    monkeypatch.setattr("converter.machine.time.monotonic", lambda: next(wall_s))
+def test_the_load_of_others_is_what_this_process_did_not_take(tmp_path: Path) -> None:
+    own_s, clock = iter((1.0, 9.0)), ManualClock()
     ticks = os.sysconf("SC_CLK_TCK")
     write_proc(tmp_path, "", f"cpu {ticks} 0 0 0 0 0 0 0 0 0\n")
-    meter = LoadMeter(tmp_path)
+    meter = LoadMeter(tmp_path, clock, lambda: next(own_s))
+    clock.advance(10.0)
     # 12 s of work in 10 s on 2 cores, 8 of them this process's; 1 s was stolen.
     write_proc(tmp_path, "", f"cpu {12 * ticks} {ticks} 0 {7 * ticks} 0 0 0 {ticks} 0 0\n")
     machine = meter.finish(MACHINE)
     assert machine.other_load_cores == pytest.approx(0.4)
     assert machine.stolen_share == pytest.approx(0.05)
+    assert format_machine(machine).endswith("other programs took 0.40 cores meanwhile, its hypervisor 5.0% of its time")
 
 
 @pytest.mark.parametrize("stat", ["", "cpu\n", "cpu a b c d e f g h\n"])

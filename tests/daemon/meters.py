@@ -1,4 +1,4 @@
-"""A meter from outside, for the processes that a test starts: it is put into the registry as Python starts."""
+"""Meters from outside, for the processes that a test starts: known by entry points, as a package of someone else's would be."""
 
 from __future__ import annotations
 
@@ -30,15 +30,27 @@ class SteadyEstimate(SteadyMeter):
     is_estimate = True
 """
 
-_CUSTOMIZE = """
-from device.registry import METERS, Entry
-METERS._entries.update(steady=Entry("steady_meter:SteadyMeter"), guess=Entry("steady_meter:SteadyEstimate"))
-"""
-
 
 def install_meters(folder: Path) -> dict[str, str]:
-    """Writes the meters ``steady`` and ``guess``; gives the environment in which every process knows them."""
-    folder.mkdir()
-    (folder / "steady_meter.py").write_text(_METER)
-    (folder / "sitecustomize.py").write_text(_CUSTOMIZE)
+    """Makes the meters ``steady`` and ``guess`` known; gives the environment in which every process knows them."""
+    return install_package(folder, _METER, steady="SteadyMeter", guess="SteadyEstimate")
+
+
+def install_package(folder: Path, code: str, **meters: str) -> dict[str, str]:
+    """Writes a package of meters.
+
+    Args:
+        folder: where to; it isn't there yet.
+        code: of its module.
+        meters: kind in a profile -> class in the module.
+
+    Returns:
+        The environment in which every process knows them.
+    """
+    about = folder / "outside_meter.dist-info"
+    about.mkdir(parents=True)
+    (folder / "outside_meter.py").write_text(code)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-meter\nVersion: 1\n")
+    entries = [f"{kind} = outside_meter:{name}" for kind, name in meters.items()]
+    (about / "entry_points.txt").write_text("\n".join(["[ghostwatt.meters]", *entries, ""]))
     return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{PROJECT}"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sqlite3
@@ -19,6 +18,7 @@ import pytest
 
 from device.contract import Meter, Power, Telemetry
 from tests.daemon.conftest import PROJECT, command
+from tests.daemon.meters import install_package
 from tests.unit.bundles import make_profile, write_tiny_bundle
 
 TREE = PROJECT / "tests/fixtures/sysfs/rpi4-ina219"
@@ -55,15 +55,6 @@ def wait_for_lines(daemon: subprocess.Popen[str], path: Path, more: int) -> None
         time.sleep(0.02)
 
 
-def install_meter(folder: Path, root: Path) -> dict[str, str]:
-    """Makes the meter ``tree`` known, as a package of someone else's would."""
-    (folder / "tree_meter.dist-info").mkdir(parents=True)
-    (folder / "tree_meter.py").write_text(METER.format(root=str(root)))
-    (folder / "tree_meter.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: tree-meter\nVersion: 1\n")
-    (folder / "tree_meter.dist-info/entry_points.txt").write_text("[ghostwatt.meters]\ntree = tree_meter:TreeMeter\n")
-    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{PROJECT}"}
-
-
 @pytest.fixture(scope="module")
 def gap(tmp_path_factory: pytest.TempPathFactory) -> Gap:
     """2 W, then no sensor, then 5 W at a node of another number."""
@@ -77,7 +68,7 @@ def gap(tmp_path_factory: pytest.TempPathFactory) -> Gap:
     predictions, telemetry = folder / "predictions.jsonl", folder / "telemetry.sqlite"
     flags = ["--bundle", folder / "host", "--source", "synthetic:64x64@50", "--json"]
     flags += ["--predictions", predictions, "--telemetry", telemetry]
-    environment = install_meter(folder / "site", root)
+    environment = install_package(folder / "site", METER.format(root=str(root)), tree="TreeMeter")
     with subprocess.Popen(
         command(*flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=PROJECT, env=environment
     ) as daemon:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from device.errors import BenchError, MissingDependencyError, ReportError
+from device.errors import MissingDependencyError, ReportError
 from tests.daemon.conftest import PROJECT, Run, daemon, environment
 from tests.unit.stores import power, run, second, write_store
 
@@ -145,8 +145,28 @@ class TestChoice:
         assert len(done.error_lines) == 1
         assert reason in done.error_lines[0]
 
+    @pytest.mark.parametrize(
+        ("arguments", "ids"),
+        [
+            (["t.sqlite", "--run", "aaa1"], ["aaa1"]),
+            (["t.sqlite", "--run", "aaa"], ["aaa1", "aaa2"]),
+            (["t.sqlite#aaa2"], ["aaa2"]),
+        ],
+    )
+    def test_holds_for_the_list_too(self, store: Path, tmp_path: Path, arguments: list[str], ids: list[str]) -> None:
+        assert store.name == "t.sqlite"
+        lines = report(*arguments, "--list", cwd=tmp_path).out.splitlines()
+        assert [line.split()[0] for line in lines[1:]] == ids
+
+    @pytest.mark.parametrize("how", ["--list", "--json"])
+    def test_that_no_file_has_is_an_error_however_it_is_shown(self, store: Path, tmp_path: Path, how: str) -> None:
+        for arguments, reason in ((("t.sqlite", "--run", "x"), "no such run"), ((f"{BENCH}#last",), "which has no runs")):
+            done = report(*arguments, how, cwd=tmp_path)
+            assert (done.code, len(done.error_lines)) == (ReportError.exit_code, 1)
+            assert reason in done.error_lines[0]
+
     def test_of_a_file_that_is_no_benchmark(self, tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text("{}")
         done = report("x.json", "--json", cwd=tmp_path)
-        assert done.code == BenchError.exit_code
+        assert done.code == ReportError.exit_code
         assert len(done.error_lines) == 1

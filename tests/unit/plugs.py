@@ -22,11 +22,14 @@ class FakePlug(Resource):
     Args:
         kind: ``shelly``, ``shelly_gen1`` or ``tasmota``.
         password: None where it asks for none.
+        algorithm: of the digest that it wants: ``SHA-256`` or ``MD5``, in letters of any size.
     """
 
-    def __init__(self, kind: str, password: str | None = None) -> None:
+    def __init__(self, kind: str, password: str | None = None, algorithm: str = "SHA-256") -> None:
         self.kind = kind
         self.password = password
+        self.challenge = f'Digest qop="auth", realm="{REALM}", nonce="{NONCE}", algorithm={algorithm}'
+        self._digest = {"SHA-256": _sha256, "MD5": _md5}[algorithm.upper()]
         self.power: Any = 3.0
         self.answer: bytes | None = None
         """Sent instead of what the plug would say."""
@@ -101,14 +104,18 @@ class FakePlug(Resource):
         given = dict(re.findall(r'(\w+)="?([^",]*)"?', authorization))
         if given.get("nonce") != NONCE or given.get("username") != "admin":
             return False
-        secret = _sha256(f"admin:{REALM}:{self.password}")
-        data = _sha256(f"GET:{given['uri']}")
-        expected = _sha256(f"{secret}:{NONCE}:{given['nc']}:{given['cnonce']}:auth:{data}")
+        secret = self._digest(f"admin:{REALM}:{self.password}")
+        data = self._digest(f"GET:{given['uri']}")
+        expected = self._digest(f"{secret}:{NONCE}:{given['nc']}:{given['cnonce']}:auth:{data}")
         return given.get("response") == expected
 
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
 
 
 def _make_handler(plug: FakePlug) -> type[BaseHTTPRequestHandler]:
@@ -121,7 +128,7 @@ def _make_handler(plug: FakePlug) -> type[BaseHTTPRequestHandler]:
             url = urllib.parse.urlsplit(self.path)
             if not plug.may_answer(url.path, self.headers.get("Authorization", "")):
                 self.send_response(401)
-                self.send_header("WWW-Authenticate", f'Digest qop="auth", realm="{REALM}", nonce="{NONCE}", algorithm=SHA-256')
+                self.send_header("WWW-Authenticate", plug.challenge)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return

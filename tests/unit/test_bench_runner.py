@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from device.bench.figures import find_interval, overlap
 from device.bench.plan import CONFORMING, QUICK, expected_s, find_choices
-from device.bench.result import BenchResult, Choice, Conditions, Failure, Settings, encode_result, read_result
+from device.bench.result import BenchResult, Choice, Conditions, Failure, Flag, Settings, encode_result, read_result
 from device.bench.rounds import Job, Outcome
 from device.bench.runner import Bench, Candidate
-from device.bench.table import format_result
+from device.bench.table import describe_flags, format_result
 from device.bundle import open_bundle
 from device.errors import BenchError, UsageError
 from tests.unit.boards import STEADY, Behaviour, SimulatedBoard, make_choice, make_conditions
@@ -196,6 +196,30 @@ def test_strict_refuses_rounds_that_are_steady_each_but_not_together() -> None:
     assert len(board.jobs) == 6
 
 
+def test_strict_refuses_a_flag_that_idle_and_rounds_raise_only_together() -> None:
+    board = SimulatedBoard(steady)
+
+    def execute(job: Job) -> Outcome:
+        outcome = board.execute(job)
+        if outcome.idle is None:
+            return outcome
+        slow = make_conditions(frequency_low_hz=1.2e9, frequency_high_hz=1.2e9)
+        return Outcome(idle=msgspec.structs.replace(outcome.idle, conditions=slow))
+
+    lenient = make_bench(execute, [make_choice()])
+    lenient.run()
+    beside_the_figures = [flag.code for flag in lenient.summarise(is_complete=True).choices[0].flags]
+    with pytest.raises(BenchError) as caught:
+        make_bench(execute, [make_choice()], is_strict=True).run()
+    assert [caught.value.reason] == beside_the_figures == ["frequency_moved"]
+
+
+def test_strict_lets_a_steady_machine_pass() -> None:
+    bench = make_bench(SimulatedBoard(steady).execute, [make_choice(), make_choice("executorch")], is_strict=True)
+    bench.run()
+    assert all(one.flags == () for one in bench.summarise(is_complete=True).choices)
+
+
 def test_what_is_so_beforehand_is_said_at_once_and_strict_refuses_it() -> None:
     board, said = SimulatedBoard(steady), list[str]()
     loaded = make_conditions(other_load_cores=1.5)
@@ -225,6 +249,39 @@ def test_an_interrupted_benchmark_keeps_what_it_has_and_says_so() -> None:
     assert all([flag.code for flag in one.flags] == ["interrupted"] for one in result.choices)
     assert "INTERRUPTED" in format_result(result)
     assert bench.has_rounds
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_flags_of_a_kind_the_greatest_figure_is_told(order: int) -> None:
+    flags = (Flag("stolen_time", "gave up to 9%", 0.09), Flag("stolen_time", "gave up to 12%", 0.12))[::order]
+    assert describe_flags(flags) == ["stolen_time: gave up to 12%"]
+
+
+def test_flags_without_a_figure_are_all_told_once() -> None:
+    capped, low = Flag("throttled", "capped"), Flag("throttled", "under voltage")
+    assert describe_flags([low, capped, low]) == ["throttled: under voltage", "throttled: capped"]
+
+
+def test_the_table_tells_the_greatest_figure_of_all_choices() -> None:
+    board = SimulatedBoard(steady)
+    stolen = {"litert": 0.12, "executorch": 0.09}
+    moved_hz = {"litert": 0.9e9, "executorch": 0.95e9}
+
+    def execute(job: Job) -> Outcome:
+        outcome = board.execute(job)
+        if outcome.round is None or job.choice is None:
+            return outcome
+        name = job.choice.runtime
+        conditions = make_conditions(stolen_share=stolen[name], frequency_low_hz=moved_hz[name])
+        return Outcome(round=msgspec.structs.replace(outcome.round, conditions=conditions))
+
+    bench = make_bench(execute, [make_choice(), make_choice("executorch")])
+    bench.run()
+    text = format_result(bench.summarise(is_complete=True))
+    assert "stolen_time: the hypervisor gave up to 12% of" in text
+    assert "frequency_moved: the frequency moved between 900 and 1800 MHz" in text
+    assert "9%" not in text
+    assert "between 950" not in text
 
 
 # --- intervals --------------------------------------------------------------------------------------------------------

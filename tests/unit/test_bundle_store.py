@@ -130,6 +130,35 @@ def test_a_bundle_that_proves_itself_stays(store: BundleStore, tmp_path: Path) -
     assert {entry.sha256: entry.is_previous for entry in store.entries()} == {first: True, second: False}
 
 
+@pytest.mark.parametrize("proven", [True, False])
+def test_a_switch_can_be_undone(store: BundleStore, tmp_path: Path, proven: bool) -> None:
+    first, second = (install(store, make_bundle(tmp_path, number)) for number in (1, 2))
+    store.switch(first)
+    run_well(store)
+    store.switch(second)
+    store.start("host")
+    if proven:
+        store.confirm("host")
+    before = {entry.sha256: entry for entry in store.entries()}
+    for number in range(3, 5 + KEEP):
+        made = install(store, make_bundle(tmp_path, number))
+        os.utime(store.root / "bundles" / made, (4e9, 4e9))
+    store.switch(made)
+    store.restore(second, starts=before[second].starts if before[second].on_trial else None, previous=first)
+    after = {entry.sha256: entry for entry in store.entries()}
+    assert after[second] == before[second]
+    assert after[first] == before[first] if first in after else proven
+    assert store.start("host").on_trial is not proven
+
+
+def test_what_is_restored_must_be_there(store: BundleStore, tmp_path: Path) -> None:
+    first = install(store, make_bundle(tmp_path, 1))
+    store.switch(first)
+    with pytest.raises(BundleError, match="0 bundles are called"):
+        store.restore("0" * 64, starts=None, previous=None)
+    assert store.start("host").root.name == first
+
+
 def test_a_bundle_that_dies_at_each_start_is_taken_back(store: BundleStore, tmp_path: Path) -> None:
     first = install(store, make_bundle(tmp_path, 1))
     store.switch(first)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import threading
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from converter.deploy.rollout import Rollout, Target, Wishes
 from converter.deploy.transport import LocalTransport, SshTransport
 from converter.deploy.wheel import DEVICE, write_wheel
 from device.errors import BundleError, DeployError
-from device.service.commands import Done
+from device.programs import Done
 from device.service.wheels import unpack
 
 BOARD = BoardProbe(
@@ -239,6 +243,90 @@ def test_bad_hosts_are_refused_with_their_line(tmp_path: Path, text: str, words:
     path.write_text(text)
     with pytest.raises(DeployError, match=words):
         command.read_hosts(path)
+
+
+# --- what must be converted first ---
+
+
+def flags_of(*arguments: str) -> argparse.Namespace:
+    return command.build_parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize(
+    ("lines", "arguments", "profiles"),
+    [
+        ("a rpi4\nb zero2w\nc rpi4\n", [], ["rpi4", "zero2w"]),
+        ("a zero2w\nb\n", ["--profile", "rpi4-eco"], ["zero2w", "rpi4-eco"]),
+        ("a zero2w\nb\n", ["--bundle", "build/mine"], ["zero2w"]),
+        ("a zero2w\n", ["--profile", "rpi4"], ["zero2w"]),
+    ],
+)
+def test_profiles_of_the_hosts_file_are_converted(
+    tmp_path: Path, lines: str, arguments: list[str], profiles: list[str]
+) -> None:
+    (tmp_path / "boards.txt").write_text(lines)
+    assert command.list_profiles(flags_of("--hosts", str(tmp_path / "boards.txt"), *arguments)) == profiles
+
+
+def test_a_board_without_a_profile_gets_none_by_default(tmp_path: Path) -> None:
+    (tmp_path / "boards.txt").write_text("a rpi4\nb\n")
+    with pytest.raises(DeployError, match=r"boards\.txt b: no profile is named; expected PROFILE=rpi4 .* after the board"):
+        command.find_targets(flags_of("--hosts", str(tmp_path / "boards.txt")))
+    with pytest.raises(DeployError, match="pi@board: no profile is named; expected PROFILE=rpi4"):
+        command.list_profiles(flags_of("--host", "pi@board"))
+
+
+@pytest.fixture
+def run_make(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
+    """Runs make with a Python that notes what it should run; gives the exit code, what was said, and that."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    log, python = tmp_path / "log", tmp_path / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    case = f'case "$*" in *--list-profiles*) exec {sys.executable} "$@";; esac'
+    python.write_text(f'#!/bin/sh\n{case}\necho "$*" >>{log}\n')
+    python.chmod(0o755)
+    (tmp_path / "venv/.installed").touch()
+
+    def run(*arguments: str) -> tuple[int, str, list[str]]:
+        log.write_text("")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PROFILE"))}
+        done = subprocess.run(
+            ["make", f"VENV={tmp_path / 'venv'}", "deploy", *arguments],
+            cwd=DEVICE.parent,
+            env=inherited,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        lines = [line.removeprefix("-m converter") for line in log.read_text().splitlines() if "converter" in line]
+        return done.returncode, done.stderr, lines
+
+    return run
+
+
+def test_make_converts_what_the_boards_need(tmp_path: Path, run_make: Callable[..., tuple[int, str, list[str]]]) -> None:
+    boards = tmp_path / "boards.txt"
+    boards.write_text("a rpi4\nb zero2w\n")
+    code, _, ran = run_make(f"HOSTS={boards}", "CANARY=1", "ARGS=--dry-run")
+    assert code == 0
+    assert [" ".join(line.split()) for line in ran] == [
+        "--profile rpi4",
+        "--profile zero2w",
+        f".deploy --hosts {boards} --canary --dry-run",
+    ]
+
+
+def test_make_deploys_no_profile_of_its_own_accord(run_make: Callable[..., tuple[int, str, list[str]]]) -> None:
+    code, said, ran = run_make("HOST=pi@board")
+    assert code != 0
+    assert "pi@board: no profile is named; expected PROFILE=rpi4" in said
+    assert ran == []
+    code, _, ran = run_make("HOST=pi@board", "PROFILE=rpi4")
+    assert (code, [" ".join(line.split()) for line in ran]) == (
+        0,
+        ["--profile rpi4", ".deploy --host pi@board --profile rpi4"],
+    )
 
 
 # --- ssh ---

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device.doctor.__main__ import list_probes
-from device.doctor.check import HUNG, NOT_THERE, Check, Done, Patient, examine, make_patient, run_command
+from device.doctor.check import Check, Patient, examine, make_patient
 from device.doctor.table import Findings, format_table, sum_up
 from device.errors import MeterError
+from device.programs import NOT_THERE, Done
 
 TREES = Path(__file__).parents[1] / "fixtures/sysfs"
 
@@ -75,20 +75,6 @@ class TestExamine:
         assert not [row for row in rows if "the check itself failed" in row.finding]
         assert all(row.fix or row.verdict != "fail" for row in rows if not row.check.startswith("runtime"))
         assert all("\n" not in row.finding + row.fix for row in rows)
-
-
-class TestPrograms:
-    def test_end_with_their_exit_code(self) -> None:
-        assert run_command([sys.executable, "-c", "print('x'); raise SystemExit(3)"], 20.0) == Done(3, "x\n", "")
-
-    def test_that_are_not_there(self) -> None:
-        assert run_command(["no-such-program-of-ghostwatt"], 5.0).code == NOT_THERE
-
-    def test_that_hang(self) -> None:
-        assert run_command([sys.executable, "-c", "import time; time.sleep(60)"], 0.2).code == HUNG
-
-    def test_that_are_killed(self) -> None:
-        assert run_command([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"], 20.0).code == -11
 
 
 CHECKS = st.lists(

@@ -12,7 +12,7 @@ import pytest
 from device.board import detect_board
 from device.bundle import Bundle, open_bundle
 from device.contract import Camera, Meter, Power
-from device.doctor.check import NOT_THERE, Check, Done, Patient, Process, make_patient
+from device.doctor.check import Check, Patient, Process, make_patient
 from device.doctor.checks_cameras import check_ribbon, check_v4l2, judge_camera
 from device.doctor.checks_health import check_disk, check_governor, check_heat, check_memory
 from device.doctor.checks_meters import check_buses, check_power, meter_check
@@ -20,6 +20,7 @@ from device.doctor.checks_runtimes import check_bundle, runtime_check
 from device.doctor.checks_service import check_service
 from device.doctor.checks_system import check_board, check_processor, check_python, check_system
 from device.errors import BundleError
+from device.programs import NOT_THERE, Done
 from device.sources.v4l2_formats import CameraListing, FrameSize, PixelFormat
 from tests.unit.bundles import make_profile, write_tiny_bundle
 

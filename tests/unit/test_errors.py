@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from device import errors
+
+PROJECT = Path(__file__).parents[2]
 
 
 def every_error() -> Iterator[type[errors.GhostwattError]]:
@@ -21,6 +26,36 @@ def test_every_error_has_its_own_exit_code() -> None:
     codes = [kind.exit_code for kind in every_error()]
     assert len(codes) == len(set(codes))
     assert all(0 < code < 126 for code in codes)  # 126 and above are the shell's
+
+
+def raised_reasons(kind: str) -> set[str]:
+    """Reasons that the code gives to a class of errors word for word."""
+    calls = (
+        node
+        for package in ("device", "converter")
+        for path in (PROJECT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    )
+    given = (
+        getattr(keyword.value, "value", None)
+        for call in calls
+        if raises(call, kind)
+        for keyword in call.keywords
+        if keyword.arg == "reason"
+    )
+    return {reason for reason in given if isinstance(reason, str)}
+
+
+def raises(call: ast.Call, kind: str) -> bool:
+    # `Commands.require` of the service raises what its caller names.
+    return ast.unparse(call.func) == kind or (kind == "ServiceError" and ast.unparse(call.func).endswith("ommands.require"))
+
+
+@pytest.mark.parametrize("kind", [errors.BenchError, errors.ServiceError, errors.DeployError])
+def test_an_error_lists_the_reasons_that_it_is_raised_with(kind: type[errors.GhostwattError]) -> None:
+    listed = set(re.findall(r"``(\w+)``", kind.__doc__ or ""))
+    assert listed == raised_reasons(kind.__name__)
 
 
 def test_message_is_one_line_with_where_found_expected_and_remedy() -> None:

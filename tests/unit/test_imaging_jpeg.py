@@ -142,6 +142,27 @@ def test_other_images_are_no_jpegs() -> None:
     assert "empty" in refuse(b"").found
 
 
+def test_jpeg_without_a_size_is_said_to_be_one() -> None:
+    data = encode(draw(64, 48))
+    later = with_size(data, 64, 0)
+    headless = without_segments(data, 0xC0)
+    assert len(headless) < len(data)
+    for sizeless in (later, with_size(data, 0, 48), headless):
+        assert refuse(sizeless).found == f"a JPEG without a size in its header ({len(sizeless)} bytes)"
+
+
+@pytest.mark.parametrize("length", [3, 20, 150])
+def test_jpeg_that_breaks_off_before_its_size_is_said_to(length: int) -> None:
+    assert refuse(encode(draw(64, 48))[:length]).found == f"the JPEG breaks off after {length} bytes"
+
+
+def test_size_is_the_pictures_and_not_its_thumbnails() -> None:
+    thumbnail = encode(draw(160, 120))
+    data = encode(draw(64, 48))
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    assert decode_jpeg(data[:2] + segment + data[2:], "camera", least_side_px=24).shape == (24, 32, 3)
+
+
 def test_header_that_promises_gigapixels_costs_no_memory() -> None:
     error = refuse(with_size(encode(draw(64, 48)), 65_000, 65_000))
     assert "65000x65000" in error.found

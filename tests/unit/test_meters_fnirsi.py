@@ -98,6 +98,22 @@ def test_two_meters_are_told_apart_by_their_serial_numbers(port: UsbPort) -> Non
         open_meter(Meter(kind="fnirsi", address="3"))
 
 
+def test_another_meter_does_not_stand_in_for_the_one_that_was_pulled(port: UsbPort) -> None:
+    clock = ManualClock()
+    with open_meter(clock=clock) as meter:
+        first, port.devices = port.devices, [FakeDevice("0002B0000000", "C1")]
+        clock.advance(1.1)
+        with pytest.raises(MeterError, match="sends nothing"):
+            meter.read()
+        with pytest.raises(MeterError, match="no meter with the serial number 0001A0000000") as caught:
+            meter.read()
+        assert caught.value.reason == "missing"
+        port.devices += first
+        assert meter.read() is None
+        port.send(3.0)
+        assert meter.read().power_w == pytest.approx(3.0)
+
+
 def test_a_meter_that_may_not_be_used_says_what_to_do(port: UsbPort) -> None:
     port.devices[0].refuses = True
     with pytest.raises(MeterError, match="udev rule") as caught:

@@ -17,7 +17,7 @@ from device.clock import ManualClock, SystemClock
 from device.contract import Meter
 from device.errors import MeterError
 from device.meters import PowerSampler
-from device.meters.plugs import MAX_POWER_W, PlugMeter, ShellyMeter, TasmotaMeter, find_login
+from device.meters.plugs import MAX_POWER_W, PlugMeter, ShellyMeter, TasmotaMeter
 from tests.unit.plugs import FakePlug
 
 SECRET = "s3cret-w0rd"
@@ -156,17 +156,70 @@ def test_a_plug_that_stalls_is_a_gap_and_no_old_value(plug: FakePlug, monkeypatc
     assert read_w(meter) == 3.0
     clock.advance(1.0)
     plug.is_stalled = True
-    for _ in range(3):
-        with pytest.raises(MeterError, match=r"no whole answer within 0\.1 s") as caught:
-            meter.read()
-        assert caught.value.reason == "stalled"
-        clock.advance(0.1)
+    with pytest.raises(MeterError, match=r"no whole answer within 0\.1 s") as caught:
+        meter.read()
+    assert caught.value.reason == "stalled"
     asked = len(plug.questions)
+    for _ in range(3):
+        clock.advance(0.1)
+        assert meter.read() is None
+    assert len(plug.questions) == asked
     plug.is_stalled = False
     plug.power = 7.0
     clock.advance(1.0)
     assert read_w(meter) == 7.0
     assert len(plug.questions) == asked + 1
+
+
+def test_a_question_that_failed_counts_once_and_is_told_until_the_next_answer(plug: FakePlug) -> None:
+    clock = ManualClock()
+    meter = open_meter(plug, clock)
+    sampler = PowerSampler([meter], 10.0, clock)
+
+    def sample(count: int) -> None:
+        for _ in range(count):
+            sampler.sample()
+            clock.advance(0.1)
+
+    sample(11)
+    plug.status = 500
+    asked = len(plug.questions)
+    # The sample at 1 s was the last; the questions at 2, 3 and 4 s fail.
+    sample(30)
+    assert len(plug.questions) - asked == 3
+    (total,) = sampler.figures()
+    assert (total.samples, total.failed) == (2, 3)
+    assert sampler.error() == total.error
+    assert "HTTP status 500" in str(total.error)
+    plug.status = 200
+    sample(20)
+    (total,) = sampler.figures()
+    assert (total.samples, total.failed) == (4, 3)
+    assert sampler.error() is None
+    # From 0 to 1 s, and from 5 to 6 s: nothing in between.
+    assert total.covered_s == pytest.approx(2.0)
+
+
+def test_a_plug_that_takes_its_time_does_not_hang(plug: FakePlug, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    meter = open_meter(plug, clock)
+    is_asked, release = threading.Event(), threading.Event()
+
+    def measure_slowly() -> float:
+        is_asked.set()
+        assert release.wait(30.0)
+        return 3.0
+
+    monkeypatch.setattr(meter, "_measure_w", measure_slowly)
+    sampler = PowerSampler([meter], 10.0, clock)
+    sampler.start()
+    assert is_asked.wait(30.0)
+    clock.advance(PlugMeter.timeout_s)
+    assert sampler.error() is None
+    clock.advance(1.0)
+    assert sampler.error() == f"{meter.source}: no answer for 3.0 s"
+    release.set()
+    assert sampler.stop(timeout_s=30.0)
 
 
 def test_a_plug_that_drips_is_given_up(plug: FakePlug, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +306,22 @@ def test_a_password_is_taken_from_netrc(kind: str, home: Path) -> None:
         assert read_w(open_meter(plug)) == 3.0
 
 
+@pytest.mark.parametrize("algorithm", ["SHA-256", "MD5", "md5"])
+def test_every_digest_that_a_camera_may_ask_for_a_plug_may(algorithm: str, home: Path) -> None:
+    write_netrc(home)
+    with FakePlug("shelly", password=SECRET, algorithm=algorithm) as plug:
+        assert read_w(open_meter(plug)) == 3.0
+
+
+def test_a_login_of_another_kind_is_told(home: Path) -> None:
+    write_netrc(home)
+    with FakePlug("shelly", password=SECRET) as plug:
+        plug.challenge = 'Negotiate realm="house"'
+        with pytest.raises(MeterError, match=r"isn't supported.*expected Basic, or Digest") as caught:
+            open_meter(plug)
+    assert caught.value.reason == "unauthorised"
+
+
 @pytest.mark.parametrize("kind", ["shelly", "tasmota"])
 def test_a_password_that_is_missing_or_wrong_is_told_and_never_shown(kind: str, home: Path) -> None:
     with FakePlug(kind, password=SECRET) as plug:
@@ -315,26 +384,35 @@ def test_an_address_that_is_none_is_refused(address: str | int | None, found: st
     assert found in str(caught.value)
 
 
-def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize("login", [f"admin:{SECRET}", f"admin:{SECRET}/x", f"admin:{SECRET}#", f"admin:{SECRET}?", SECRET])
+def test_a_password_in_the_address_is_refused_and_not_repeated(login: str) -> None:
     with pytest.raises(MeterError, match="netrc") as caught:
-        TasmotaMeter(Meter(kind="tasmota", address=f"http://admin:{SECRET}@plug.local"), ManualClock())
+        TasmotaMeter(Meter(kind="tasmota", address=f"http://{login}@plug.local"), ManualClock())
     assert caught.value.reason == "address"
     assert SECRET not in str(caught.value)
 
 
-def test_netrc_is_where_it_says_or_at_home(home: Path) -> None:
-    assert find_login("plug", {"HOME": str(home)}) is None
-    write_netrc(home)
-    assert find_login("127.0.0.1", {"HOME": str(home)}) == ("admin", SECRET)
-    assert find_login("plug", {"HOME": str(home)}) is None
-    other = home / "other"
-    other.write_text("machine plug login admin password another\n")
-    assert find_login("plug", {"HOME": str(home), "NETRC": str(other)}) == ("admin", "another")
+@pytest.mark.parametrize("kind", ["shelly", "tasmota"])
+def test_netrc_is_where_it_says_or_at_home(kind: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakePlug(kind, password=SECRET) as plug:
+        assert reason_of(plug) == "permission"
+        (home / "other").write_text(f"machine 127.0.0.1 login admin password {SECRET}\n")
+        monkeypatch.setenv("NETRC", str(home / "other"))
+        assert read_w(open_meter(plug)) == 3.0
+        (home / "other").write_text(f"machine plug login admin password {SECRET}\n")
+        assert reason_of(plug) == "permission"
 
 
-def test_a_netrc_that_can_not_be_read_is_told_without_its_words(home: Path) -> None:
+def test_a_netrc_that_is_named_and_not_there_is_told(plug: FakePlug, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETRC", str(home / "none"))
+    with pytest.raises(MeterError, match="none: not there; expected the file that NETRC names") as caught:
+        open_meter(plug)
+    assert caught.value.reason == "missing"
+
+
+def test_a_netrc_that_can_not_be_read_is_told_without_its_words(plug: FakePlug, home: Path) -> None:
     (home / ".netrc").write_text(f"machine plug pasword {SECRET}\n")
-    with pytest.raises(MeterError) as caught:
-        find_login("plug", {"HOME": str(home)})
-    assert caught.value.reason == "netrc"
+    with pytest.raises(MeterError, match=r"netrc.*machine HOST login USER") as caught:
+        open_meter(plug)
+    assert caught.value.reason == "malformed"
     assert SECRET not in str(caught.value)

@@ -155,6 +155,11 @@ class TestPage:
         assert "crossed: nothing was recorded (4 s)" in page
         assert "red: a source gave no good frames" in page
 
+    def test_says_of_the_limit_on_heat_that_its_length_is_that_of_intervals(self, tmp_path: Path) -> None:
+        hour = second(3600, duration_s=3600.0, heat_limit_fps=5.0)
+        path = write_store(tmp_path / "t.sqlite", (run(), [hour]))
+        assert "by the profile's limit on heat in intervals of together 1 h." in render(*read_all_of(path))
+
     def test_benchmarks_have_a_page_too(self) -> None:
         paths = [BENCHES / name for name in ("simulated-measured.json", "simulated-estimate.json", "host.json")]
         text = render(make_report([], [(path, read_result(path)) for path in paths]), {})

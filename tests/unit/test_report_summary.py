@@ -220,8 +220,14 @@ class TestSubjects:
         )
         report = make_report(summaries(path), [])
         assert {subject.of: subject.throttling.state for subject in report.subjects} == {
-            ("a", "c"): "not_throttled",
+            ("a",): "not_throttled",
             ("b",): "throttled",
+            ("c",): "unsupported",
+        }
+        assert {subject.of: subject.label for subject in report.subjects} == {
+            ("a",): "host, not throttled",
+            ("b",): "host, throttled",
+            ("c",): "host, throttling unknown",
         }
         assert {figure.throttled for figure in list_figures(report) if figure.run_id == "b"} == {"throttled"}
 
@@ -246,7 +252,7 @@ class TestSubjects:
         found = one_run(tmp_path, second(1), second(2, heat_limit_fps=5.0), second(3, heat_limit_fps=5.0))
         assert found.heat_limited_s == 2.0
         (subject,) = make_report([found], []).subjects
-        assert subject.warnings == ("held to a lower rate by the profile's limit on heat for 2 s",)
+        assert subject.warnings == ("held to a lower rate by the profile's limit on heat in intervals of together 2 s",)
 
     def test_a_benchmark_keeps_its_figures_and_its_flags(self) -> None:
         path = BENCHES / "simulated-flagged.json"

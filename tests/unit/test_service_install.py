@@ -1,29 +1,38 @@
 from __future__ import annotations
 
-import json
+import contextlib
+import io
 import os
-import shutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from device.bundle import MANIFEST_NAME, encode_manifest, open_bundle
+from device.bundle import __main__ as bundle_command
+from device.bundle.store import BundleStore
 from device.errors import MissingDependencyError, ServiceError
-from device.service.commands import Commands, Done
+from device.programs import NOT_THERE, Done
+from device.service.commands import Commands
 from device.service.install import Installation, Service
 from device.service.layout import Layout
 from device.service.release import linked
 from device.service.wheels import find_wheels, unpack
 
+from .bundles import make_profile, write_bundle
 from .wheels import write_wheel
+
+PROJECT = Path(__file__).parents[2]
 
 OK = Done(0, "", "")
 
 
 class FakeBoard:
-    """A board's programs, which work on a folder as systemctl, useradd and `device.bundle` would."""
+    """A board's programs, which work on a folder as systemctl and useradd would; `device.bundle` is itself, in this process."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -31,14 +40,15 @@ class FakeBoard:
         self.running: set[str] = set()
         self.users: set[str] = set()
         self.refused_bundle = False
+        self.refused_actions: set[str] = set()
         self.never_ready: Callable[[str], bool] = lambda _: False
         self.missing: set[str] = set()
 
-    def __call__(self, argv: Sequence[str]) -> Done:
+    def __call__(self, argv: Sequence[str], _timeout_s: float) -> Done:
         program = Path(argv[0]).name
         self.calls.append(" ".join([program, *argv[1:]]))
         if program in self.missing:
-            raise FileNotFoundError(2, "No such file or directory")
+            return Done(NOT_THERE, "", "No such file or directory")
         answer: Done = getattr(self, f"_{program}", lambda *_: OK)(*argv[1:])
         return answer
 
@@ -77,35 +87,12 @@ class FakeBoard:
     def _python(self, *arguments: str) -> Done:
         if "device.bundle" not in arguments:
             return OK
-        action, rest = arguments[7], arguments[8:]
-        return Done(33, "", "error: it: scores differ\n") if self.refused_bundle else getattr(self, f"_bundle_{action}")(*rest)
-
-    def _bundle_install(self, _no_switch: str, source: str) -> Done:
-        name = Path(source).name
-        home = self._layout.state / "bundles" / name
-        if not home.exists():
-            shutil.copytree(source, home)
-        return Done(0, f"installed {name[:12]}: eco, tiny\n", "")
-
-    def _bundle_verify(self, *_: str) -> Done:
-        return OK
-
-    def _bundle_switch(self, sha256: str) -> Done:
-        (home,) = (self._layout.state / "bundles").glob(f"{sha256}*")
-        profile = json.loads((home / "manifest.json").read_text())["profile"]["name"]
-        folder = self._layout.state / "profiles" / profile
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "current").resolve() == home.resolve():
-            return OK
-        if (folder / "current").is_symlink():
-            (folder / "current").rename(folder / "previous")
-        (folder / "current").symlink_to(f"../../bundles/{home.name}")
-        return OK
-
-    def _bundle_rollback(self, _flag: str, profile: str) -> Done:
-        folder = self._layout.state / "profiles" / profile
-        (folder / "previous").replace(folder / "current")
-        return OK
+        if self.refused_bundle or arguments[7] in self.refused_actions:
+            return Done(33, "", "error: it: scores differ\n")
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            bundle_command.main(list(arguments[3:]))
+        return Done(0, out.getvalue(), "")
 
 
 @pytest.fixture
@@ -131,16 +118,37 @@ def wheels(folder: Path, content: bytes = b"") -> Path:
     return folder
 
 
-def bundle(folder: Path, name: str, profile: str = "eco", uri: str = "v4l2:0") -> Path:
-    root = folder / name
-    root.mkdir()
-    (root / "manifest.json").write_text(json.dumps({"profile": {"name": profile, "camera": {"uri": uri}}}))
+def bundle(folder: Path, number: int, profile: str = "eco", uri: str = "v4l2:0") -> Path:
+    """A bundle unlike those of other numbers."""
+    root = folder / f"{profile}-{number}"
+    made = make_profile(profile)
+    manifest = write_bundle(root, msgspec.structs.replace(made, camera=msgspec.structs.replace(made.camera, uri=uri)))
+    changed = msgspec.structs.replace(manifest, versions={"number": str(number)})
+    (root / MANIFEST_NAME).write_bytes(encode_manifest(changed))
     return root
 
 
+def name_of(bundle: Path | None) -> str:
+    assert bundle is not None
+    return open_bundle(bundle).manifest_sha256
+
+
+def current(layout: Layout, profile: str = "eco") -> str:
+    return (layout.state / f"profiles/{profile}/current").resolve().name
+
+
+def prove_itself(layout: Layout, profile: str = "eco") -> None:
+    """What a daemon does that runs well."""
+    store = BundleStore(layout.state)
+    store.start(profile)
+    store.confirm(profile)
+
+
 @pytest.fixture
-def wanted(tmp_path: Path) -> Installation:
-    return Installation(wheels(tmp_path / "wheels"), bundle(tmp_path, "a" * 64))
+def wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
+    # These bundles' networks are none that a runtime takes.
+    monkeypatch.setattr(bundle_command, "prove_by_self_test", lambda _: None)
+    return Installation(wheels(tmp_path / "wheels"), bundle(tmp_path, 1))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -219,7 +227,7 @@ def test_a_bundle_that_is_refused_changes_nothing(
     board.refused_bundle = True
     board.calls.clear()
     with pytest.raises(ServiceError, match="scores differ") as caught:
-        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, "b" * 64)))
+        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, 2)))
     assert caught.value.reason == "refused"
     assert linked(layout.current) == before
     assert not [call for call in board.calls if call.startswith("systemctl") and "version" not in call]
@@ -232,12 +240,70 @@ def test_software_that_does_not_come_up_is_taken_back_with_its_bundle(
     before = linked(layout.current)
     board.never_ready = lambda _: linked(layout.current) != before
     with pytest.raises(ServiceError, match=r"v4l2:/dev/video0: is not there: what ran before runs again") as caught:
-        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, "b" * 64)))
+        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, 2)))
     assert caught.value.reason == "not_ready"
     assert linked(layout.current) == before
-    assert (layout.state / "profiles/eco/current").resolve().name == "a" * 64
+    assert current(layout) == name_of(wanted.bundle)
     assert board.running == {"ghostwatt@eco.service"}
     assert service.enabled() == ("eco",)
+
+
+def test_a_bundle_on_trial_comes_back_with_its_trial(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
+) -> None:
+    oldest = bundle(tmp_path, 0)
+    service.install(wanted._replace(bundle=oldest))
+    prove_itself(layout)
+    service.install(wanted)
+    BundleStore(layout.state).start("eco")
+    before, software = BundleStore(layout.state).entries(), linked(layout.current)
+    assert [(entry.sha256, entry.on_trial, entry.starts) for entry in before if entry.is_current] == [
+        (name_of(wanted.bundle), True, 1)
+    ]
+    board.never_ready = lambda _: linked(layout.current) != software
+    with pytest.raises(ServiceError, match=r"v4l2:/dev/video0: is not there: what ran before runs again"):
+        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, 2)))
+    after = [entry for entry in BundleStore(layout.state).entries() if entry.sha256 != name_of(tmp_path / "eco-2")]
+    assert after == list(before)
+    assert BundleStore(layout.state).rollback("eco").manifest_sha256 == name_of(oldest)
+    assert linked(layout.current) == software
+    assert board.running == {"ghostwatt@eco.service"}
+
+
+def test_the_first_bundle_on_trial_has_nothing_behind_it_and_comes_back_too(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
+) -> None:
+    service.install(wanted)
+    software = linked(layout.current)
+    board.never_ready = lambda _: linked(layout.current) != software
+    with pytest.raises(ServiceError, match="what ran before runs again"):
+        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, 2)))
+    assert (current(layout), BundleStore(layout.state).is_on_trial("eco")) == (name_of(wanted.bundle), True)
+    assert linked(layout.current) == software
+
+
+def test_what_cannot_be_put_back_is_told_and_the_rest_is_done(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
+) -> None:
+    service.install(wanted)
+    software = linked(layout.current)
+    board.never_ready = lambda _: linked(layout.current) != software
+    board.refused_actions = {"restore"}
+    words = r"v4l2:/dev/video0: is not there: not all could be put back \(.*scores differ\)"
+    with pytest.raises(ServiceError, match=words) as caught:
+        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, 2)))
+    assert caught.value.reason == "not_ready"
+    assert linked(layout.current) == software
+    assert board.running == {"ghostwatt@eco.service"}
+
+
+def test_nobody_says_that_it_runs_again_where_it_does_not(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
+) -> None:
+    service.install(wanted)
+    board.never_ready = lambda _: True
+    with pytest.raises(ServiceError, match=r"not all could be put back \(systemctl restart ghostwatt@eco"):
+        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, 2)))
 
 
 def test_a_disk_that_fills_half_way_is_put_back_too(
@@ -251,10 +317,10 @@ def test_a_disk_that_fills_half_way_is_put_back_too(
 
     monkeypatch.setattr("device.service.install.write_durably", full)
     with pytest.raises(ServiceError, match="No space left on device: what ran before runs again") as caught:
-        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, "b" * 64)))
+        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, 2)))
     assert caught.value.reason == "disk"
     assert linked(layout.current) == before
-    assert (layout.state / "profiles/eco/current").resolve().name == "a" * 64
+    assert current(layout) == name_of(wanted.bundle)
 
 
 def test_a_first_install_that_does_not_come_up_says_so_and_leaves_nothing_running(
@@ -301,13 +367,13 @@ def test_a_profile_reaches_what_it_names_and_nothing_else(
     drop_in = layout.drop_ins("eco") / "50-network.conf"
     service.install(wanted)
     assert not drop_in.exists()
-    service.install(wanted._replace(bundle=bundle(tmp_path, "b" * 64, uri="rtsp://user:secret@192.0.2.7/stream")))
+    service.install(wanted._replace(bundle=bundle(tmp_path, 2, uri="rtsp://user:secret@192.0.2.7/stream")))
     assert "IPAddressAllow=192.0.2.7\n" in drop_in.read_text()
     assert "secret" not in drop_in.read_text()
     assert "10.0.0.0" not in drop_in.read_text()
-    service.install(wanted._replace(bundle=bundle(tmp_path, "c" * 64, uri="http://phone:8080/video")))
+    service.install(wanted._replace(bundle=bundle(tmp_path, 3, uri="http://phone:8080/video")))
     assert "IPAddressAllow=10.0.0.0/8\n" in drop_in.read_text()
-    service.install(wanted._replace(bundle=bundle(tmp_path, "d" * 64)))
+    service.install(wanted._replace(bundle=bundle(tmp_path, 4)))
     assert not drop_in.parent.exists()
 
 
@@ -323,7 +389,7 @@ def test_flags_of_the_environment_file_count_too(service: Service, layout: Layou
 
 @pytest.fixture
 def two_profiles(service: Service, wanted: Installation, tmp_path: Path) -> Service:
-    service.install(wanted._replace(bundle=bundle(tmp_path, "f" * 64, profile="full")))
+    service.install(wanted._replace(bundle=bundle(tmp_path, 5, profile="full")))
     service.install(wanted)
     return service
 
@@ -423,6 +489,15 @@ def test_wheels_of_another_python_are_refused(service: Service, wanted: Installa
     write_wheel(wanted.wheels, "numpy", {}, tags="cp399-cp399-manylinux_2_27_aarch64")
     with pytest.raises(MissingDependencyError, match=r"Python 3\.99.*board's " + ".".join(map(str, sys.version_info[:2]))):
         service.install(wanted)
+
+
+def test_a_folder_without_wheels_names_targets_that_are_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingDependencyError, match="holds no wheels") as caught:
+        find_wheels(tmp_path)
+    named = re.findall(r"make ([a-z-]+)(?=[,;]|$)", str(caught.value))
+    rules = (PROJECT / "converter/deploy/deploy.mk").read_text()
+    assert named
+    assert {name for name in named if not re.search(rf"^{name}:", rules, re.MULTILINE)} == set()
 
 
 def test_two_versions_of_one_package_are_refused(tmp_path: Path) -> None:

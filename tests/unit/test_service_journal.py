@@ -85,7 +85,10 @@ def tell(tmp_path: Path, journal: Journal, plain: Plain) -> Tell:
 def interval(**changes: Any) -> IntervalRecord:
     """A second at 10 FPS and 2 W."""
     power = {"power_w": 2.0, "power_source": "ina219 (hwmon)", "power_scope": "board", "power_is_estimate": False}
-    return records.interval(0, **{"frames": 10, "fps": 10.0, "dropped": 1, **power, **changes})
+    values = {"frames": 10, "fps": 10.0, "dropped": 1, "power_covered_s": 1.0, **power, **changes}
+    power_w, covered_s = values["power_w"], values["power_covered_s"]
+    energy_j = None if power_w is None else power_w * covered_s
+    return records.interval(0, **values | {"energy_j": energy_j, "power_covered_s": None if power_w is None else covered_s})
 
 
 def interruption(duration_s: float | None) -> InterruptionRecord:
@@ -105,6 +108,15 @@ def test_a_minute_becomes_one_entry(tell: Tell, journal: Journal, plain: Plain) 
     assert entry["GHOSTWATT_FRAMES"] == "600"
     assert "GHOSTWATT_THROTTLED" not in entry
     assert plain.intervals == []
+
+
+def test_a_mean_weighs_power_by_the_time_that_was_covered(tell: Tell, journal: Journal) -> None:
+    for number in range(60):
+        tell.on_interval(
+            interval(power_w=1.0, power_covered_s=0.9) if number % 2 else interval(power_w=6.0, power_covered_s=0.1), None
+        )
+    (entry,) = journal.entries()
+    assert entry["GHOSTWATT_POWER_W"] == "1.5"
 
 
 def test_no_figure_is_no_field(tell: Tell, journal: Journal) -> None:

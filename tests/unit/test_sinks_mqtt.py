@@ -29,7 +29,14 @@ from tests.unit.mosquitto import PASSWORD, USER, Listener, Mosquitto, wait_until
 from tests.unit.records import interruption, interval, prediction, run_record, source_interval
 
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
-MEASURED = {"power_w": 2.5, "power_covered_s": 1.0, "power_source": "rapl", "power_scope": "cpu", "power_is_estimate": False}
+MEASURED = {
+    "power_w": 2.5,
+    "energy_j": 2.5,
+    "power_covered_s": 1.0,
+    "power_source": "rapl",
+    "power_scope": "cpu",
+    "power_is_estimate": False,
+}
 ESTIMATED = MEASURED | {"power_source": "estimate", "power_is_estimate": True}
 
 
@@ -276,9 +283,9 @@ def make_certificate(folder: Path) -> Path:
 class TestState:
     def test_a_mean_weighs_power_by_the_time_that_was_covered(self) -> None:
         state = MqttState()
-        state.add(interval(1, **MEASURED | {"power_w": 1.0, "power_covered_s": 0.3}))
+        state.add(interval(1, **MEASURED | {"power_w": 1.0, "energy_j": 0.3, "power_covered_s": 0.3}))
         state.add(interval(2, power_w=None))
-        state.add(interval(3, **MEASURED | {"power_w": 2.0, "power_covered_s": 0.1}))
+        state.add(interval(3, **MEASURED | {"power_w": 2.0, "energy_j": 0.2, "power_covered_s": 0.1}))
         taken = state.take()
         assert taken is not None
         assert taken["power_measured_w"] == 1.25
@@ -286,12 +293,20 @@ class TestState:
 
     def test_estimates_and_measurements_have_keys_of_their_own(self) -> None:
         state = MqttState()
-        state.add(interval(1, **MEASURED | {"power_w": 1.0}))
-        state.add(interval(2, **ESTIMATED | {"power_w": 3.0}))
-        state.add(interval(3, **ESTIMATED | {"power_w": 5.0, "power_is_estimate": None}))
+        state.add(interval(1, **MEASURED | {"power_w": 1.0, "energy_j": 1.0}))
+        state.add(interval(2, **ESTIMATED | {"power_w": 3.0, "energy_j": 3.0}))
+        state.add(interval(3, **ESTIMATED | {"power_w": 5.0, "energy_j": 5.0, "power_is_estimate": None}))
         taken = state.take()
         assert taken is not None
         assert (taken["power_measured_w"], taken["power_estimated_w"]) == (1.0, 4.0)
+
+    def test_of_two_meters_there_is_no_mean(self) -> None:
+        state = MqttState()
+        state.add(interval(1, **MEASURED | {"power_w": 100.0, "energy_j": 100.0}))
+        state.add(interval(2, **MEASURED | {"power_w": 2.0, "energy_j": 2.0, "power_source": "ina219"}))
+        taken = state.take()
+        assert taken is not None
+        assert (taken["power_measured_w"], taken["power_source"]) == (2.0, "ina219")
 
     def test_latency_is_a_mean_by_frames_and_an_upper_bound(self) -> None:
         state = MqttState()

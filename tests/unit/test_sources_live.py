@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from device.clock import ManualClock
 from device.errors import SourceError
-from device.protocols import Frame, FrameSource
+from device.protocols import Frame, FrameSource, Image
 from device.sources import SourceOptions, live
-from device.sources.live import LiveSource, Picture, choose_timestamp_ns
+from device.sources.live import MAX_DAMAGES, Damage, LiveSource, Picture, choose_timestamp_ns, picture_or_damage
 from tests.unit.fake_v4l2 import wait_until
+from tests.unit.tally import Tally
 
 FAST_S = 0.2
 SLOW_S = 20.0
@@ -205,11 +211,118 @@ def test_damaged_picture_is_told_and_then_read_on(device: Device) -> None:
         assert read_past_damage(source).index == 0
 
 
-def test_damage_is_forgotten_once_a_frame_came(device: Device) -> None:
+def test_damage_is_told_of_though_a_frame_came(device: Device) -> None:
     device.behaviour = damage_first
     with device.source() as source:
         wait_until(lambda: device.captures[0].calls >= 6)
-        assert read(source).index >= 1
+        damaged = [refuse(source).reason for _ in range(3)]
+    assert damaged == ["decode"] * 3
+
+
+class Steps:
+    """A device that goes one step at a time, and a source that has taken in each before the next."""
+
+    rate_fps: float | None = None
+
+    def __init__(self) -> None:
+        self._next: queue.Queue[Picture | Damage | SourceError] = queue.Queue()
+        self._is_ready = threading.Semaphore(0)
+
+    def read(self) -> Picture | Damage | None:
+        self._is_ready.release()
+        given = self._next.get(timeout=SLOW_S)
+        if isinstance(given, SourceError):
+            raise given
+        return given
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+    def give(self, *given: Picture | Damage | SourceError) -> None:
+        for one in given:
+            assert self._is_ready.acquire(timeout=SLOW_S)
+            self._next.put(one)
+        assert self._is_ready.acquire(timeout=SLOW_S)
+        self._is_ready.release()
+
+    def end(self) -> None:
+        self._next.put(SourceError("fake:", "gone", reason="ended"))
+
+
+@pytest.fixture
+def steps() -> Iterator[Steps]:
+    steps = Steps()
+    yield steps
+    steps.end()
+
+
+def damage(words: str = "cut", skipped: int = 0) -> Damage:
+    return Damage(SourceError("fake:", words, reason="decode"), skipped)
+
+
+READ, GOOD, DAMAGED, RAISED = "read", "good", "damaged", "raised"
+EVENTS = st.lists(
+    st.tuples(st.sampled_from([READ, RAISED]), st.just(0)) | st.tuples(st.sampled_from([GOOD, DAMAGED]), st.integers(0, 3)),
+    max_size=120,
+)
+
+
+def make(kind: str, skipped: int) -> Picture | Damage | SourceError:
+    if kind == GOOD:
+        return picture(0, None, skipped)
+    return damage("cut", skipped) if kind == DAMAGED else damage().error
+
+
+@given(EVENTS)
+@settings(deadline=None)
+def test_every_picture_is_looked_at_or_dropped_or_damaged(events: list[tuple[str, int]]) -> None:
+    steps, tally = Steps(), Tally()
+    with LiveSource("fake:", lambda: steps, SourceOptions()) as source:
+        came = damaged = 0
+        for kind, skipped in [*events, (GOOD, 0)]:
+            if kind == READ:
+                tally.read(source)
+                continue
+            came += skipped + 1
+            damaged += kind != GOOD
+            steps.give(make(kind, skipped))
+        steps.end()
+        while tally.reason != "ended":
+            tally.read(source, SLOW_S)
+    assert tally.total == came
+    assert tally.damaged == damaged or len(events) > MAX_DAMAGES
+    assert tally.damaged <= damaged
+
+
+def test_damage_that_nobody_reads_is_dropped_in_the_end(steps: Steps) -> None:
+    with LiveSource("fake:", lambda: steps, SourceOptions()) as source:
+        steps.give(*(damage(str(number)) for number in range(MAX_DAMAGES + 5)), picture(0))
+        assert read(source).index == 5
+        words = [refuse(source).found for _ in range(MAX_DAMAGES)]
+    assert words == [str(number) for number in range(5, MAX_DAMAGES + 5)]
+
+
+def test_frames_and_damage_take_turns(steps: Steps) -> None:
+    tally = Tally()
+    with LiveSource("fake:", lambda: steps, SourceOptions()) as source:
+        for _ in range(10):
+            steps.give(damage(), damage(), picture(0))
+            tally.read(source)
+    assert (tally.looked_at, tally.damaged) == (5, 5)
+
+
+def test_damage_that_waits_holds_no_picture(steps: Steps) -> None:
+    def convert(pixels: Image) -> Image:
+        raise SourceError("fake:", f"cut after {pixels.size} bytes", reason="decode")
+
+    pixels = np.zeros(100, np.uint8)
+    kept = weakref.ref(pixels)
+    found = picture_or_damage(functools.partial(convert, pixels), None, 0)
+    with LiveSource("fake:", lambda: steps, SourceOptions()) as source:
+        steps.give(found)
+        del pixels
+        assert kept() is None
+        assert refuse(source).reason == "decode"
 
 
 @pytest.mark.parametrize("reason", ["ended", "format"])

@@ -27,6 +27,7 @@ from device.contract import Preprocessing
 from device.errors import GhostwattError, SourceError, UsageError
 from device.protocols import Frame
 from device.sources import SourceOptions, mjpeg, open_source
+from tests.unit.tally import Tally
 
 SLOW_S = 20.0
 CANARY = "Kanarienvogel"
@@ -179,6 +180,26 @@ def test_damaged_picture_is_told_and_the_next_one_read(camera: Camera) -> None:
         assert caught.value.reason == "decode"
         next_one.set()
         assert abs(level(read(source)) - 200) < 10
+
+
+def test_pictures_passed_over_before_a_damaged_one_count(camera: Camera) -> None:
+    next_one = threading.Event()
+
+    def answer(request: Any) -> None:
+        request.send_stream([part(jpeg(20))] * 4 + [part(jpeg(200)[:-40])])
+        next_one.wait(SLOW_S)
+        request.wfile.write(part(jpeg(200)))
+        camera.release.wait(SLOW_S)
+
+    camera.answer = answer
+    tally = Tally()
+    with open_source(camera.uri()) as source:
+        while tally.reason not in ("decode", "stalled"):
+            tally.read(source, SLOW_S)
+        next_one.set()
+        while tally.total < 6 and tally.reason != "stalled":
+            tally.read(source, SLOW_S)
+    assert (tally.total, tally.damaged) == (6, 1)
 
 
 def test_sound_between_pictures_is_left_out(camera: Camera) -> None:

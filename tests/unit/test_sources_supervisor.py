@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from device.clock import ManualClock
 from device.contract import Backoff
+from device.contract import Camera as ProfileCamera
 from device.errors import MissingDependencyError, SourceError, UsageError
-from device.protocols import Frame, Interruption, SourceSpec
+from device.frames import open_frames
+from device.protocols import Frame, FrameSource, Interruption, SourceSpec
 from device.resources import Resource
+from device.sources import SourceOptions
 from device.sources.supervisor import JITTER, Patience, SupervisedSource
 
 URI = "fake:camera"
@@ -32,8 +35,9 @@ FLAPPING: list[list[Step]] = [[1, GONE]]
 class Camera(Resource):
     """Gives frames and faults by a script, on a clock that it turns."""
 
-    def __init__(self, clock: ManualClock, steps: Sequence[Step]) -> None:
+    def __init__(self, clock: ManualClock, steps: Sequence[Step], *, is_recorded: bool = False) -> None:
         self._clock = clock
+        self._is_recorded = is_recorded
         self._steps: Iterator[str] = iter(
             [word for step in steps for word in (["good"] * step if isinstance(step, int) else [step])]
         )
@@ -43,7 +47,7 @@ class Camera(Resource):
 
     @property
     def spec(self) -> SourceSpec:
-        return SourceSpec(uri=URI, is_live=True, rate_fps=1 / PERIOD_S)
+        return SourceSpec(uri=URI, is_live=True, rate_fps=1 / PERIOD_S, is_recorded=self._is_recorded)
 
     def read(self, timeout_s: float) -> Frame | None:
         word = self._fault or next(self._steps, STALL)
@@ -80,7 +84,7 @@ class Bench:
         self.opened_s: list[float] = []
         self.told: list[Interruption] = []
         self.source = SupervisedSource(
-            self.open, patience, clock=self.clock, on_interruption=self.told.append, chance=lambda: 0.5
+            self.open(), self.open, patience, clock=self.clock, on_interruption=self.told.append, chance=lambda: 0.5
         )
 
     def open(self) -> Camera:
@@ -195,9 +199,53 @@ def test_without_a_limit_it_tries_for_ever() -> None:
     assert bench.now_s > 2000.0
 
 
-def test_the_first_opening_is_not_tried_again() -> None:
+class Opener:
+    """Stands for `make_opener`: opens a camera, unless there is none, and counts."""
+
+    def __init__(self, *lives: Sequence[Step], is_recorded: bool = False) -> None:
+        self.clock = ManualClock(start_ns=10**12)
+        self.openings = 0
+        self._lives = list(lives)
+        self._is_recorded = is_recorded
+
+    def __call__(self) -> Camera:
+        self.openings += 1
+        if not self._lives:
+            raise SourceError(URI, "no such camera", reason="missing")
+        return Camera(self.clock, self._lives.pop(0), is_recorded=self._is_recorded)
+
+    def open_frames(self, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
+        monkeypatch.setattr("device.frames.make_opener", lambda uri, options: self)
+        (source,) = open_frames([URI], ProfileCamera(uri=URI), SourceOptions(clock=self.clock), lambda _: None)
+        return source
+
+
+def test_the_first_opening_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    opener = Opener()
     with pytest.raises(SourceError, match="no such camera"):
-        Bench()
+        opener.open_frames(monkeypatch)
+    assert opener.openings == 1
+
+
+def test_a_camera_is_opened_once_and_again_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    opener = Opener([1, GONE], [1])
+    with opener.open_frames(monkeypatch) as source:
+        assert isinstance(source, SupervisedSource)
+        assert source.read(TIMEOUT_S)
+        assert opener.openings == 1
+        for _ in range(2):
+            with pytest.raises(SourceError, match="is being opened again"):
+                source.read(0.0)
+        opener.clock.advance(TIMEOUT_S)
+        assert source.read(TIMEOUT_S)
+        assert opener.openings == 2
+
+
+def test_a_recording_is_not_supervised(monkeypatch: pytest.MonkeyPatch) -> None:
+    opener = Opener([1, END], is_recorded=True)
+    with opener.open_frames(monkeypatch) as source:
+        assert isinstance(source, Camera)
+    assert opener.openings == 1
 
 
 @pytest.mark.parametrize("error", [UsageError("x", "y"), MissingDependencyError("x", "y")])
@@ -307,7 +355,7 @@ def test_a_camera_that_hangs_in_close_does_not_hang_the_reader(monkeypatch: pyte
     released = threading.Event()
     clock = ManualClock()
     lives: list[Callable[[], Camera]] = [lambda: Hanging(clock, released), lambda: Camera(clock, [5])]
-    source = SupervisedSource(lambda: lives.pop(0)(), PATIENCE, clock=clock, on_interruption=lambda _: None)
+    source = SupervisedSource(lives.pop(0)(), lambda: lives.pop(0)(), PATIENCE, clock=clock, on_interruption=lambda _: None)
     frames = 0
     while frames < 3:
         with suppress(SourceError):

@@ -131,6 +131,33 @@ def test_throttling_that_nobody_could_see_stays_unknown(path: Path) -> None:
     assert rows(path)[0]["throttled"] is None
 
 
+def test_time_of_unknown_throttling_never_becomes_not_throttled(path: Path) -> None:
+    fill(path, [second(index, age_s=7200, throttled="" if index < 10 else None) for index in range(60)])
+    thin(path)
+    thin(path, LIMITS, NOW_S + 86400)
+    assert {(row["throttled"], row["duration_s"]) for row in rows(path)} == {("", 10.0), (None, 50.0)}
+
+
+def test_a_mean_weighs_rows_by_their_length(path: Path) -> None:
+    # An older store's: nobody noted what the meter covered.
+    old = {**MEASURED, "energy_j": None, "power_covered_s": None}
+    short = second(1, age_s=7200, duration_s=1.0, frequency_hz=600e6, **old | {"power_w": 8.0})
+    long = second(10, age_s=7200, duration_s=9.0, frequency_hz=1600e6, **old | {"power_w": 2.0})
+    blind = second(12, age_s=7200, duration_s=2.0, **old)
+    sources: list[Record] = [
+        SourceIntervalRecord(1 * SECOND_NS, "v4l2:0", 10, 0, 0, 10.0, None, None, False),
+        SourceIntervalRecord(10 * SECOND_NS, "v4l2:0", 0, 0, 0, 0.0, None, None, True),
+        SourceIntervalRecord(12 * SECOND_NS, "v4l2:0", 2, 0, 0, 1.0, None, None, True),
+    ]
+    fill(path, [short, long, blind, *sources, second(3000, age_s=7200)])
+    thin(path)
+    row = rows(path)[0]
+    assert row["frequency_hz"] == pytest.approx(1500e6)
+    assert row["power_w"] == pytest.approx((8.0 * 1 + 2.0 * 9 + 2.0 * 2) / 12)
+    # Twelve frames in twelve seconds.
+    assert [one["fps"] for one in rows(path, "SELECT fps FROM source_interval ORDER BY timestamp_ns")] == [1.0]
+
+
 def test_sources_are_merged_apart(path: Path) -> None:
     records: list[Record] = []
     for index in range(120):

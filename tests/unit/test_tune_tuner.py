@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.profiles import FOLDER, LoadedProfile, load_profile
+from device.bench.choices import PowerOutlook
 from device.bench.result import Choice, Failure
+from device.bench.rounds import Job, Outcome
 from device.bench.runner import Candidate
 from device.contract import Profile
 from device.errors import BenchError, UsageError
@@ -22,8 +24,8 @@ from device.tune.result import PointResult, TuneResult, TuneSettings
 from device.tune.search import NOISE
 from device.tune.space import build_space
 from device.tune.table import format_tuning
-from device.tune.tuner import Energy, Tuner
-from tests.unit.boards import Behaviour, SimulatedBoard, make_choice
+from device.tune.tuner import Tuner
+from tests.unit.boards import Behaviour, SimulatedBoard, make_choice, make_conditions
 
 SETTINGS = TuneSettings(False, True, rounds=3, warm_up_s=0.5, window_s=10.0, idle_s=30.0, noise=NOISE)
 CHOICES = [make_choice(runtime, threads) for runtime in ("litert", "executorch") for threads in (1, 2, 3, 4)]
@@ -49,7 +51,7 @@ def tune(
         points,
         aim,
         msgspec.structs.replace(SETTINGS, is_exhaustive=is_exhaustive),
-        Energy((), no_power_reason),
+        PowerOutlook((), no_power_reason, False),
         execute=(board or SimulatedBoard(behave)).execute,
         use_governor=(set_governors if set_governors is not None else []).append,
         tell=lambda _line: None,
@@ -136,6 +138,27 @@ def test_each_governor_gets_its_own_idle_and_is_in_the_result() -> None:
     assert set(result.idle) == {"performance", "powersave"}
     assert used[:2] == ["performance", "powersave"]
     assert result.points[result.pick or 0].governor in ("performance", "powersave")
+
+
+def test_a_point_answers_for_the_idle_of_its_own_governor_alone() -> None:
+    steady_hz = {"performance": 1.8e9, "powersave": 0.6e9}
+    noisy_idle = {"performance": 0.0, "powersave": 0.5}
+    used: list[str] = []
+
+    class Board(SimulatedBoard):
+        def execute(self, job: Job) -> Outcome:
+            governor, outcome = used[-1], super().execute(job)
+            hz = steady_hz[governor]
+            calm = make_conditions(frequency_low_hz=hz, frequency_high_hz=hz, governors=(governor,))
+            if outcome.round is not None:
+                return Outcome(round=msgspec.structs.replace(outcome.round, conditions=calm))
+            assert outcome.idle is not None
+            loud = msgspec.structs.replace(calm, other_load_cores=noisy_idle[governor])
+            return Outcome(idle=msgspec.structs.replace(outcome.idle, conditions=loud))
+
+    result = tune(LeastPowerAtRate(10.0), Board(behave), governors=tuple(steady_hz), set_governors=used, is_exhaustive=True)
+    found = {point.governor: {flag.code for flag in point.flags} for point in result.points}
+    assert found == {"performance": set(), "powersave": {"other_load"}}
 
 
 # --- the profile ------------------------------------------------------------------------------------------------------
