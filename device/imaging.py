@@ -28,8 +28,8 @@ Image = NDArray[np.uint8]
 # OpenCV's own pool would fight the runtime for cores.
 cv2.setNumThreads(1)
 
-# A failed open prints the whole URL, password and all, as a warning, whatever level the environment asks for.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# Silent: a failed open prints the whole URL, password and all, as a warning, whatever level the environment asks for.
+cv2.setLogLevel(0)
 
 _INTERPOLATIONS: dict[Interpolation, int] = {
     "area": cv2.INTER_AREA,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.contract import Preprocessing
+from device.contract.tensor import Interpolation
 
 Image = NDArray[np.uint8]
 
@@ -31,20 +32,26 @@ def fit_frame(frame: Image, spec: Preprocessing) -> Image:
     side = spec.input_px
     if frame.shape[:2] == (side, side):
         return frame
-    # Only here, so that a source that scales needs no OpenCV.
-    from device.imaging import resize
-
     if spec.fit == "crop":
-        return resize(_central_square(frame, spec.crop_fraction), side, side, spec.interpolation)
+        return _scale(_central_square(frame, spec.crop_fraction), side, side, spec.interpolation)
     if spec.fit == "stretch":
-        return resize(frame, side, side, spec.interpolation)
+        return _scale(frame, side, side, spec.interpolation)
     height, width = frame.shape[:2]
     scale = side / max(height, width)
     inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
     canvas = np.full((side, side, 3), LETTERBOX_GREY, np.uint8)
     top, left = (side - inner_height) // 2, (side - inner_width) // 2
-    canvas[top : top + inner_height, left : left + inner_width] = resize(frame, inner_width, inner_height, spec.interpolation)
+    canvas[top : top + inner_height, left : left + inner_width] = _scale(frame, inner_width, inner_height, spec.interpolation)
     return canvas
+
+
+def _scale(frame: Image, width_px: int, height_px: int, interpolation: Interpolation) -> Image:
+    if frame.shape[:2] == (height_px, width_px):
+        return np.ascontiguousarray(frame)
+    # Only here: a source that scales (an ISP) needs no OpenCV.
+    from device.imaging import resize
+
+    return resize(frame, width_px, height_px, interpolation)
 
 
 def rotate(pixels: Image, rotate_deg: int) -> Image:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.contract import Preprocessing
+from device.protocols import Image
 
 Bytes = NDArray[np.uint8]
 SizePx = tuple[int, int]
@@ -160,6 +161,22 @@ def choose_mode(
 # --- buffers ----------------------------------------------------------------------------------------------------------
 
 
+def copy_rgb(buffer: Bytes, size_px: SizePx, stride_bytes: int) -> Image:
+    """Copies a picture out of a buffer whose rows are padded.
+
+    Args:
+        buffer: flat; three bytes a pixel: R, G, B.
+        size_px: width and height.
+        stride_bytes: from one row's begin to the next's.
+
+    Returns:
+        ``(H, W, 3)``, RGB, C-contiguous, of its own memory.
+    """
+    width, height = size_px
+    rows = buffer[: height * stride_bytes].reshape(height, stride_bytes)[:, : width * 3]
+    return rows.copy().reshape(height, width, 3)
+
+
 def copy_yuv420(buffer: Bytes, size_px: SizePx, stride_bytes: int) -> Bytes:
     """Copies a picture in YUV 4:2:0 out of a buffer whose rows are padded.
 
@@ -169,7 +186,7 @@ def copy_yuv420(buffer: Bytes, size_px: SizePx, stride_bytes: int) -> Bytes:
         stride_bytes: from one row of Y to the next.
 
     Returns:
-        ``(H * W * 3 / 2,)``: the three planes without padding, as `device.imaging.convert_raw` takes them for YU12.
+        ``(H * W * 3 / 2,)``: the three planes without padding, as `yuv420_to_rgb` takes them.
     """
     width, height = size_px
     half_width, half_height, half_stride = width // 2, height // 2, stride_bytes // 2
@@ -187,3 +204,47 @@ def copy_yuv420(buffer: Bytes, size_px: SizePx, stride_bytes: int) -> Bytes:
 def _copy_rows(source: Bytes, stride_bytes: int, target: Bytes) -> None:
     height, width = target.shape
     target[:] = source[: height * stride_bytes].reshape(height, stride_bytes)[:, :width]
+
+
+# BT.601 in limited range, as fractions of 2^20: the numbers by which OpenCV converts, so that its pixels and ours are the same.
+_FRACTION_BITS = 20
+_LUMA, _RED_V, _GREEN_V, _GREEN_U, _BLUE_U = 1220542, 1673527, -852492, -409993, 2116026
+_BLACK, _NO_COLOUR = 16, 128
+_LEVELS = np.arange(256, dtype=np.int32)
+# Half a level rounds.
+_LUMA_OF_Y = np.maximum(_LEVELS - _BLACK, 0) * np.int32(_LUMA) + np.int32(1 << (_FRACTION_BITS - 1))
+_CHROMA = _LEVELS - _NO_COLOUR
+_RED_OF_V, _GREEN_OF_V = _CHROMA * np.int32(_RED_V), _CHROMA * np.int32(_GREEN_V)
+_GREEN_OF_U, _BLUE_OF_U = _CHROMA * np.int32(_GREEN_U), _CHROMA * np.int32(_BLUE_U)
+
+
+def yuv420_to_rgb(planes: Bytes, size_px: SizePx) -> Image:
+    """Converts a picture in YUV 4:2:0 by tables: BT.601's matrix, limited range (libcamera's ``SMPTE170M``).
+
+    The same pixels as `device.imaging.convert_raw` gives for YU12, which needs OpenCV: on a board, 90 MB. Four pixels share a
+    colour.
+
+    Args:
+        planes: ``(H * W * 3 / 2,)``: Y, U and V one behind another, without padding.
+        size_px: width and height, even.
+
+    Returns:
+        ``(H, W, 3)``, RGB.
+
+    References:
+        ITU-R BT.601-7, section 2.5: the matrix, and black at 16 and white at 235.
+        OpenCV, modules/imgproc/src/color_yuv.simd.hpp: its coefficients, and how it rounds.
+    """
+    width, height = size_px
+    luma_size = width * height
+    halves = (height // 2, width // 2)
+    u, v = (plane.reshape(halves) for plane in np.split(planes[luma_size:], 2))
+    luma = _LUMA_OF_Y.take(planes[:luma_size].reshape(height // 2, 2, width))
+    rgb = np.empty((height // 2, 2, width, 3), np.uint8)
+    wide, level = np.empty((height // 2, 1, width), np.int32), np.empty_like(luma)
+    for channel, colour in enumerate((_RED_OF_V.take(v), _GREEN_OF_V.take(v) + _GREEN_OF_U.take(u), _BLUE_OF_U.take(u))):
+        wide[:, 0, 0::2] = wide[:, 0, 1::2] = colour
+        np.add(luma, wide, out=level)
+        np.right_shift(level, _FRACTION_BITS, out=level)
+        rgb[..., channel] = np.clip(level, 0, 255, out=level)
+    return rgb.reshape(height, width, 3)

@@ -37,7 +37,7 @@ from device.pipeline import Pipeline, StageTimes
 from device.protocols import Array, FrameSource, Image, Prediction
 from device.resources import Resource
 from device.sources import SourceOptions
-from device.sources.isp import choose_streams, copy_yuv420
+from device.sources.isp import choose_streams, copy_yuv420, yuv420_to_rgb
 from device.sources.live import LiveSource, Picture
 from device.sources.synthetic import SyntheticSource
 from device.sources.video import VideoSource
@@ -213,11 +213,17 @@ def our_ways(scenes: list[Image], preprocessing: Preprocessing, video: Path) -> 
         picture = copy_yuv420(buffer, lores_px, planar[0][1]).data
         return convert_raw(picture, "replay", fourcc="YU12", width_px=lores_px[0], height_px=lores_px[1])
 
+    def convert_by_tables(buffer: Image) -> Image:
+        return yuv420_to_rgb(copy_yuv420(buffer, lores_px, planar[0][1]), lores_px)
+
     def replay(buffers: list[object], convert: Callable[..., Image]) -> Opener:
         return lambda gate: LiveSource("replay:", lambda: ReplayCapture(buffers, convert, gate), SourceOptions())
 
+    planes: list[object] = [buffer for buffer, _ in planar]
+    by_isp = f"YUV420 {lores_px[0]}x{lores_px[1]} by the ISP"
     return {
-        f"picamera2, YUV420 {lores_px[0]}x{lores_px[1]} by the ISP": replay([buffer for buffer, _ in planar], convert_planar),
+        f"picamera2, {by_isp}": replay(planes, convert_planar),
+        f"picamera2, {by_isp}, no OpenCV": replay(planes, convert_by_tables),
         "V4L2, YUYV": replay(
             [lay_out_yuyv(scene) for scene in scenes],
             lambda data: convert_raw(data, "replay", fourcc="YUYV", width_px=width, height_px=height),

@@ -200,6 +200,7 @@ def test_what_is_installed_stays_small(board: Machine, report: list[str]) -> Non
         f"and {bundle / 1e6:.0f} MB of bundle; without OpenCV {without / 1e6:.0f} MB"
     )
     assert without < 90e6
+    assert total + bundle < 150e6
 
 
 def test_status_shows_fps_and_watts(board: Machine, report: list[str]) -> None:

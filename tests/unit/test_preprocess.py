@@ -48,6 +48,10 @@ def test_a_frame_of_the_right_size_needs_no_opencv() -> None:
         "from device.contract import Preprocessing\n"
         "from device.preprocess import fit_frame\n"
         "fit_frame(np.zeros((64, 64, 3), np.uint8), Preprocessing(input_px=64))\n"
+        "for fit in 'crop', 'stretch', 'letterbox':\n"
+        "    spec = Preprocessing(input_px=56, fit=fit, crop_fraction=0.875)\n"
+        "    fit_frame(np.zeros((64, 64, 3) if fit == 'crop' else (56, 56, 3), np.uint8), spec)\n"
+        "fit_frame(np.zeros((42, 56, 3), np.uint8), Preprocessing(input_px=56, fit='letterbox'))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

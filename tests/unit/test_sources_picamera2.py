@@ -10,6 +10,8 @@ import threading
 import time
 import types
 from collections.abc import Iterator
+from random import Random
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -28,7 +30,9 @@ from device.sources.isp import (
     SensorMode,
     choose_mode,
     choose_streams,
+    copy_rgb,
     copy_yuv420,
+    yuv420_to_rgb,
 )
 
 from .fake_picamera2 import COLOURS, PADDING, Hardware, make_modules
@@ -49,6 +53,12 @@ def hardware(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hardware]:
     yield made
     made.released_hang.set()
     sys.modules.pop(MODULE, None)
+
+
+@pytest.fixture
+def no_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cv2", "device.imaging"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 def options(**wishes: object) -> SourceOptions:
@@ -88,6 +98,30 @@ def test_colours_and_places_are_those_of_the_scene(
     np.testing.assert_allclose(pixels, scene, rtol=0, atol=error)
 
 
+@pytest.mark.parametrize(("platform", "error"), [("VC4", YUV_ERROR), ("PISP", 0)])
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+@pytest.mark.usefixtures("no_opencv")
+def test_a_frame_gets_to_the_network_without_opencv(
+    hardware: Hardware, platform: str, error: int, fit: Literal["crop", "stretch"]
+) -> None:
+    hardware.platform = platform
+    spec = Preprocessing(input_px=224, fit=fit, crop_fraction=0.875)
+    frame = one_frame(hardware, preprocessing=spec)
+    pixels = fit_frame(frame, spec)
+    assert pixels.flags.c_contiguous
+    edge_px = (frame.shape[0] - 224) // 2
+    scene = hardware.paint((frame.shape[1], frame.shape[0]))[edge_px : edge_px + 224, edge_px : edge_px + 224]
+    np.testing.assert_allclose(pixels, np.array([colour.rgb for colour in COLOURS])[scene], rtol=0, atol=error)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.randoms(use_true_random=False))
+def test_yuv_becomes_the_same_pixels_as_by_opencv(half_width: int, half_height: int, chance: Random) -> None:
+    width, height = 2 * half_width, 2 * half_height
+    planes = np.frombuffer(chance.randbytes(width * height * 3 // 2), np.uint8)
+    expected = convert_raw(planes.data, "camera", fourcc="YU12", width_px=width, height_px=height)
+    np.testing.assert_array_equal(yuv420_to_rgb(planes, (width, height)), expected)
+
+
 @pytest.mark.parametrize("platform", ["VC4", "PISP"])
 def test_frame_stays_as_it_was_when_the_camera_goes_on(hardware: Hardware, platform: str) -> None:
     hardware.platform = platform
@@ -115,7 +149,7 @@ def test_rgb_copy_leaves_padding_out_and_shares_nothing(stride_bytes: int) -> No
     rows = np.arange(4 * 24, dtype=np.uint8).reshape(4, 24)
     buffer = np.full(4 * stride_bytes + 100, PADDING, np.uint8)
     buffer[: 4 * stride_bytes].reshape(4, stride_bytes)[:, :24] = rows
-    copied = convert_raw(buffer.data, "camera", fourcc="RGB3", width_px=8, height_px=4, line_bytes=stride_bytes)
+    copied = copy_rgb(buffer, (8, 4), stride_bytes)
     buffer[:] = 0
     assert copied.shape == (4, 8, 3)
     np.testing.assert_array_equal(copied.reshape(4, 24), rows)
