@@ -203,6 +203,10 @@ def _split_authority(text: str) -> tuple[str, str, str]:
 
 def _require_host(scheme: Scheme, text: str) -> str:
     if not text.startswith("["):
+        try:
+            text.encode("idna")
+        except UnicodeError:
+            raise _malformed(scheme, "a host's name with a part that is empty or too long") from None
         return text
     host = text[1:-1]
     try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from device.protocols import IntervalRecord, MeterTotal, Percentiles, Prediction
-from device.recorder import RunSummary, SourceSummary
+from device.recorder import PowerSummary, RunSummary, SourceSummary
 
 PLAIN_INTERVAL_S = 10.0
 """Time between status lines where there is no terminal: a journal is read by people, and kept on an SD card."""
@@ -92,7 +92,8 @@ def format_power(power_w: float | None, source: str | None, scope: str | None, i
     """``2.31 W (ina219 (hwmon), board, measured)``; says so where there is no figure."""
     if power_w is None:
         return "no power figure"
-    return f"{power_w:.2f} W ({source}, {scope}, {'ESTIMATE' if is_estimate else 'measured'})"
+    # Who doesn't say that it was measured has estimated.
+    return f"{power_w:.2f} W ({source}, {scope}, {'measured' if is_estimate is False else 'ESTIMATE'})"
 
 
 def _format_percentiles(values: Percentiles | None) -> str:
@@ -113,9 +114,10 @@ def format_summary(summary: RunSummary) -> str:
         ("speed", f"{summary.fps:.1f} FPS{throttled}"),
         ("latency", _format_percentiles(summary.latency_s) + throttled),
     ]
-    rows += [(f"  {name}", _format_percentiles(getattr(summary.stage_s, name))) for name in summary.stage_s.__struct_fields__]
+    stages = [(name, getattr(summary.stage_s, name)) for name in summary.stage_s.__struct_fields__]
+    rows += [(f"  {name}", _format_percentiles(values) + throttled) for name, values in stages]
     if len(summary.sources) > 1 or summary.interruptions:
-        rows += [("source", _format_source(source)) for source in summary.sources]
+        rows += [("source", _format_source(source) + throttled) for source in summary.sources]
     rows += _power_rows(summary, throttled)
     rows.append(("memory", f"{summary.peak_rss_bytes / 1e6:.0f} MB at most"))
     if summary.temperature_c is not None:
@@ -128,10 +130,16 @@ def format_summary(summary: RunSummary) -> str:
 
 
 def _power_rows(summary: RunSummary, throttled: str) -> list[tuple[str, str]]:
-    power = summary.power
-    if power is None:
-        return [("power", f"no figure: {summary.power_missing_reason}")]
-    covered = "" if power.covered_s >= _NEARLY_ALL * summary.duration_s else f", in {power.covered_s:.1f} s of the run"
+    rows = [("power", f"no figure: {summary.power_missing_reason}")]
+    if summary.power is not None:
+        rows = _headline_rows(summary, summary.power, throttled)
+    rows += [("  beside", _format_meter(meter, summary.duration_s, throttled)) for meter in summary.power_meters[1:]]
+    # Without any meter they are the reason already.
+    return rows + [("  missing", reason) for reason in summary.power_meters_missing if summary.power_meters]
+
+
+def _headline_rows(summary: RunSummary, power: PowerSummary, throttled: str) -> list[tuple[str, str]]:
+    covered = _format_covered(power.covered_s, summary.duration_s)
     how = format_fineness(summary.power_meters[0]) if summary.power_meters else ""
     rows = [("power", format_power(power.w, power.source, power.scope, power.is_estimate) + how + covered + throttled)]
     if summary.energy_per_inference_j is not None:
@@ -139,15 +147,19 @@ def _power_rows(summary: RunSummary, throttled: str) -> list[tuple[str, str]]:
         rows.append(
             ("energy", f"{summary.energy_per_inference_j * 1e3:.1f} mJ an inference (gross, {kind}){covered}{throttled}")
         )
-    rows += [("  beside", _format_meter(meter)) for meter in summary.power_meters[1:]]
-    return rows + [("  missing", reason) for reason in summary.power_meters_missing]
+    return rows
 
 
-def _format_meter(meter: MeterTotal) -> str:
+def _format_covered(covered_s: float, duration_s: float) -> str:
+    return "" if covered_s >= _NEARLY_ALL * duration_s else f", in {covered_s:.1f} s of the run"
+
+
+def _format_meter(meter: MeterTotal, duration_s: float, throttled: str) -> str:
     if meter.power_w is None:
         return f"{meter.source}: no figure: {meter.error or 'no sample'}"
     text = format_power(meter.power_w, meter.source, meter.scope, meter.is_estimate) + format_fineness(meter)
-    return f"{text}, {meter.failed} reads failed" if meter.failed else text
+    failed = f", {meter.failed} reads failed" if meter.failed else ""
+    return text + _format_covered(meter.covered_s, duration_s) + failed + throttled
 
 
 def format_fineness(meter: MeterTotal) -> str:

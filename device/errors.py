@@ -87,8 +87,8 @@ class SourceError(GhostwattError):
     """A camera, a stream or a file that gives no frames.
 
     ``missing``, ``empty``, ``decode``, ``stalled``, ``ended``, ``closed``; of cameras also ``permission``, ``busy``,
-    ``failed``, ``format``, ``bandwidth``, ``ambiguous``; of streams ``unreachable``, ``unauthorised``, ``refused``,
-    ``certificate``, ``malformed``, ``behind``.
+    ``failed``, ``format``, ``bandwidth``, ``ambiguous``, ``frozen``, ``interrupted``; of streams ``unreachable``,
+    ``unauthorised``, ``refused``, ``certificate``, ``malformed``, ``behind``.
     """
 
     exit_code = 20
@@ -182,7 +182,8 @@ class ServiceError(GhostwattError):
     """The service can't be installed, changed or removed on this board, or doesn't come up.
 
     ``permission``, ``systemd``, ``disk``, ``not_installed``, ``not_ready``, ``refused``. ``user``: its user can't be made or
-    removed. ``python``: its package can't be compiled. Where what ran before is put back, the reason of what failed.
+    removed. ``python``: its package can't be compiled. ``older``: the software to install knows less than its installer. Where
+    what ran before is put back, the reason of what failed.
     """
 
     exit_code = 80

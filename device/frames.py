@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 
 from device.contract import Camera, Preprocessing
-from device.errors import UsageError
+from device.errors import SourceError, UsageError
 from device.protocols import Clock, FrameSource, Interruption
-from device.sources import SourceOptions, make_opener
+from device.sources import SourceOptions, make_opener, names_camera
+from device.sources.absent import AbsentCamera
 from device.sources.supervisor import Patience, SupervisedSource
 
 
@@ -26,10 +28,17 @@ def camera_options(camera: Camera, preprocessing: Preprocessing, *, clock: Clock
     )
 
 
+AWAY = frozenset({"missing", "unreachable", "stalled", "ended", "busy"})
+"""Reasons of cameras that may come by themselves. With any other, somebody has to change something."""
+
+
 def open_frames(
     uris: Sequence[str], camera: Camera, options: SourceOptions, on_interruption: Callable[[Interruption], None]
 ) -> list[FrameSource]:
     """Opens every source, or none.
+
+    A camera that was never there is most likely a mistake. Of several cameras, though, one that is away, now or later, must not
+    keep the others from working: it is tried until it comes, as long as another is well.
 
     Args:
         uris: at least one.
@@ -39,27 +48,77 @@ def open_frames(
 
     Raises:
         UsageError: none was named, one twice, or a URI that makes no sense.
-        SourceError: one gives no frames.
+        SourceError: one gives no frames; of several cameras, none does.
     """
     if not uris:
         raise UsageError("frames", "none named", expected="--camera, or --source URI", reason="no_source")
-    patience = Patience(camera.stall_timeout_s, camera.frozen_timeout_s, camera.give_up_after_s, camera.backoff)
     with ExitStack() as stack:
-        sources: list[FrameSource] = []
+        openings = _Openings(camera, options, on_interruption, is_alone=len(uris) == 1)
         for uri in uris:
-            source = _open_one(make_opener(uri, options), patience, options.clock, on_interruption)
-            stack.callback(source.close)
-            if any(other.spec.uri == source.spec.uri for other in sources):
-                raise UsageError("--source", f"{source.spec.uri} is named twice", expected="each source once", reason="twice")
-            sources.append(source)
+            stack.callback(openings.open(uri).close)
+        openings.require_one()
         stack.pop_all()
-    return sources
+    return openings.sources
 
 
-def _open_one(
-    opener: Callable[[], FrameSource], patience: Patience, clock: Clock, on_interruption: Callable[[Interruption], None]
-) -> FrameSource:
-    source = opener()
-    if not source.spec.is_live or source.spec.is_recorded:
+class _Openings:
+    """Sources that were opened one after another."""
+
+    def __init__(
+        self, camera: Camera, options: SourceOptions, on_interruption: Callable[[Interruption], None], *, is_alone: bool
+    ) -> None:
+        self.sources: list[FrameSource] = []
+        self._patience = Patience(camera.stall_timeout_s, camera.frozen_timeout_s, camera.give_up_after_s, camera.backoff)
+        self._options = options
+        self._on_interruption = on_interruption
+        self._is_alone = is_alone
+        self._uris: list[str] = []
+        self._cameras: list[SupervisedSource] = []
+        self._away: list[SourceError] = []
+
+    def open(self, uri: str) -> FrameSource:
+        opener = make_opener(uri, self._options)
+        source = self._open(uri, opener)
+        name, taken = source.spec.uri, {other.spec.uri for other in self.sources}
+        if name in taken and (uri in self._uris or not source.spec.is_camera):
+            source.close()
+            raise UsageError("--source", f"{name} is named twice", expected="each source once", reason="twice")
+        if source.spec.is_camera:
+            source = self._supervise(source, opener, _choose_name(name, taken))
+        self._uris.append(uri)
+        self.sources.append(source)
         return source
-    return SupervisedSource(source, opener, patience, clock=clock, on_interruption=on_interruption)
+
+    def require_one(self) -> None:
+        """Raises what kept the first camera away, where there is nothing but cameras that are away."""
+        if self._away and len(self._away) == len(self.sources):
+            raise self._away[0]
+
+    def _open(self, uri: str, opener: Callable[[], FrameSource]) -> FrameSource:
+        try:
+            return opener()
+        except SourceError as error:
+            if self._is_alone or error.reason not in AWAY or not names_camera(uri):
+                raise
+            self._away.append(error)
+            return AbsentCamera(error)
+
+    def _supervise(self, source: FrameSource, opener: Callable[[], FrameSource], name: str) -> SupervisedSource:
+        # Asked only while it is interrupted itself, and so not well.
+        supervised = SupervisedSource(
+            source,
+            opener,
+            self._patience,
+            clock=self._options.clock,
+            on_interruption=self._on_interruption,
+            name=name,
+            may_give_up=lambda: not any(camera.is_well for camera in self._cameras),
+        )
+        self._cameras.append(supervised)
+        return supervised
+
+
+def _choose_name(uri: str, taken: Collection[str]) -> str:
+    """Numbers cameras whose addresses differ in secrets alone, which aren't shown: channels of a recorder, for one."""
+    names = (f"{uri} ({number})" if number > 1 else uri for number in itertools.count(1))
+    return next(name for name in names if name not in taken)

@@ -90,9 +90,12 @@ class _Login(urllib.request.BaseHandler):
     def http_error_401(
         self, request: urllib.request.Request, answer: IO[bytes], _status: int, _words: str, headers: HTTPMessage
     ) -> object:
-        """Asks again, with user and password; gives None where that was done already, or where another host asks."""
-        if request.has_header("Authorization") or not self._is_home(request.full_url):
+        """Asks again, with user and password; gives None where that was done already."""
+        if request.has_header("Authorization"):
             return None
+        if not self._is_home(request.full_url):
+            answer.close()
+            raise self._elsewhere(request.full_url)
         challenges = parse_challenges(headers.get_all("WWW-Authenticate", []))
         login = make_login(challenges, self._user, self._password, method="GET", uri=request.selector)
         answer.close()
@@ -105,6 +108,16 @@ class _Login(urllib.request.BaseHandler):
             )
         request.add_unredirected_header("Authorization", login)
         return self.parent.open(request, timeout=request.timeout)
+
+    def _elsewhere(self, url: str) -> GhostwattError:
+        """The error for a login at a place that the password isn't for; nothing but its host is shown."""
+        asked = urlsplit(url)
+        return self._error(
+            self._address.safe,
+            f"sends on to {asked.scheme}://{asked.hostname}, which wants a user and a password",
+            expected="the address of the stream itself: the password goes to no other",
+            reason="unauthorised",
+        )
 
     def _is_home(self, url: str) -> bool:
         asked = urlsplit(url)

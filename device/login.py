@@ -22,11 +22,11 @@ _COUNT = "00000001"
 
 
 def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    return hashlib.md5(text.encode("latin-1"), usedforsecurity=False).hexdigest()
 
 
 def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("latin-1")).hexdigest()
 
 
 # The strongest first.
@@ -51,7 +51,11 @@ class Challenge(NamedTuple):
 
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
-    """Reads ``WWW-Authenticate`` headers, each of which may hold several challenges."""
+    """Reads ``WWW-Authenticate`` headers, each of which may hold several challenges.
+
+    Args:
+        headers: a character a byte (Latin-1), as HTTP's headers are.
+    """
     challenges = []
     for header in headers:
         starts = [*_SCHEME.finditer(header)]
@@ -85,16 +89,17 @@ def make_login(
         new_nonce: gives a number that is used once.
 
     Returns:
-        The ``Authorization`` header; None where nothing is asked for that is known here.
+        The ``Authorization`` header, a character a byte (Latin-1); None where nothing is asked for that is known here.
     """
     known = list(challenges)
+    user, password = (text.encode().decode("latin-1") for text in (user, password))
     for algorithm, digest in _HASHES.items():
         for challenge in known:
             if challenge.scheme == "digest" and challenge.algorithm == algorithm:
                 login = _Digest(digest, user, password, method, uri)
                 return login.answer(challenge.items, new_nonce())
     if any(challenge.scheme == "basic" for challenge in known):
-        return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        return "Basic " + base64.b64encode(f"{user}:{password}".encode("latin-1")).decode()
     return None
 
 

@@ -7,6 +7,7 @@ source overtakes a slow network, and the frames in between are dropped and count
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -19,6 +20,9 @@ from device.resources import Resource
 
 WAKE_INTERVAL_S = 0.1
 """How long the loop may wait for a frame before it looks whether to stop."""
+
+JOIN_TIMEOUT_S = 1.0
+"""For the sources' reads to come back at the end, all of them together."""
 
 TOP_LABELS = 5
 
@@ -62,7 +66,7 @@ class Captured(NamedTuple):
     source: str
 
 
-class FrameReader(Resource):
+class FrameReader:
     """Reads a source in a thread and keeps one frame for the loop: the newest of a live source, the next of a file.
 
     Args:
@@ -133,12 +137,14 @@ class FrameReader(Resource):
             bad_frames, self._bad_frames = self._bad_frames, []
             return bad_frames
 
-    def close(self) -> None:
-        """Stops reading; doesn't wait for a driver that hangs."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._thread.join(timeout=1.0)
+    def stop(self) -> None:
+        """Lets the read in hand be the last. Call it with ``changed`` held."""
+        self._closing = True
+        self._changed.notify_all()
+
+    def join(self, timeout_s: float) -> None:
+        """Waits for the read in hand, but not for a driver that hangs."""
+        self._thread.join(max(0.0, timeout_s))
 
     def _work(self) -> None:
         failure: BaseException | None = None
@@ -226,9 +232,13 @@ class Turns(Resource):
         return [(reader.uri, error) for reader in self._readers for error in reader.take_bad_frames()]
 
     def close(self) -> None:
-        """Stops reading."""
+        """Stops reading; doesn't wait for drivers that hang, however many they are."""
+        with self._changed:
+            for reader in self._readers:
+                reader.stop()
+        deadline_s = time.monotonic() + JOIN_TIMEOUT_S
         for reader in self._readers:
-            reader.close()
+            reader.join(deadline_s - time.monotonic())
 
     def _all_ended(self) -> bool:
         return all(reader.has_stopped for reader in self._readers)
@@ -304,10 +314,13 @@ class Pipeline:
                 started_ns = self._clock.now_ns()
                 if deadline_ns is not None and started_ns >= deadline_ns:
                     return
-                frames += self._step(turns, observer)
+                is_given = self._step(turns, observer)
+                frames += is_given
                 if turns.has_ended:
                     return
-                self._keep_rate(started_ns, observer, turns)
+                if is_given and frames != max_frames:
+                    next_ns = started_ns + round(self._least_period_s * 1e9)
+                    self._wait_until(next_ns if deadline_ns is None else min(next_ns, deadline_ns), observer, turns)
 
     def _step(self, turns: Turns, observer: Observer) -> bool:
         try:
@@ -349,8 +362,7 @@ class Pipeline:
         )
         return prediction, times
 
-    def _keep_rate(self, started_ns: int, observer: Observer, turns: Turns) -> None:
-        next_ns = started_ns + round(self._least_period_s * 1e9)
+    def _wait_until(self, next_ns: int, observer: Observer, turns: Turns) -> None:
         while (remaining_s := (next_ns - self._clock.now_ns()) / 1e9) > 0 and not self._stop.is_set():
             self._clock.sleep(min(remaining_s, WAKE_INTERVAL_S))
             observer.on_tick(turns.dropped)

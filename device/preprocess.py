@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from device.contract import Preprocessing
 from device.contract.tensor import Interpolation
+from device.errors import MissingDependencyError
 
 Image = NDArray[np.uint8]
 
@@ -28,6 +29,9 @@ def fit_frame(frame: Image, spec: Preprocessing) -> Image:
 
     Returns:
         ``(input_px, input_px, 3)`` uint8, RGB. May be ``frame`` itself.
+
+    Raises:
+        MissingDependencyError: it must be scaled, and OpenCV isn't installed.
     """
     side = spec.input_px
     if frame.shape[:2] == (side, side):
@@ -48,9 +52,17 @@ def fit_frame(frame: Image, spec: Preprocessing) -> Image:
 def _scale(frame: Image, width_px: int, height_px: int, interpolation: Interpolation) -> Image:
     if frame.shape[:2] == (height_px, width_px):
         return np.ascontiguousarray(frame)
-    # Only here: a source that scales (an ISP) needs no OpenCV.
-    from device.imaging import resize
-
+    try:
+        # Only here: a source that scales (an ISP) needs no OpenCV.
+        from device.imaging import resize
+    except ImportError as error:
+        height, width = frame.shape[:2]
+        raise MissingDependencyError(
+            "preprocessing",
+            f"a picture of {width}x{height} px can't be scaled to {width_px}x{height_px} ({error})",
+            remedy="install OpenCV: pip install 'ghostwatt[video]', or apt install python3-opencv",
+            reason="not_installed",
+        ) from error
     return resize(frame, width_px, height_px, interpolation)
 
 

@@ -52,6 +52,11 @@ class SourceSpec(msgspec.Struct, frozen=True):
     rate_fps: float | None = None
     is_recorded: bool = False
 
+    @property
+    def is_camera(self) -> bool:
+        """True of what is live, and no recording that plays at its own rate."""
+        return self.is_live and not self.is_recorded
+
 
 class Frame(msgspec.Struct, frozen=True):
     """One picture.

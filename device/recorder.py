@@ -300,7 +300,7 @@ class Recorder:
     @property
     def bad_files(self) -> int:
         """Damaged frames of files: a camera's come and go, a file's stays damaged."""
-        return sum(source.run.bad_frames for source in self._sources.values() if not source.spec.is_live)
+        return sum(source.run.bad_frames for source in self._sources.values() if not source.spec.is_camera)
 
     def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
         """Counts a frame and hands its prediction on."""
@@ -317,7 +317,7 @@ class Recorder:
         found = self._sources[source]
         found.run.bad_frames += 1
         found.interval.bad_frames += 1
-        if found.spec.is_live:
+        if found.spec.is_camera:
             self._tell_damage(found, error)
         else:
             self._tell.on_trouble(str(error))

@@ -324,17 +324,18 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
         interval_s = chosen.profile.telemetry.interval_s
         recorder = Recorder(run, specs, instruments, interruptions, clock=clock, interval_s=interval_s, tell=link.tell(tell))
         observer = link.observe(observe(chosen, recorder, status))
+        # Until all is written: a signal must not cost what the end has to tell.
         with stop_on_signals(pipeline):
             try:
                 pipeline.run(observer, max_frames=flags.frames, max_duration_s=flags.duration)
             except GhostwattError as error:
                 failure = error
-        link.stopping()
-        # Closed before the last record: a camera that is interrupted now says so as it closes.
-        frames.close()
-        summary = recorder.finish()
-        status.end()
-        lost = outlets.close()
+            link.stopping()
+            # Closed before the last record: a camera that is interrupted now says so as it closes.
+            frames.close()
+            summary = recorder.finish()
+            status.end()
+            lost = outlets.close()
     _print_summary(summary, as_json=flags.json)
     if lost:
         print(f"warning: {lost} records were lost: a sink was too slow", file=sys.stderr)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from device.bundle.archive import pack
 from device.bundle.prove import prove_by_self_test
-from device.bundle.reader import open_bundle
+from device.bundle.reader import Bundle, open_bundle
 from device.bundle.signature import CONFIGURATION, find_trust, sign, verify
-from device.bundle.store import BundleStore, Stored
+from device.bundle.store import BundleStore, Stored, describe_model
 from device.errors import exit_with_one_line
 from device.state import find_state_folder
 
@@ -51,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     restore.add_argument("--previous", metavar="SHA256", help="of what was previous")
     check = actions.add_parser("verify", help="check a bundle's files, its signature, and that it runs here")
     check.add_argument("bundle", type=Path, help="its folder")
+    for action in (install, switch, rollback, restore, check):
+        action.add_argument("--json", action="store_true", help="print one JSON object instead of words")
     signing = actions.add_parser("sign", help="sign a bundle")
     signing.add_argument("bundle", type=Path, help="its folder")
     signing.add_argument("--key", type=Path, required=True, help="an SSH private key")
@@ -64,10 +66,24 @@ def install(flags: argparse.Namespace) -> None:
     """Takes a bundle in, and switches to it."""
     store = BundleStore(flags.store)
     bundle = store.install(flags.bundle, trust=find_trust(flags.config), prove=prove_by_self_test)
-    print(f"installed {bundle.manifest_sha256[:12]}: {bundle.manifest.profile.name}, {bundle.manifest.model.name}")
+    # Installers of older releases, which ask the new one, read the name out of these words.
+    _say(flags, f"installed {bundle.manifest_sha256[:12]}: {bundle.manifest.profile.name}, {bundle.manifest.model.name}")
     if not flags.no_switch:
         store.switch(bundle.manifest_sha256)
-        print(f"{bundle.manifest.profile.name} runs it from its next start on, at first on trial")
+        _say(flags, f"{bundle.manifest.profile.name} runs it from its next start on, at first on trial")
+    _show(flags, store.describe(bundle)._asdict())
+
+
+def _say(flags: argparse.Namespace, line: str) -> None:
+    """Tells a person."""
+    if not flags.json:
+        print(line)
+
+
+def _show(flags: argparse.Namespace, row: Mapping[str, object]) -> None:
+    """Tells a program, where one asked."""
+    if flags.json:
+        print(msgspec.json.encode(row).decode())
 
 
 def list_bundles(flags: argparse.Namespace) -> None:
@@ -90,30 +106,39 @@ def _role(entry: Stored) -> str:
 
 def switch(flags: argparse.Namespace) -> None:
     """Runs another bundle."""
-    bundle = BundleStore(flags.store).switch(flags.sha256)
-    print(f"{bundle.manifest.profile.name} runs {bundle.manifest_sha256[:12]} from its next start on")
+    store = BundleStore(flags.store)
+    _tell_start(flags, store, store.switch(flags.sha256))
 
 
 def rollback(flags: argparse.Namespace) -> None:
     """Runs the previous bundle."""
     store = BundleStore(flags.store)
-    bundle = store.rollback(flags.profile or store.only_profile())
-    print(f"{bundle.manifest.profile.name} runs {bundle.manifest_sha256[:12]} from its next start on")
+    _tell_start(flags, store, store.rollback(flags.profile or store.only_profile()))
 
 
 def restore(flags: argparse.Namespace) -> None:
     """Undoes a switch."""
-    bundle = BundleStore(flags.store).restore(flags.sha256, starts=flags.starts, previous=flags.previous)
-    print(f"{bundle.manifest.profile.name} runs {bundle.manifest_sha256[:12]} from its next start on, as before")
+    store = BundleStore(flags.store)
+    bundle = store.restore(flags.sha256, starts=flags.starts, previous=flags.previous)
+    _tell_start(flags, store, bundle, ", as before")
+
+
+def _tell_start(flags: argparse.Namespace, store: BundleStore, bundle: Bundle, how: str = "") -> None:
+    _say(flags, f"{bundle.manifest.profile.name} runs {bundle.manifest_sha256[:12]} from its next start on{how}")
+    _show(flags, store.describe(bundle)._asdict())
 
 
 def check(flags: argparse.Namespace) -> None:
     """Checks a bundle without taking it in."""
     bundle = open_bundle(flags.bundle)
     trust = find_trust(flags.config)
-    signer = f"signed by {verify(flags.bundle, trust)}" if trust else f"no signers named in {flags.config}"
+    signer = verify(flags.bundle, trust) if trust else None
     prove_by_self_test(bundle)
-    print(f"{bundle.manifest_sha256[:12]}: whole, {signer}, gives the host's scores here")
+    signed = f"signed by {signer}" if trust else f"no signers named in {flags.config}"
+    _say(flags, f"{bundle.manifest_sha256[:12]}: whole, {signed}, gives the host's scores here")
+    manifest = bundle.manifest
+    facts = {"profile": manifest.profile.name, "model": describe_model(manifest)}
+    _show(flags, {"sha256": bundle.manifest_sha256, **facts, "signer": signer})
 
 
 ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -26,6 +26,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from device.bundle.signature import Trust
+    from device.contract import Manifest
 
 from device.bundle.reader import SIGNATURE_NAME, Bundle, list_names, open_bundle
 from device.durable import point_link, sync_folder, write_durably
@@ -241,8 +242,25 @@ class BundleStore:
         found = []
         for home in sorted(self._bundles.iterdir()):
             with contextlib.suppress(BundleError):
-                found.append(self._describe(open_bundle(home)))
+                found.append(self.describe(open_bundle(home)))
         return tuple(sorted(found, key=lambda stored: (stored.profile, not stored.is_current, stored.sha256)))
+
+    def describe(self, bundle: Bundle) -> Stored:
+        """What a bundle of this store is now."""
+        manifest, sha256 = bundle.manifest, bundle.manifest_sha256
+        profile = manifest.profile.name
+        is_current = self._target(profile, "current") == sha256
+        on_trial = is_current and self.is_on_trial(profile)
+        trial = self._trial(profile)
+        return Stored(
+            sha256,
+            profile,
+            describe_model(manifest),
+            is_current,
+            self._target(profile, "previous") == sha256,
+            on_trial,
+            trial.starts if on_trial and trial is not None else 0,
+        )
 
     def profiles(self) -> tuple[str, ...]:
         """Profiles that have a current bundle."""
@@ -284,22 +302,6 @@ class BundleStore:
         old.sort(key=lambda sha256: (self._bundles / sha256).stat().st_mtime_ns)
         for sha256 in old[: max(0, len(old) - KEEP)]:
             shutil.rmtree(self._bundles / sha256)
-
-    def _describe(self, bundle: Bundle) -> Stored:
-        manifest, sha256 = bundle.manifest, bundle.manifest_sha256
-        profile = manifest.profile.name
-        is_current = self._target(profile, "current") == sha256
-        on_trial = is_current and self.is_on_trial(profile)
-        trial = self._trial(profile)
-        return Stored(
-            sha256,
-            profile,
-            f"{manifest.model.name} ({manifest.model.weights})",
-            is_current,
-            self._target(profile, "previous") == sha256,
-            on_trial,
-            trial.starts if on_trial and trial is not None else 0,
-        )
 
     def _home(self, sha256: str) -> Path:
         found = [path for path in self._bundles.iterdir() if path.name.startswith(sha256)] if sha256 else []
@@ -376,6 +378,11 @@ class BundleStore:
             yield scratch
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def describe_model(manifest: Manifest) -> str:
+    """A bundle's model, with its weights, for a list."""
+    return f"{manifest.model.name} ({manifest.model.weights})"
 
 
 def _bring(source: Path, scratch: Path) -> None:

@@ -121,9 +121,10 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         height_px: likewise.
         rate_fps: likewise.
         rotate_deg: clockwise, of frames that the camera can't turn by itself.
-        stall_timeout_s: without a good frame for this long, a camera counts as stalled and is opened again.
+        stall_timeout_s: without a good frame for this long, a camera counts as stalled and is opened again; longer than a
+            frame lasts at ``rate_fps``.
         frozen_timeout_s: the same picture, to the last bit, for this long counts as a stall too; None never does. A camera's
-            noise changes every picture, but a stream of a still scene may really stand still.
+            noise changes every picture, but a stream of a still scene may really stand still. A black one never counts.
         give_up_after_s: a camera that gives no good frame for this long ends the run, for a service manager to start it anew;
             None tries for ever.
         backoff: between attempts to open a camera again.
@@ -140,6 +141,10 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     give_up_after_s: Positive | None = 120.0
     backoff: Backoff = Backoff()
     picamera2: Picamera2 = Picamera2()
+
+    def __post_init__(self) -> None:
+        if self.stall_timeout_s * self.rate_fps <= 1.0:
+            raise ValueError("a stall_timeout_s longer than a frame lasts at rate_fps")
 
     @property
     def uris(self) -> tuple[str, ...]:

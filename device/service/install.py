@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from device.durable import point_link, sync_folder, write_durably
 from device.errors import GhostwattError, ServiceError
@@ -38,6 +38,12 @@ exec "$release/bin/python" -I -B -X faulthandler -m "device.$command" "$@"
 """
 
 _NETWORK = "50-network.conf"
+
+_UNKNOWN_FLAGS = 2
+"""Exit code of a command that doesn't know its flags: argparse's."""
+
+_ROW_KEYS = {"sha256", "profile", "is_current", "is_previous", "on_trial", "starts"}
+"""What a release must say of a bundle, see `device.bundle.store.Stored`."""
 
 
 class Installation(NamedTuple):
@@ -108,8 +114,8 @@ class Service:
             The profiles that run.
 
         Raises:
-            ServiceError: ``permission``, ``systemd``, ``disk``, ``refused`` where the bundle is, or ``not_ready`` where the
-                daemon didn't come up. What ran before runs.
+            ServiceError: ``permission``, ``systemd``, ``disk``, ``older`` where the wheels are older than this, ``refused``
+                where the bundle is, or ``not_ready`` where the daemon didn't come up. What ran before runs.
             MissingDependencyError: ``wheel``.
         """
         self._require_systemd()
@@ -165,11 +171,11 @@ class Service:
         """Takes the bundle in without running it, or, without one, tries those that run on the new software.
 
         Returns:
-            The beginning of the new bundle's name.
+            The new bundle's name.
         """
         if bundle is not None:
-            # It prints: installed 0123456789ab: rpi4, ghostnet_100
-            return self._bundle(release, "install", "--no-switch", str(bundle)).split()[1].rstrip(":")
+            (taken,) = self._rows(release, "install", "--no-switch", str(bundle))
+            return str(taken["sha256"])
         for profile in self.enabled():
             if profile in self.profiles():
                 self._bundle(release, "verify", str((self._layout.state / f"profiles/{profile}/current").resolve()))
@@ -177,15 +183,29 @@ class Service:
 
     def _bundle(self, release: Path, *arguments: str) -> str:
         where = ["--store", str(self._layout.state), "--config", str(self._layout.configuration)]
-        return self._commands.require(
-            str(release / "bin/python"), "-I", "-m", "device.bundle", *where, *arguments, reason="refused"
-        )
+        command = (str(release / "bin/python"), "-I", "-m", "device.bundle")
+        done = self._commands.try_run(*command, *where, *arguments)
+        if done.code == _UNKNOWN_FLAGS:
+            raise _older(release, done.last_line)
+        if done.code:
+            raise ServiceError(" ".join(command[:3]), done.last_line, reason="refused")
+        return done.out
+
+    def _rows(self, release: Path, *arguments: str) -> list[dict[str, Any]]:
+        """What a release says of bundles: a list, or of the one that an action was about."""
+        said = json.loads(self._bundle(release, *arguments, "--json"))
+        rows = said if isinstance(said, list) else [said]
+        for row in rows:
+            unsaid = sorted(_ROW_KEYS - row.keys())
+            if unsaid:
+                raise _older(release, f"says nothing of {', '.join(unsaid)}")
+        return rows
 
     def _chosen(self, sha256: str | None) -> tuple[str, ...]:
         """Profiles to run: that of the new bundle, or those that did."""
         if sha256 is None:
             return self.enabled()
-        found = [name for name, bundle in self._currents().items() if bundle.name.startswith(sha256)]
+        found = [name for name, bundle in self._currents().items() if bundle.name == sha256]
         for profile in self.enabled():
             if profile not in found:
                 self._stop(profile)
@@ -239,7 +259,7 @@ class Service:
 
     def _bundles(self, release: Path) -> list[_Bundles]:
         """What runs of each profile, as the store says."""
-        stored = json.loads(self._bundle(release, "list", "--json"))
+        stored = self._rows(release, "list")
         previous = {entry["profile"]: entry["sha256"] for entry in stored if entry["is_previous"]}
         return [
             _Bundles(
@@ -369,6 +389,16 @@ def size_bytes(folder: Path) -> int:
 def _disk_error(error: OSError) -> ServiceError:
     where = str(error.filename or "install")
     return ServiceError(where, error.strerror or str(error), remedy="free some space, or become root: sudo", reason="disk")
+
+
+def _older(release: Path, found: str) -> ServiceError:
+    return ServiceError(
+        f"software {release.name}",
+        f"doesn't understand its installer ({found})",
+        expected="wheels that are no older than the installer",
+        remedy="make deploy, which runs the installer that comes with the wheels",
+        reason="older",
+    )
 
 
 def _strings(value: object) -> Iterator[str]:

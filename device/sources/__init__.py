@@ -1,6 +1,6 @@
 """Frame sources: where pictures come from. `open_source` turns a URI into one; `device.registry` knows which there are."""
 
 from device.sources.base import SourceOptions
-from device.sources.uri import make_opener, open_source
+from device.sources.uri import make_opener, names_camera, open_source
 
-__all__ = ["SourceOptions", "make_opener", "open_source"]
+__all__ = ["SourceOptions", "make_opener", "names_camera", "open_source"]

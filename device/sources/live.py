@@ -120,6 +120,8 @@ class LiveSource(BaseSource):
         SourceError: whatever ``open_capture`` raised; ``stalled`` where it didn't return in time.
     """
 
+    is_camera = True
+
     def __init__(
         self,
         uri: str,

@@ -212,7 +212,7 @@ def _request(address: Address) -> HTTPResponse:
         raise SourceError(
             where, f"no answer within {ANSWER_TIMEOUT_S:g} s", expected="an HTTP server", reason="stalled"
         ) from None
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:  # the last of a place to go to that is no address
         raise SourceError(
             where, f"no answer that can be understood ({error_name(error)})", expected="an HTTP server", reason="unreachable"
         ) from None

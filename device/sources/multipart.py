@@ -18,9 +18,11 @@ MAX_PART_BYTES = 16 * 2**20
 MAX_HEADER_BYTES = 8192
 """Of one part's headers, or of what may stand before the first part."""
 
+_NO_PART = f"no part begins within {MAX_HEADER_BYTES} bytes"
+
 # A delimiter's line ends within this many bytes behind the boundary.
 _TAIL_BYTES = 64
-_TAIL = re.compile(rb"(?:--)?[ \t]*\r?\n")
+_TAIL = re.compile(rb"-*[ \t]*\r?\n")
 _NUMBER = re.compile(r"[0-9]{1,12}")
 
 
@@ -58,8 +60,8 @@ class MultipartParser:
     in CRLF or LF. The delimiter may have any number of dashes, and need not begin a line where it has two.
 
     Args:
-        boundary: as the response's header names it, with or without dashes; None or empty: the stream's first line that
-            begins with two dashes tells.
+        boundary: as the response's header names it, with or without dashes; None or empty, or where it doesn't come: the
+            stream's first line that begins with two dashes tells.
         where: what to call the stream in errors.
         max_part_bytes: longest part.
     """
@@ -109,8 +111,9 @@ class MultipartParser:
             self._enter(_State.HEADERS)
             return True
         if self._state is _State.BEFORE:
-            self._require(len(self._buffer) <= MAX_HEADER_BYTES, f"no part begins within {MAX_HEADER_BYTES} bytes")
-        elif self._searched > _TAIL_BYTES:
+            # Some cameras name another boundary than they send.
+            return len(self._buffer) > MAX_HEADER_BYTES and self._learn_boundary()
+        if self._searched > _TAIL_BYTES:
             # What is kept has room for the dashes and the line break before a boundary.
             self._skip(self._searched - _TAIL_BYTES)
             self._searched = _TAIL_BYTES
@@ -123,15 +126,17 @@ class MultipartParser:
         self._drop(count)
 
     def _learn_boundary(self) -> bool:
-        """Takes the first line that begins with two dashes for the delimiter."""
+        """Takes the first line that begins with two dashes for the delimiter, once."""
         start = 0
         while (end := self._buffer.find(b"\n", start)) >= 0:
             line = bytes(self._buffer[start:end]).strip()
-            if line.startswith(b"--") and line.strip(b"-"):
-                self._core = line.strip(b"-").strip()
+            core = line.strip(b"-").strip()
+            if line.startswith(b"--") and core:
+                self._require(core != self._core, _NO_PART)
+                self._core, self._searched = core, 0
                 return True
             start = end + 1
-        self._require(len(self._buffer) <= MAX_HEADER_BYTES, f"no part begins within {MAX_HEADER_BYTES} bytes")
+        self._require(len(self._buffer) <= MAX_HEADER_BYTES, _NO_PART)
         return False
 
     def _read_headers(self) -> bool:

@@ -382,8 +382,8 @@ def _controls(camera: Any, options: SourceOptions) -> dict[str, Any]:
         _require_control(known, name, value)
     if options.picamera2.focus == "auto":
         controls["AfTrigger"] = libcamera.controls.AfTriggerEnum.Start
-    if {"ExposureTime", "AnalogueGain"} <= controls.keys() and "AeEnable" in known:
-        controls["AeEnable"] = False
+    # No AeEnable: a fixed exposure and a fixed gain switch the automatic ones off, while AeEnable, in whichever order libcamera
+    # takes them, may keep the values of now instead.
     if options.rate_fps is not None and "FrameDurationLimits" in known:
         shortest_us, longest_us = known["FrameDurationLimits"][:2]
         duration_us = min(max(round(1e6 / options.rate_fps), shortest_us), longest_us)

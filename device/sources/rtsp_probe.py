@@ -98,15 +98,15 @@ def _describe(address: Address, timeout_s: float) -> Answer:
 
 def _ask(address: Address, timeout_s: float, login: str | None) -> Answer:
     lines = [
-        f"DESCRIBE {address.url()} RTSP/1.0",
-        "CSeq: 1",
-        "Accept: application/sdp",
-        f"User-Agent: ghostwatt/{__version__}",
-        *([f"Authorization: {login}"] if login else []),
+        f"DESCRIBE {address.url()} RTSP/1.0".encode(),
+        b"CSeq: 1",
+        b"Accept: application/sdp",
+        f"User-Agent: ghostwatt/{__version__}".encode(),
+        *([f"Authorization: {login}".encode("latin-1")] if login else []),
     ]
     with socket.create_connection((address.host, address.port), timeout_s) as plain:
         connection = _wrap(plain, address) if address.scheme == "rtsps" else plain
-        connection.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+        connection.sendall(b"".join(line + b"\r\n" for line in [*lines, b""]))
         return parse_answer(_receive_head(connection))
 
 

@@ -25,8 +25,10 @@ CLOSE_TIMEOUT_S = 2.0
 JITTER = 0.2
 """Share of a wait that chance adds or takes away."""
 
-# A wait is cut into slices, so that a source that is closed meanwhile doesn't keep its reader.
+# A wait is cut into slices, so that a source that is closed meanwhile doesn't keep its reader; and a reader that means to stop
+# is let go after a few of them.
 _WAIT_SLICE_S = 0.05
+_LONGEST_WAIT_S = 0.25
 
 
 class Patience(NamedTuple):
@@ -41,8 +43,7 @@ class Patience(NamedTuple):
 class SupervisedSource(BaseSource):
     """A live source that is opened again whenever it fails.
 
-    The first opening is the caller's, and isn't tried again: a camera that was never there is more likely a mistake than a
-    fault.
+    The first opening is the caller's.
 
     Args:
         source: open; closed here.
@@ -51,6 +52,8 @@ class SupervisedSource(BaseSource):
         clock: for every wait.
         on_interruption: told when an interruption begins, and when it ends; from the thread that reads.
         chance: gives numbers from 0 to 1, for the jitter.
+        name: what to call it instead of the source's own URI; empty for that.
+        may_give_up: asked when the patience is at its end; while it says no, the source is tried on and on.
     """
 
     def __init__(
@@ -62,13 +65,16 @@ class SupervisedSource(BaseSource):
         clock: Clock,
         on_interruption: Callable[[Interruption], None],
         chance: Callable[[], float] = random.random,
+        name: str = "",
+        may_give_up: Callable[[], bool] = lambda: True,
     ) -> None:
-        super().__init__(source.spec)
+        super().__init__(msgspec.structs.replace(source.spec, uri=name or source.spec.uri))
         self._source: FrameSource | None = source
         self._opener = opener
         self._patience = patience
         self._clock = clock
         self._on_interruption = on_interruption
+        self._may_give_up = may_give_up
         self._waits = _Waits(patience.backoff, chance)
         self._watch = FrameWatch(patience.frozen_timeout_s)
         self._lock = threading.Lock()
@@ -78,6 +84,11 @@ class SupervisedSource(BaseSource):
         self._darkness: Interruption | None = None
         self._first_index = 0
         self._next_index = 0
+
+    @property
+    def is_well(self) -> bool:
+        """False while it is interrupted. May be asked from any thread."""
+        return self._interruption is None
 
     def read(self, timeout_s: float) -> Frame | None:
         """Waits for a good frame, or goes one step towards one. See `FrameSource.read`.
@@ -171,17 +182,20 @@ class SupervisedSource(BaseSource):
         self._let_go()
         assert self._interruption is not None
         now_ns = self._clock.now_ns()
-        limit_s = self._patience.give_up_after_s
-        if limit_s is not None and now_ns - self._interruption.started_ns >= limit_s * 1e9:
-            raise self._give_up(error, limit_s)
+        limit_s, attempts = self._patience.give_up_after_s, self._interruption.attempts
+        # Not before it was opened again once: perhaps it is we who were away (Ctrl-Z), or pictures may stand still for longer.
+        is_over = limit_s is not None and attempts > 0 and now_ns - self._interruption.started_ns >= limit_s * 1e9
+        if is_over and self._may_give_up():
+            raise self._give_up(error, now_ns)
         self._retry_ns = now_ns + round(self._waits.next_s() * 1e9)
 
-    def _give_up(self, error: GhostwattError, limit_s: float) -> SourceError:
+    def _give_up(self, error: GhostwattError, now_ns: int) -> SourceError:
         interruption = self._interruption
         assert interruption is not None
+        away_s = (now_ns - interruption.started_ns) / 1e9
         return SourceError(
             self._spec.uri,
-            f"no good frame for {limit_s:g} s, after {interruption.attempts} attempts to open it again ({error.found})",
+            f"no good frame for {away_s:.0f} s, after {interruption.attempts} attempts to open it again ({error.found})",
             expected="a camera that delivers",
             remedy=error.remedy,
             reason=interruption.reason,
@@ -232,8 +246,8 @@ class SupervisedSource(BaseSource):
         return max(0.0, self._patience.stall_timeout_s - (self._clock.now_ns() - since_ns) / 1e9)
 
     def _wait_for_retry(self, timeout_s: float) -> bool:
-        """Waits, ``timeout_s`` at most; True once it is time."""
-        deadline_ns = min(self._retry_ns, self._clock.now_ns() + round(timeout_s * 1e9))
+        """Waits a moment, ``timeout_s`` at most; True once it is time."""
+        deadline_ns = min(self._retry_ns, self._clock.now_ns() + round(min(timeout_s, _LONGEST_WAIT_S) * 1e9))
         while (remaining_ns := deadline_ns - self._clock.now_ns()) > 0:
             self._clock.sleep(min(_WAIT_SLICE_S, remaining_ns / 1e9))
             self._require_open()

@@ -70,3 +70,13 @@ def make_opener(uri: str, options: SourceOptions | None = None) -> Callable[[], 
         opener: Callable[[], FrameSource] = source_class.opener(rest, chosen)
         return opener
     return lambda: source_class.from_uri(rest, chosen)
+
+
+def names_camera(uri: str) -> bool:
+    """Tells cameras from files before they are open: the class of a camera's kind has ``is_camera``.
+
+    Raises:
+        UsageError: see `open_source`.
+        MissingDependencyError: likewise.
+    """
+    return bool(getattr(SOURCES.load(split_uri(uri)[0]), "is_camera", False))

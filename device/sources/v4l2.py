@@ -64,7 +64,7 @@ class V4l2Source(LiveSource):
         # In the thread that owns the camera: even to ask a driver what it is may hang.
         def open_capture() -> V4l2Capture:
             path = locator.locate()
-            capture = V4l2Capture(path, wish, side_px, root=root, open_node=open_node)
+            capture = V4l2Capture(path, wish, side_px, clock=options.clock, root=root, open_node=open_node)
             locator.remember(path)
             return capture
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from device.errors import SourceError, nearest
 from device.imaging import RAW_FORMATS, convert_raw, decode_jpeg
-from device.protocols import Image
-from device.sources.live import Damage, Picture, picture_or_damage
+from device.protocols import Clock, Image
+from device.sources.live import Damage, Picture, choose_timestamp_ns, picture_or_damage
 from device.sources.v4l2_formats import COSTS_NS, Mode, Wish, choose_mode, list_formats
 from device.sources.v4l2_locator import permission_error
 from device.sources.v4l2_node import (
@@ -62,6 +62,7 @@ class V4l2Capture:
         path: the node.
         wish: what to ask for, see `choose_mode`.
         least_side_px: see `device.imaging.decode_jpeg`.
+        clock: stamps pictures whose driver doesn't.
         root: where ``proc`` is, to look for who holds a camera that is busy.
         open_node: what opens the node.
 
@@ -76,10 +77,12 @@ class V4l2Capture:
         wish: Wish,
         least_side_px: int | None = None,
         *,
+        clock: Clock,
         root: Path = Path("/"),
         open_node: NodeOpener = KernelNode,
     ) -> None:
         self._path = path
+        self._clock = clock
         self._root = root
         self._least_side_px = least_side_px
         self._last_sequence = -1
@@ -116,8 +119,10 @@ class V4l2Capture:
             return None
         # Drivers that don't count show what was given back; some begin again after a loss.
         skipped, self._last_sequence = max(given_back, buffer.sequence - self._last_sequence - 1), buffer.sequence
+        # Before it is converted: a driver without stamps must not make frames younger than they are.
+        stamp_ns = choose_timestamp_ns(buffer.timestamp_ns, self._clock.now_ns())
         try:
-            return picture_or_damage(lambda: self._convert(buffer), buffer.timestamp_ns, skipped)
+            return picture_or_damage(lambda: self._convert(buffer), stamp_ns, skipped)
         finally:
             self._give_back(buffer)
 

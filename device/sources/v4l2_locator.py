@@ -26,6 +26,7 @@ class Identity(NamedTuple):
         node_index: of the node among its card's: UVC cameras have a second one, for metadata.
         product: USB's vendor and product; empty for what isn't on USB.
         serial: empty where the maker gave none, as with most cheap cameras.
+        interface: of the USB device that it is; cameras with two lenses or a depth sensor differ in nothing else.
         port: folder of the device in sysfs: the USB port, or the platform device.
     """
 
@@ -33,11 +34,12 @@ class Identity(NamedTuple):
     node_index: str
     product: str
     serial: str
+    interface: str
     port: str
 
     def may_be(self, other: Identity) -> bool:
         """True where the other may be the same camera, plugged in anywhere."""
-        return self[:4] == other[:4]
+        return self._replace(port=other.port) == other
 
 
 class Place(NamedTuple):
@@ -179,6 +181,7 @@ def list_places(root: Path) -> list[Place]:
             node_index=read_text(folder / "index") or "0",
             product=f"{vendor}:{product}" if vendor else "",
             serial=read_text(owner / "serial") or "",
+            interface="" if owner == device else device.name.partition(":")[2],
             port=owner.name,
         )
         places.append(Place(root / "dev" / folder.name, identity))

@@ -51,12 +51,16 @@ class FrameWatch:
         return self._dark_since_ns
 
     def is_frozen(self, frame: Frame) -> bool:
-        """Takes a frame; True where the same picture has come for too long. Stays so until another comes."""
+        """Takes a frame; True where the same picture has come for too long. Stays so until another comes.
+
+        A dark one never is: without light, and with its noise filtered out, a camera that is well gives black to the last bit.
+        """
         seen = digest(frame.pixels)
         if seen != self._digest:
             self._digest, self._changed_ns = seen, frame.timestamp_ns
             return False
-        return self._frozen_timeout_ns is not None and frame.timestamp_ns - self._changed_ns >= self._frozen_timeout_ns
+        is_long = self._frozen_timeout_ns is not None and frame.timestamp_ns - self._changed_ns >= self._frozen_timeout_ns
+        return is_long and not is_dark(frame.pixels)
 
     def look_for_light(self, frame: Frame) -> None:
         """Takes a frame; see `dark_since_ns`."""

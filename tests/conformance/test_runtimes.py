@@ -65,6 +65,12 @@ ARTEFACTS = (
 HEADLINES = (ARTEFACTS[0], ARTEFACTS[2])
 
 
+def test_every_runtime_of_the_registry_is_here() -> None:
+    # Each test runs over one of these.
+    for artefacts in (ARTEFACTS, HEADLINES):
+        assert {artefact.runtime for artefact in artefacts} == set(RUNTIMES.own_names())
+
+
 def load_runtime(name: str) -> Runtime:
     runtime: Runtime = RUNTIMES.load(name)()
     try:

@@ -137,6 +137,32 @@ def test_duration_ends_the_run(bundle: Path) -> None:
     assert summary["frames"] > 0
 
 
+LATE_SIGNAL = """
+import os, signal, sys
+from device import run
+
+finish = run.Recorder.finish
+
+def finish_late(recorder):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return finish(recorder)
+
+run.Recorder.finish = finish_late
+sys.exit(run.main())
+"""
+
+
+def test_a_signal_that_comes_while_the_run_ends_loses_nothing(bundle: Path, tmp_path: Path) -> None:
+    telemetry = tmp_path / "telemetry.sqlite"
+    flags = ("--bundle", bundle, "--source", "synthetic:64x48", "--frames", "5", "--telemetry", telemetry)
+    done = subprocess.run(
+        [sys.executable, "-c", LATE_SIGNAL, *map(str, flags)], capture_output=True, text=True, check=False, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+    with sqlite3.connect(telemetry) as connection:
+        assert connection.execute("SELECT sum(frames) FROM interval").fetchone() == (5,)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_batch_and_prints_the_summary(number: signal.Signals, bundle: Path, tmp_path: Path) -> None:
     telemetry, predictions = tmp_path / "telemetry.sqlite", tmp_path / "predictions.jsonl"

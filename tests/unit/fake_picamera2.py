@@ -7,18 +7,24 @@ released: whoever looks at it later sees another picture.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import types
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
+
+SOURCE_MODULE = "device.sources.picamera2"
 
 PADDING = 0xA5
 OVERWRITTEN = 0xEE
@@ -370,6 +376,18 @@ def make_modules(hardware: Hardware) -> dict[str, types.ModuleType]:
         controls=controls,
     )
     return {"picamera2": picamera2, "libcamera": libcamera}
+
+
+@contextmanager
+def plugged_in(patch: pytest.MonkeyPatch) -> Iterator[Hardware]:
+    """A camera that `device.sources.picamera2` finds until the block ends, whatever is installed here."""
+    hardware = Hardware()
+    for name, module in make_modules(hardware).items():
+        patch.setitem(sys.modules, name, module)
+    patch.delitem(sys.modules, SOURCE_MODULE, raising=False)
+    yield hardware
+    hardware.released_hang.set()
+    sys.modules.pop(SOURCE_MODULE, None)
 
 
 class _Platform:

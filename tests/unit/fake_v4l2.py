@@ -263,7 +263,8 @@ def make_tree(root: Path, *cameras: dict[str, str]) -> None:
 
     Args:
         root: of the tree; what was there of it before is replaced.
-        cameras: ``node`` (``video0``), ``name``, ``port``, and what else differs: ``index``, ``serial``, ``product``.
+        cameras: ``node`` (``video0``), ``name``, ``port``, and what else differs: ``index``, ``serial``, ``product``,
+            ``interface`` (``1.3``).
     """
     for folder in (root / "sys/class/video4linux", root / "dev"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -271,7 +272,7 @@ def make_tree(root: Path, *cameras: dict[str, str]) -> None:
             entry.unlink()
     for camera in cameras:
         usb = root / "sys/devices/usb1" / camera["port"]
-        node = usb / f"{camera['port']}:1.0" / "video4linux" / camera["node"]
+        node = usb / f"{camera['port']}:{camera.get('interface', '1.0')}" / "video4linux" / camera["node"]
         node.mkdir(parents=True, exist_ok=True)
         write(usb / "idVendor", "046d")
         write(usb / "idProduct", camera.get("product", "082d"))

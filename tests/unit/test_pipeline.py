@@ -322,3 +322,44 @@ def test_times_of_the_stages_are_told_apart() -> None:
     assert log.times[0].inference_s == 0.25
     assert log.times[0].preprocess_s == log.times[0].postprocess_s == 0.0
     assert log.predictions[0].latency_s == 0.25
+
+
+SLOW = Limits(max_rate_fps=0.1)
+
+
+def test_a_low_rate_does_not_lengthen_the_given_time() -> None:
+    clock = ManualClock()
+    frames = ListSource([coloured("red")] * 5, clock=clock)
+    make_pipeline(frames, clock=clock, limits=SLOW).run(Log(), max_duration_s=3.0)
+    assert clock.now_ns() == 3 * 10**9
+
+
+def test_after_the_last_of_the_given_frames_nothing_is_waited_for() -> None:
+    clock = ManualClock()
+    log = Log()
+    make_pipeline(ListSource([coloured("red")] * 5, clock=clock), clock=clock, limits=SLOW).run(log, max_frames=2)
+    assert len(log.predictions) == 2
+    assert clock.now_ns() == 10 * 10**9
+
+
+def test_every_reader_is_told_to_stop_before_one_is_waited_for() -> None:
+    told = threading.Event()
+
+    class Blocked(LiveSource):
+        """Its driver hangs until the other source was told."""
+
+        def read(self, timeout_s: float) -> Frame | None:
+            told.wait(60.0)
+            return None
+
+    class Waiting(ListSource):
+        """Its second frame is asked for once the first was taken, or the reader was told to stop."""
+
+        def read(self, timeout_s: float) -> Frame | None:
+            if self._next:
+                told.set()
+            return super().read(timeout_s)
+
+    turns = Turns([Blocked(), Waiting([coloured("red")] * 2)], SystemClock(), stall_timeout_s=5.0)
+    turns.close()
+    assert not any(reader._thread.is_alive() for reader in turns._readers)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from device.contract import Preprocessing
 from device.contract.tensor import Fit, Interpolation
+from device.errors import MissingDependencyError
 from device.preprocess import LETTERBOX_GREY, fit_frame, rotate
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'")
@@ -54,6 +55,13 @@ def test_a_frame_of_the_right_size_needs_no_opencv() -> None:
         "fit_frame(np.zeros((42, 56, 3), np.uint8), Preprocessing(input_px=56, fit='letterbox'))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_frame_of_another_size_without_opencv_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "device.imaging", None)
+    with pytest.raises(MissingDependencyError, match=r"72x72 px can't be scaled to 32x32.*OpenCV") as caught:
+        fit_frame(np.zeros((72, 72, 3), np.uint8), Preprocessing(input_px=32, fit="stretch"))
+    assert caught.value.reason == "not_installed"
 
 
 def test_crop_takes_the_central_square() -> None:

@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from device.clock import ManualClock
-from device.console import StatusLine, format_interval, format_summary
+from device.console import StatusLine, format_interval, format_power, format_summary
 from device.errors import SourceError
 from device.pipeline import StageTimes
 from device.process import Memory
@@ -202,21 +202,54 @@ def test_an_estimate_is_called_one_wherever_it_is_shown() -> None:
     assert "ESTIMATE" in format_interval(bench.intervals[0])
 
 
+PLUG = MeterTotal(
+    source="shelly",
+    scope="wall",
+    is_estimate=False,
+    resolution_w=0.1,
+    power_w=3.5,
+    energy_j=3.5,
+    covered_s=1.0,
+    sample_rate_hz=1.0,
+    samples=60,
+    failed=2,
+    error="shelly: did not answer",
+)
+
+
+def test_a_headline_without_a_figure_does_not_hide_the_meters_beside_it() -> None:
+    silent = structs.replace(PLUG, source="ina219", power_w=None, energy_j=None, covered_s=0.0, error="ina219: gone")
+    power = ScriptedPower([], None, others=(silent, PLUG), error="ina219: gone")
+    heat = ThermalSample(temperature_c=61.5, frequency_hz=None, throttled=(), throttled_since_start=("throttled",))
+    bench = Bench(power, "pmic: no such command", heat=heat)
+    bench.run(frames=40, period_s=0.1)
+    lines = format_summary(bench.recorder.finish()).splitlines()
+    (headline,) = (line for line in lines if line.startswith("power"))
+    (beside,) = (line for line in lines if "shelly" in line)
+    assert "no figure: ina219: gone" in headline
+    assert "3.50 W (shelly, wall, measured)" in beside
+    # What stands beside the headline's figure stands beside every figure.
+    assert "in 1.0 s of the run" in beside
+    assert "THROTTLED (throttled)" in beside
+    assert [line for line in lines if "pmic: no such command" in line]
+
+
+def test_a_throttled_run_says_so_beside_every_figure_that_this_bends() -> None:
+    heat = ThermalSample(temperature_c=82.0, frequency_hz=None, throttled=(), throttled_since_start=("throttled",))
+    bench = Bench(ScriptedPower([MEASURED], MEASURED, others=(PLUG,)), sources=(FILES, DOOR), heat=heat)
+    bench.run(frames=10, period_s=0.1)
+    lines = format_summary(bench.recorder.finish()).splitlines()
+    bent = [line for line in lines if any(unit in line for unit in (" FPS", " ms", " W ", " mJ"))]
+    assert len(bent) == 11
+    assert [line for line in bent if "THROTTLED (throttled)" not in line] == []
+
+
+def test_who_does_not_say_that_it_was_measured_has_estimated() -> None:
+    assert format_power(2.0, "x", "board", None) == "2.00 W (x, board, ESTIMATE)"
+
+
 def test_every_meter_is_recorded_and_the_first_gives_the_headline() -> None:
-    plug = MeterTotal(
-        source="shelly",
-        scope="wall",
-        is_estimate=False,
-        resolution_w=0.1,
-        power_w=3.5,
-        energy_j=3.5,
-        covered_s=1.0,
-        sample_rate_hz=1.0,
-        samples=60,
-        failed=2,
-        error="shelly: did not answer",
-    )
-    bench = Bench(ScriptedPower([MEASURED], MEASURED, others=(plug,)))
+    bench = Bench(ScriptedPower([MEASURED], MEASURED, others=(PLUG,)))
     bench.run(frames=10, period_s=0.1)
     summary = bench.recorder.finish()
     assert [meter.source for meter in summary.power_meters] == ["ina219 (hwmon)", "shelly"]
@@ -259,6 +292,16 @@ def test_damaged_frames_are_counted_and_told() -> None:
     bench.recorder.on_bad_frame(FILES.uri, SourceError("a.jpg", "is no image", reason="decode"))
     assert bench.recorder.finish().bad_frames == 1
     assert bench.troubles == ["a.jpg: is no image"]
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_damaged_files_are_each_told_and_counted_at_their_own_rate_too(is_live: bool) -> None:
+    files = SourceSpec(uri="images:x", is_live=is_live, is_recorded=True)
+    bench = Bench(None, "none", sources=(files,))
+    for name in "abc":
+        bench.recorder.on_bad_frame(files.uri, SourceError(f"{name}.jpg", "is no image", reason="decode"))
+    assert bench.troubles == [f"{name}.jpg: is no image" for name in "abc"]
+    assert bench.recorder.bad_files == 3
 
 
 def test_each_source_has_its_own_row_beside_the_intervals() -> None:

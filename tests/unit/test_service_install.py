@@ -41,6 +41,8 @@ class FakeBoard:
         self.users: set[str] = set()
         self.refused_bundle = False
         self.refused_actions: set[str] = set()
+        self.is_older = False
+        self.forgets = ""
         self.never_ready: Callable[[str], bool] = lambda _: False
         self.missing: set[str] = set()
 
@@ -89,10 +91,14 @@ class FakeBoard:
             return OK
         if self.refused_bundle or arguments[7] in self.refused_actions:
             return Done(33, "", "error: it: scores differ\n")
+        if self.is_older and "install" in arguments and "--json" in arguments:
+            return Done(
+                2, "", "usage: python -m device.bundle\npython -m device.bundle: error: unrecognized arguments: --json\n"
+            )
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             bundle_command.main(list(arguments[3:]))
-        return Done(0, out.getvalue(), "")
+        return Done(0, out.getvalue().replace(f'"{self.forgets}":', '"of another release":'), "")
 
 
 @pytest.fixture
@@ -231,6 +237,42 @@ def test_a_bundle_that_is_refused_changes_nothing(
     assert caught.value.reason == "refused"
     assert linked(layout.current) == before
     assert not [call for call in board.calls if call.startswith("systemctl") and "version" not in call]
+
+
+def test_what_the_software_says_to_people_is_not_read(
+    service: Service, layout: Layout, wanted: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_command, "_say", lambda flags, line: None if flags.json else print("and now for people"))
+    assert service.install(wanted) == ("eco",)
+    assert current(layout) == name_of(wanted.bundle)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_software_that_is_older_than_its_installer_is_refused(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path, is_first: bool
+) -> None:
+    if not is_first:
+        service.install(wanted)
+    before = linked(layout.current)
+    board.is_older = True
+    with pytest.raises(ServiceError, match=r"doesn't understand its installer .*--json") as caught:
+        service.install(Installation(wheels(tmp_path / "old", b"old = 1"), bundle(tmp_path, 2)))
+    assert caught.value.reason == "older"
+    assert linked(layout.current) == before
+    assert board.running == (set() if is_first else {"ghostwatt@eco.service"})
+
+
+@pytest.mark.parametrize("key", ["starts", "is_current"])
+def test_software_that_says_less_than_its_installer_needs_is_refused(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path, key: str
+) -> None:
+    service.install(wanted)
+    before = linked(layout.current)
+    board.forgets = key
+    with pytest.raises(ServiceError, match=f"says nothing of {key}") as caught:
+        service.install(Installation(wheels(tmp_path / "old", b"old = 1")))
+    assert caught.value.reason == "older"
+    assert linked(layout.current) == before
 
 
 def test_software_that_does_not_come_up_is_taken_back_with_its_bundle(

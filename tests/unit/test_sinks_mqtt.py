@@ -25,6 +25,7 @@ from device.sinks.background import BackgroundSink
 from device.sinks.home_assistant import STATUS_TOPIC, Topics, describe, identify
 from device.sinks.mqtt import MqttSink, parse_broker
 from device.sinks.mqtt_state import MqttState, Shown
+from tests.unit.certificates import make_certificate
 from tests.unit.mosquitto import PASSWORD, USER, Listener, Mosquitto, wait_until
 from tests.unit.records import interruption, interval, prediction, run_record, source_interval
 
@@ -269,15 +270,6 @@ class TestBroker:
                 wait_until(lambda: sink._link and sink._link._is_connected, "connection")
         finally:
             broker.kill()
-
-
-def make_certificate(folder: Path) -> Path:
-    certificate = folder / "broker.crt"
-    arguments = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=127.0.0.1"]
-    arguments += ["-addext", "subjectAltName=IP:127.0.0.1", "-days", "3650"]
-    arguments += ["-keyout", str(certificate.with_suffix(".key")), "-out", str(certificate)]
-    subprocess.run(["openssl", "req", *arguments], check=True, capture_output=True)
-    return certificate
 
 
 class TestState:

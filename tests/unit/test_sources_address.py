@@ -77,6 +77,7 @@ def test_what_is_shown(rest: str, safe: str) -> None:
         "//me:Kanarienvogel@[1.2.3.4.5]/x", "//me:Kanarienvogel@ca mera/x", "//me:Kanarien vogel@camera/x",
         "//me:Kanarienvogel/2@camera/x", "//me:2/Kanarienvogel@camera/x", "//me:2?Kanarienvogel@camera/x",
         "//me:2#Kanarienvogel@camera/x", "//camera/x#", "//me:Kanarienvogel@camera\n/x", "//me:Kanarienvogel%",
+        "//me:Kanarienvogel@.../x", "//me:Kanarienvogel@camera..home/x", f"//me:Kanarienvogel@{'camera' * 11}/x",
     ],
 )  # fmt: skip
 def test_malformed_address_is_refused_and_not_shown(rest: str) -> None:

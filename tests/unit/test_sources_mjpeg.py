@@ -6,13 +6,10 @@ import base64
 import gc
 import hashlib
 import socket
-import ssl
-import subprocess
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +24,12 @@ from device.contract import Preprocessing
 from device.errors import GhostwattError, SourceError, UsageError
 from device.protocols import Frame
 from device.sources import SourceOptions, mjpeg, open_source
+from tests.unit.certificates import make_certificate
+from tests.unit.fake_mjpeg import STREAM, Camera, part, running
 from tests.unit.tally import Tally
 
 SLOW_S = 20.0
 CANARY = "Kanarienvogel"
-STREAM = "multipart/x-mixed-replace; boundary=frame"
 
 
 def jpeg(level: int, width_px: int = 32, height_px: int = 24) -> bytes:
@@ -51,60 +49,10 @@ def noise_jpeg() -> bytes:
     return bytes(data)
 
 
-def part(body: bytes, kind: str = "image/jpeg") -> bytes:
-    head = f"--frame\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body + b"\r\n"
-
-
-class Camera(ThreadingHTTPServer):
-    """Answers each request with ``answer``, which may take as long as it likes."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.answer: Callable[[Any], None] = lambda request: request.send_stream([])
-        self.requests: list[tuple[str, dict[str, str]]] = []
-        self.release = threading.Event()
-        camera = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                camera.requests.append((self.path, dict(self.headers.items())))
-                self.close_connection = True
-                camera.answer(self)
-
-            def send(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def send_stream(self, parts: list[bytes], kind: str = STREAM) -> None:
-                self.send(200, {"Content-Type": kind}, b"".join(parts))
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def uri(self, path: str = "/video", login: str = "") -> str:
-        return f"http://{login}127.0.0.1:{self.server_port}{path}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no error here."""
-
-
 @pytest.fixture
 def camera() -> Iterator[Camera]:
-    server = Camera()
-    yield server
-    server.release.set()
-    server.shutdown()
-    server.server_close()
+    with running() as server:
+        yield server
 
 
 def fail_to_open(uri: str) -> GhostwattError:
@@ -322,6 +270,22 @@ def test_login(camera: Camera, challenge: str, is_right: Callable[[str], bool]) 
     assert "wants a user and a password" in str(error)
 
 
+def test_login_with_letters_beyond_ascii(camera: Camera) -> None:
+    # As RFC 7616 has it, and as curl does it: UTF-8.
+    sent: list[bytes] = []
+
+    def is_right(header: str) -> bool:
+        sent.append(header.encode("latin-1"))
+        return b'username="\xc3\xb6\xd0\x96"' in sent[-1] and b'realm="\xe5\xae\xb6"' in sent[-1]
+
+    camera.answer = asks_for('Digest realm="\xe5\xae\xb6", nonce="abc"', is_right)
+    with open_source(camera.uri("/video", login="%C3%B6%D0%96:%D0%96@")) as source:
+        assert read(source).index == 0
+    secret = hashlib.md5("ö\u0416:家:\u0416".encode()).hexdigest()
+    request = hashlib.md5(b"GET:/video").hexdigest()
+    assert hashlib.md5(f"{secret}:abc:{request}".encode()).hexdigest().encode() in sent[-1]
+
+
 def test_login_of_another_kind_is_told(camera: Camera) -> None:
     camera.answer = lambda request: request.send(401, {"WWW-Authenticate": 'Negotiate realm="house"'})
     error = fail_to_open(camera.uri(login=f"me:{CANARY}@"))
@@ -338,22 +302,25 @@ def test_login_from_netrc(camera: Camera, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_redirection_is_followed_and_the_password_stays_with_its_host(camera: Camera) -> None:
-    other = Camera()
-    other.answer = asks_for(*LOGINS[0])
-    camera.answer = lambda request: request.send(302, {"Location": other.uri(), "Content-Length": "0"})
-    try:
+    with running() as other:
+        other.answer = asks_for(*LOGINS[0])
+        camera.answer = lambda request: request.send(302, {"Location": other.uri(), "Content-Length": "0"})
         error = fail_to_open(camera.uri(login=f"me:{CANARY}%2F%40@"))
         assert error.reason == "unauthorised"
+        assert "sends on to http://127.0.0.1, which wants" in error.found
         assert not any("Authorization" in headers for _, headers in other.requests)
         other.answer = lambda request: request.send_stream([part(jpeg(200))])
         with open_source(camera.uri()) as source:
             assert read(source).index == 0
-    finally:
-        other.shutdown()
-        other.server_close()
 
 
-@pytest.mark.parametrize("place", ["/video", "ftp://127.0.0.1/x", "file:///etc/passwd", f"http://me:{CANARY}@127.0.0.1:1/"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/video", "ftp://127.0.0.1/x", "file:///etc/passwd", f"http://me:{CANARY}@127.0.0.1:1/",
+        "http://camera..home/", "http://[camera/", "http://127.0.0.1:http/",
+    ],
+)  # fmt: skip
 def test_redirection_to_nowhere_ends(camera: Camera, place: str) -> None:
     camera.answer = lambda request: request.send(302, {"Location": place, "Content-Length": "0"})
     error = fail_to_open(camera.uri())
@@ -509,29 +476,14 @@ def test_fragment_is_refused() -> None:
 
 
 def test_https_checks_the_certificate(camera: Camera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-         "-subj", "/CN=camera", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip(f"openssl can't make a certificate: {made.stderr.decode()[-200:]}")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    secure = Camera()
-    secure.socket = context.wrap_socket(secure.socket, server_side=True)
-    secure.answer = lambda request: request.send_stream([part(jpeg(200))])
-    uri = secure.uri().replace("http:", "https:")
-    try:
-        error = fail_to_open(uri)
+    certificate = make_certificate(tmp_path)
+    with running(certificate) as secure:
+        secure.answer = lambda request: request.send_stream([part(jpeg(200))])
+        error = fail_to_open(secure.uri())
         assert error.reason == "certificate"
         assert "SSL_CERT_FILE" in str(error)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        with open_source(uri) as source:
+        with open_source(secure.uri()) as source:
             assert read(source).index == 0
-        plain = fail_to_open(camera.uri().replace("http:", "https:"))
+        plain = fail_to_open(camera.uri(scheme="https"))
         assert "no TLS" in str(plain)
-    finally:
-        secure.shutdown()
-        secure.server_close()

@@ -54,6 +54,8 @@ CLEAN = {
     "never named": (None, stream(line=b"--someboundary")),
     "never named, no length": ("", stream(line=b"--someboundary", length_error=None)),
     "spaces and dashes": ("--video boundary--", stream(line=b"--video boundary--")),
+    "a dash at the end": ("frame-", stream(line=b"--frame-")),
+    "a dash at the end, no length": ("frame-", stream(line=b"frame-", length_error=None)),
     "preamble": ("frame", stream(before=b"This is a stream.\r\n\r\n")),
     "empty lines first": (None, stream(before=b"\r\n\r\n", line=b"--x")),
     "no line break before the delimiter": ("frame", stream(gap=b"", length_error=None)),
@@ -70,6 +72,14 @@ def test_streams_of_well_meaning_servers(case: str, chunk: int) -> None:
     parts = parse(boundary, sent, chunk=chunk)
     assert [part.body for part in parts] == BODIES
     assert {part.headers["content-type"] for part in parts} == {"image/jpeg"}
+
+
+@pytest.mark.parametrize("chunk", [1, 1000, 1 << 20])
+@pytest.mark.parametrize("named", ["frame", "'other'", "<other>"])
+def test_boundary_that_is_not_the_one_that_was_named(named: str, chunk: int) -> None:
+    sent = stream(line=b"--other", length_error=None) * 40
+    assert len(sent) > MAX_HEADER_BYTES
+    assert [part.body for part in parse(named, sent, chunk=chunk)] == BODIES * 40
 
 
 def test_part_with_a_length_waits_for_nothing_behind_it() -> None:
@@ -174,6 +184,13 @@ def test_part_that_promises_too_much_is_refused_at_once() -> None:
 def test_stream_that_never_begins_is_refused(boundary: str | None) -> None:
     with pytest.raises(SourceError, match="no part begins"):
         MultipartParser(boundary, "camera").feed(random.Random(1).randbytes(MAX_HEADER_BYTES + 1))
+
+
+@pytest.mark.parametrize("boundary", ["frame", None])
+@pytest.mark.parametrize("lines", [b"--x\x0c\r\n", b"--x -- \r\n", b"--x\x0c\r\n--y\x0c\r\n"])
+def test_line_that_only_seems_a_delimiter_is_none(boundary: str | None, lines: bytes) -> None:
+    with pytest.raises(SourceError, match="no part begins"):
+        MultipartParser(boundary, "camera").feed(lines * (MAX_HEADER_BYTES // len(lines) + 1))
 
 
 def test_boundary_that_comes_cut_is_found_behind_a_part() -> None:

@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'"
 
 import cv2
 
+from device.clock import ManualClock
 from device.contract import Preprocessing
 from device.errors import SourceError, UsageError
 from device.protocols import Frame, FrameSource
@@ -223,6 +226,21 @@ def test_stamp_that_is_not_monotonic_is_not_taken(bench: Bench) -> None:
         before_ns = time.monotonic_ns()
         read(source)
         assert read(source).timestamp_ns >= before_ns
+
+
+def test_stamp_of_a_driver_that_has_none_is_the_arrival_before_it_is_converted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock(start_ns=10**12)
+
+    def convert_slowly(*_: object, **__: object) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        clock.advance(1.0)
+        return np.zeros((16, 32, 3), np.uint8)
+
+    monkeypatch.setattr("device.sources.v4l2_capture.convert_raw", convert_slowly)
+    bench.driver.shoot = lambda wait: [Shot(GREY_YUYV, flags=0)] if wait == 0 else []
+    with bench.open(options=msgspec.structs.replace(OPTIONS, clock=clock)) as source:
+        assert read(source).timestamp_ns == 10**12
 
 
 # --- the mode ---------------------------------------------------------------------------------------------------------
@@ -538,6 +556,18 @@ def test_serial_number_tells_twins_apart(bench: Bench) -> None:
     bench.plug(WEBCAM | {"serial": "B2", "port": "1-1.1"}, WEBCAM | {"node": "video3", "serial": "A1", "port": "1-1.4"})
     opener().close()
     assert bench.opened[-1] == "video3"
+
+
+@pytest.mark.parametrize("port", ["1-1.2", "1-1.4"])
+def test_one_of_two_lenses_of_a_camera_is_found_again(bench: Bench, port: str) -> None:
+    # As a RealSense has them: two functions of one USB device, alike but for the interface.
+    depth, colour = WEBCAM, WEBCAM | {"node": "video4", "interface": "1.3"}
+    bench.plug(depth, colour)
+    opener = bench.opener("4")
+    opener().close()
+    bench.plug(depth | {"node": "video6", "port": port}, colour | {"node": "video8", "port": port})
+    opener().close()
+    assert bench.opened == ["video4", "video8"]
 
 
 def test_two_that_may_be_it_are_ambiguous(bench: Bench) -> None:

@@ -36,6 +36,12 @@ def test_without_a_limit_nothing_is_frozen() -> None:
     assert not any(watch.is_frozen(at(second, noise(1))) for second in range(1000))
 
 
+def test_darkness_is_never_frozen() -> None:
+    watch = FrameWatch(frozen_timeout_s=10.0)
+    black = np.zeros((48, 64, 3), np.uint8)
+    assert not any(watch.is_frozen(at(second, black)) for second in range(1000))
+
+
 @pytest.mark.parametrize(("level", "dark"), [(0, True), (DARK_LEVEL, True), (DARK_LEVEL + 1, False), (255, False)])
 def test_dark_is_what_video_calls_black(level: int, dark: bool) -> None:
     assert is_dark(np.full((480, 640, 3), level, np.uint8)) is dark
