@@ -9,7 +9,7 @@ from pathlib import Path
 
 from device import __version__
 from device.bench.child import run_in_child
-from device.bench.choices import add_choice_flags, find_candidates, look_for_meters, open_bundles, tell
+from device.bench.choices import add_choice_flags, describe_wait, find_candidates, look_for_meters, open_bundles, tell
 from device.bench.conditions import look_before
 from device.bench.plan import CONFORMING, QUICK, expected_s
 from device.bench.result import BenchResult, encode_result
@@ -80,7 +80,7 @@ def run(flags: argparse.Namespace) -> int:
         tell=tell,
     )
     least_s = expected_s(settings, len(candidates), has_energy=no_energy_reason is None)
-    tell(f"{len(candidates)} choices, {settings.rounds} rounds each: {least_s / 60:.0f} minutes or more")
+    tell(f"choices: {len(candidates)}, {settings.rounds} rounds each: {describe_wait(least_s)} or more")
     try:
         with interrupt_on_termination():
             bench.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,11 @@ def look_for_meters(bundle: Bundle) -> PowerOutlook:
             return PowerOutlook(meters.missing, None, meters.open[0].is_estimate)
         reason = "; ".join(meters.missing) or f"profile {bundle.manifest.profile.name} names no meter"
         return PowerOutlook(meters.missing, reason, False)
+
+
+def describe_wait(duration_s: float) -> str:
+    """``40 s`` or ``12 minutes``, rounded up."""
+    return f"{math.ceil(duration_s)} s" if duration_s < 120 else f"{math.ceil(duration_s / 60)} minutes"
 
 
 def tell(line: str) -> None:

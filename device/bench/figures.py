@@ -37,9 +37,14 @@ def find_interval(values: Sequence[float]) -> Interval:
         median=statistics.median(values),
         low=min(values),
         high=max(values),
-        confidence=1 - 2 * 0.5 ** len(values),
+        confidence=find_confidence(len(values)),
         rounds=len(values),
     )
+
+
+def find_confidence(rounds: int) -> float:
+    """That the range of so many rounds holds the true median, 0..1."""
+    return 1 - 2 * 0.5**rounds
 
 
 def overlap(one: Interval, other: Interval) -> bool:

@@ -393,7 +393,7 @@ def read_result(path: Path) -> BenchResult:
         return msgspec.json.decode(path.read_bytes(), type=BenchResult)
     except OSError as error:
         raise BenchError(str(path), f"can't be read ({error.strerror})", reason="missing") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BenchError(
             str(path), f"is no benchmark: {error}", remedy="write one: python -m device.bench", reason="malformed"
         ) from error

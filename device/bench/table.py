@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from device.bench.conditions import list_unknowns
+from device.bench.figures import find_confidence
 from device.bench.machine import format_machine
 from device.bench.result import BenchResult, ChoiceResult, EnergyFigures, Flag, Idle, Interval
+from device.bench.runner import describe_choice
 
 _HEADINGS = ("runtime", "threads", "precision", "px", "p50 ms", "p90 ms", "p99 ms", "FPS", "mJ gross", "mJ net", "W", "MB", "")
 
@@ -101,11 +103,13 @@ def _choose_to_tell(kind: Sequence[Flag]) -> list[Flag]:
 
 def _describe_method(result: BenchResult) -> str:
     settings = result.settings
-    confidence = 1 - 2 * 0.5**settings.rounds
     style = "MLPerf-Tiny-style" if settings.conforms else "quick look, not MLPerf-Tiny-style"
+    counts = {one.latency.p50_s.rounds for one in result.choices if one.latency} or {settings.rounds}
+    fewest, most = min(counts), max(counts)
+    rounds, sure = (f"{most}", "with") if fewest == most else (f"{fewest} to {most}", "with at least")
     return (
-        f"{style}: median of {settings.rounds} rounds of at least {settings.latency_s:g} s; in brackets the range of rounds, "
-        f"which holds the true median with {confidence:.1%} confidence"
+        f"{style}: median of {rounds} rounds of at least {settings.latency_s:g} s; in brackets the range of rounds, "
+        f"which holds the true median {sure} {find_confidence(fewest):.1%} confidence"
     )
 
 
@@ -119,6 +123,7 @@ def _describe_energy(result: BenchResult) -> list[str]:
     )
     if result.idle and figures:
         notes.append(_describe_idle(result.idle))
+        notes += _explain_no_net(result.choices, result.idle)
     return notes
 
 
@@ -147,4 +152,21 @@ def _describe_step(energy: EnergyFigures) -> str:
 def _describe_idle(idle: Idle) -> str:
     if idle.power is None:
         return f"no net figures: {idle.power_missing_reason}"
-    return f"idle: {idle.power.power_w:.2f} W over {idle.duration_s:.0f} s, subtracted for the net figures"
+    idle_w = format_power(idle.power.power_w, is_estimate=idle.power.is_estimate)
+    return f"idle: {idle_w} over {idle.duration_s:.0f} s, subtracted for the net figures"
+
+
+def _explain_no_net(choices: Sequence[ChoiceResult], idle: Idle) -> list[str]:
+    notes = []
+    for one in choices:
+        if one.energy and idle.power and one.energy.net_j is None:
+            is_same = (one.energy.source, one.energy.scope) == (idle.power.source, idle.power.scope)
+            other = f"another meter gave the idle power: {idle.power.source}"
+            why = "drew no more than the idle machine" if is_same else other
+            notes.append(f"no net figure: {describe_choice(one.choice)}: {why}")
+    return notes
+
+
+def format_power(power_w: float, *, is_estimate: bool) -> str:
+    """``2.31 W``, or ``2.31 W (ESTIMATE)``."""
+    return f"{power_w:.2f} W" + (" (ESTIMATE)" if is_estimate else "")

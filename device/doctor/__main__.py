@@ -16,7 +16,7 @@ from device.bundle import Bundle, find_bundle, open_bundle
 from device.doctor.check import PROBE_TIMEOUT_S, Check, Patient, Probe, examine, make_patient
 from device.doctor.checks_cameras import check_ribbon, check_v4l2
 from device.doctor.checks_health import check_clock, check_disk, check_governor, check_heat, check_memory
-from device.doctor.checks_meters import check_buses, check_power, meter_check, wanted_meters
+from device.doctor.checks_meters import METER_TIMEOUT_S, check_buses, look_once, meter_check, power_check, wanted_meters
 from device.doctor.checks_runtimes import ATTEMPT_TIMEOUT_S, check_bundle, runtime_check, runtime_names
 from device.doctor.checks_service import check_service
 from device.doctor.checks_system import check_board, check_processor, check_python, check_system
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def list_probes(patient: Patient) -> list[Probe]:
     """All that is looked at, in the order of the table."""
-    short = PROBE_TIMEOUT_S
+    short, look = PROBE_TIMEOUT_S, look_once()
     return [
         ("board", check_board, short),
         ("system", check_system, short),
@@ -62,8 +62,8 @@ def list_probes(patient: Patient) -> list[Probe]:
         *((f"runtime {name}", runtime_check(name), ATTEMPT_TIMEOUT_S + short) for name in runtime_names()),
         ("camera v4l2", check_v4l2, short),
         ("camera picamera2", check_ribbon, 2 * short),
-        *((f"meter {meter.kind}", meter_check(meter), short) for meter in wanted_meters(patient)),
-        ("power", check_power, short),
+        *((f"meter {meter.kind}", meter_check(meter, look), METER_TIMEOUT_S) for meter in wanted_meters(patient)),
+        ("power", power_check(look), METER_TIMEOUT_S),
         ("buses", check_buses, short),
         ("governor", check_governor, short),
         ("heat", check_heat, short),

@@ -197,7 +197,8 @@ def _find_mount(root: Path, folder: Path) -> tuple[str, frozenset[str]]:
         if len(fields) < 4:
             continue
         place = Path(fields[1].replace("\\040", " "))
-        if folder.is_relative_to(place) and len(place.parts) > best[0]:
+        # Of two at one place the later lies on top.
+        if folder.is_relative_to(place) and len(place.parts) >= best[0]:
             best = (len(place.parts), fields[0], frozenset(fields[3].split(",")))
     return best[1], best[2]
 

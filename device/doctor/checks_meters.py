@@ -8,10 +8,14 @@ References:
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import NamedTuple
 
 from device.clock import SystemClock
 from device.contract import Board, Meter, Power
+from device.contract.profile import Scope
 from device.doctor.check import Check, Patient, Verdict, of_error
 from device.errors import GhostwattError, MeterError
 from device.meters.ina2xx import CHIPS
@@ -19,6 +23,9 @@ from device.meters.vcio import NODES
 from device.protocols import PowerMeter
 from device.registry import METERS
 from device.sysfs import read_text
+
+METER_TIMEOUT_S = 20.0
+"""For looking at one: the slowest gives up by itself after 8 s, and its word is worth more than that it hangs."""
 
 CONFIG = "/boot/firmware/config.txt"
 
@@ -37,43 +44,93 @@ def wanted_meters(patient: Patient) -> tuple[Meter, ...]:
     return power.meters
 
 
-def meter_check(config: Meter) -> Callable[[Patient], Iterable[Check]]:
-    """What checks one meter. One that isn't there is a warning: another may stand in for it, see `check_power`."""
+class Found(NamedTuple):
+    """A meter that is there: see `device.protocols.PowerMeter`."""
+
+    source: str
+    scope: Scope
+    is_estimate: bool
+
+
+Look = Callable[[Patient, Meter], Found]
+"""Opens a meter and closes it; raises what opening it raises."""
+
+
+def look_at(patient: Patient, config: Meter) -> Found:
+    """Looks at a meter. See `Look`."""
+    board = patient.profile.board if patient.profile else _NOWHERE
+    meter: PowerMeter = METERS.load(config.kind).open(config, board, patient.root, SystemClock())
+    with meter:
+        return Found(meter.source, meter.scope, meter.is_estimate)
+
+
+def look_once() -> Look:
+    """Looks at each meter once, whoever asks, and from whatever thread: a USB meter can't be opened by two at a time."""
+    found: dict[Meter, Future[Found]] = {}
+    lock = threading.Lock()
+
+    def look(patient: Patient, config: Meter) -> Found:
+        with lock:
+            is_first = config not in found
+            future = found.setdefault(config, Future())
+        if is_first:
+            try:
+                future.set_result(look_at(patient, config))
+            except Exception as error:
+                future.set_exception(error)
+        return future.result()
+
+    return look
+
+
+def meter_check(config: Meter, look: Look = look_at) -> Callable[[Patient], Iterable[Check]]:
+    """What checks one meter. One that isn't there is a warning: another may stand in for it, see `power_check`."""
 
     def check(patient: Patient) -> Iterator[Check]:
         name = f"meter {config.kind}"
         try:
-            with _open(patient, config) as meter:
-                kind = "ESTIMATE, not a measurement" if meter.is_estimate else "measured"
-                yield Check(name, "ok", f"{meter.source}, {meter.scope}, {kind}")
+            meter = look(patient, config)
         except GhostwattError as error:
             verdict: Verdict = "warn" if patient.profile else "unsupported"
             row = of_error(name, error, verdict)
             yield Check(name, verdict, row.finding, _fix(patient, config, error) or row.fix)
+        else:
+            kind = "ESTIMATE, not a measurement" if meter.is_estimate else "measured"
+            yield Check(name, "ok", f"{meter.source}, {meter.scope}, {kind}")
 
     return check
 
 
-def check_power(patient: Patient) -> Iterator[Check]:
-    """Whether a run would have a figure, and of what kind."""
-    if patient.profile is None:
-        chips = _list_chips(patient)
-        if chips:
-            fix = "name it in the profile: kind ina2xx, with the shunt_ohm that is printed on it"
-            yield Check("power", "ok", f"hwmon has {', '.join(chips)}", fix)
-        return
-    for config in patient.profile.power.meters:
-        try:
-            with _open(patient, config) as meter:
-                if meter.is_estimate:
-                    fix = "fit a meter (INA219, INA226, wall plug), or measure a model: python -m device.calibrate-power"
-                    yield Check("power", "warn", f"only an estimate ({meter.source})", fix)
-                else:
-                    yield Check("power", "ok", f"headline: {meter.source}, {meter.scope}, measured")
-                return
-        except GhostwattError:
-            continue
-    yield Check("power", "warn", "no meter: a run has no power figure", "see the meters above")
+def power_check(look: Look = look_at) -> Callable[[Patient], Iterable[Check]]:
+    """What checks whether a run would have a figure, and of what kind."""
+
+    def check(patient: Patient) -> Iterator[Check]:
+        if patient.profile is None:
+            yield from _name_chips(patient)
+            return
+        for config in patient.profile.power.meters:
+            try:
+                yield _judge_headline(look(patient, config))
+            except GhostwattError:
+                continue
+            return
+        yield Check("power", "warn", "no meter: a run has no power figure", "see the meters above")
+
+    return check
+
+
+def _name_chips(patient: Patient) -> Iterator[Check]:
+    chips = _list_chips(patient)
+    if chips:
+        fix = "name it in the profile: kind ina2xx, with the shunt_ohm that is printed on it"
+        yield Check("power", "ok", f"hwmon has {', '.join(chips)}", fix)
+
+
+def _judge_headline(meter: Found) -> Check:
+    if meter.is_estimate:
+        fix = "fit a meter (INA219, INA226, wall plug), or measure a model: python -m device.calibrate-power"
+        return Check("power", "warn", f"only an estimate ({meter.source})", fix)
+    return Check("power", "ok", f"headline: {meter.source}, {meter.scope}, measured")
 
 
 def check_buses(patient: Patient) -> Iterator[Check]:
@@ -105,21 +162,16 @@ def _judge_i2c(patient: Patient) -> Check:
     return Check("bus i2c", "ok", ", ".join(f"/dev/{bus.name}" for bus in buses))
 
 
-def _open(patient: Patient, config: Meter) -> PowerMeter:
-    board = patient.profile.board if patient.profile else _NOWHERE
-    meter: PowerMeter = METERS.load(config.kind).open(config, board, patient.root, SystemClock())
-    return meter
-
-
 def _fix(patient: Patient, config: Meter, error: GhostwattError) -> str:
     """The line to add, or the group to join, where we know more than the meter does."""
     if not isinstance(error, MeterError) or not patient.is_raspberry_pi:
         return ""
     if config.kind == "ina2xx" and error.reason == "missing":
         address = f",addr=0x{config.address:02x}" if isinstance(config.address, int) else ""
-        shunt_uohm = round((config.shunt_ohm or 0.1) * 1e6)
-        overlay = f"dtoverlay=i2c-sensor,ina219{address},shunt-resistor={shunt_uohm} (or ina226 ...)"
-        return f"dtparam=i2c_arm=on and {overlay} in {CONFIG}, then reboot"
+        shunt_ohm = config.shunt_ohm or 0.1
+        overlay = f"dtoverlay=i2c-sensor,ina219{address},shunt-resistor={round(shunt_ohm * 1e6)} (or ina226 ...)"
+        caution = f"only if {shunt_ohm:g} ohm is printed on the shunt (R100 is 0.1): else change it there and in the profile"
+        return f"dtparam=i2c_arm=on and {overlay} in {CONFIG}, then reboot; {caution}"
     if config.kind in OVER_I2C and error.reason == "missing":
         return f"dtparam=i2c_arm=on in {CONFIG}, reboot, and look for the chip: i2cdetect -y {config.bus or 1}"
     if config.kind in OVER_I2C and error.reason == "permission":

@@ -4,7 +4,8 @@ References:
     Linux kernel, Documentation/hwmon/ina2xx.rst and ina238.rst; Documentation/hwmon/sysfs-interface.rst for the units:
     ``power1_input`` microwatts, ``curr1_input`` milliamperes, ``in1_input`` millivolts, ``shunt_resistor`` microohms,
     ``update_interval`` milliseconds.
-    Documentation/devicetree/bindings/hwmon/ti,ina2xx.yaml: ``shunt-resistor`` in microohms.
+    Documentation/devicetree/bindings/hwmon/ti,ina2xx.yaml: ``shunt-resistor`` in microohms; ``ti,shunt-gain``, of which the
+    ina238 driver takes 4 for the INA238's range of 163.84 mV, and 1 for that of 40.96 mV.
     Data sheets SBOS448 (INA219), SBOS459 (INA220), SBOS547 (INA226), SBOS601 (INA230), SBOS644 (INA231), SLYS022 (INA238):
     the greatest voltage at the shunt that each can tell, and that its power register counts in 20 (INA219) or 25 (INA226) steps
     of its current register.
@@ -36,6 +37,9 @@ FULL_SCALE_V = {
     "ina238": 0.16384,
 }
 """Chip -> the greatest voltage at its shunt, in the range that the kernel's driver sets. Beyond it the reading stands still."""
+
+INA238_STEP_V = 0.04096
+"""The INA238's, for each unit of the gain that the device tree may set: 4 without it, 1 for the finer of its two ranges."""
 
 CHIPS = tuple(FULL_SCALE_V)
 
@@ -89,7 +93,7 @@ class Ina2xxMeter(Resource):
         self._chips = (chip,)
         self.source = f"{chip} (hwmon)" if self._address is None else f"{chip} {self._address:#x} (hwmon)"
         self._address = _find_place(self._node)[1] if self._address is None else self._address
-        self._limit_a = SATURATION * FULL_SCALE_V[chip] / self._shunt_ohm
+        self._limit_a = SATURATION * _read_full_scale_v(self._node, chip) / self._shunt_ohm
         self._period_s = _read_period_s(self._node)
         step_w_ohm = POWER_STEP_W_OHM.get(chip)
         self.resolution_w = None if step_w_ohm is None else step_w_ohm / self._shunt_ohm
@@ -237,10 +241,22 @@ def _read_period_s(node: Path) -> float:
 
 def _read_shunt_ohm(node: Path) -> float:
     """Reads the shunt that the kernel reckons with; the ina238 driver says it nowhere but in the device tree."""
-    attribute, property_ = node / "shunt_resistor", node / "device/of_node/shunt-resistor"
-    if not attribute.exists() and property_.exists():
-        try:
-            return int.from_bytes(property_.read_bytes()[:4], "big") / 1e6
-        except OSError as error:
-            raise MeterError(str(property_), error.strerror or str(error), reason="missing") from error
-    return read_number(attribute) / 1e6
+    attribute = node / "shunt_resistor"
+    stated_uohm = None if attribute.exists() else _read_property(node, "shunt-resistor")
+    return (read_number(attribute) if stated_uohm is None else stated_uohm) / 1e6
+
+
+def _read_full_scale_v(node: Path, chip: str) -> float:
+    gain = _read_property(node, "ti,shunt-gain") if chip == "ina238" else None
+    return FULL_SCALE_V[chip] if gain is None else gain * INA238_STEP_V
+
+
+def _read_property(node: Path, name: str) -> int | None:
+    """A number of the chip's in the device tree; None where it isn't there."""
+    path = node / "device/of_node" / name
+    if not path.exists():
+        return None
+    try:
+        return int.from_bytes(path.read_bytes()[:4], "big")
+    except OSError as error:
+        raise MeterError(str(path), error.strerror or str(error), reason="missing") from error

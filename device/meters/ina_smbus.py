@@ -24,7 +24,7 @@ from device.clock import SystemClock
 from device.contract import Board, Meter
 from device.contract.profile import Scope
 from device.errors import MeterError
-from device.meters.ina2xx import require_chip_address, require_shunt
+from device.meters.ina2xx import CHIPS, require_chip_address, require_shunt
 from device.protocols import Clock, PowerSample
 from device.resources import Resource
 
@@ -311,7 +311,7 @@ class InaSmbusMeter(Resource):
             return MeterError(
                 self._where,
                 "a kernel driver has the chip",
-                remedy="use kind ina2xx, or take its overlay out of config.txt",
+                remedy=("use kind ina2xx, or " if self.kind in CHIPS else "") + "take its overlay out of config.txt",
                 reason="busy",
             )
         if code in (errno.EACCES, errno.EPERM):

@@ -96,7 +96,7 @@ class RaplMeter(Resource):
         return {folder: read_number(folder / "energy_uj", permission_remedy=_REMEDY) for folder in self._ranges_uj}
 
     def _advance_uj(self, folder: Path, before_uj: int, now_uj: int) -> int:
-        # Plain modulo would be one unit short: the range itself is a value that the counter takes.
+        # Not by `%`, which takes the range for 0: it is a value that the counter has. The one unit from it to 0 is lost.
         return now_uj - before_uj if now_uj >= before_uj else now_uj + self._ranges_uj[folder] - before_uj
 
 

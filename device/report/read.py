@@ -19,10 +19,11 @@ import statistics
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from device.contract.profile import Scope
 from device.errors import ReportError
 from device.protocols import MeterRecord, RunRecord
 from device.resources import Resource
@@ -33,6 +34,8 @@ GAP_S = 0.001
 """Rows follow each other if less than so much of a row's length, and this, lies between them: rounding."""
 
 _RECENT_GAPS = 64
+
+_T = TypeVar("_T", bound=msgspec.Struct)
 
 _TABLES = ("run", "interval", "source_interval", "interruption", "meter")
 
@@ -81,7 +84,7 @@ class PowerSums(msgspec.Struct, frozen=True):
     """
 
     source: str
-    scope: str
+    scope: Scope
     is_estimate: bool
     energy_j: float
     covered_s: float
@@ -207,7 +210,7 @@ class Store(Resource):
         # What an older store has no column for, nobody knows of its runs.
         names = (name if name in self._columns["run"] else f"NULL AS {name}" for name in RunRecord.__struct_fields__)
         rows = self._query(f"SELECT {', '.join(names)} FROM run ORDER BY started_at_utc, rowid")
-        return [msgspec.convert(dict(row), RunRecord) for row in rows]
+        return [self._as(RunRecord, row) for row in rows]
 
     def find_extent(self, run_id: str) -> Extent | None:
         """When a run's rows begin and end; None where it has none."""
@@ -216,7 +219,7 @@ class Store(Resource):
             " FROM interval WHERE run_id = :run",
             run=run_id,
         )
-        return Extent(row["start_s"], row["end_s"], row["rows"]) if row["rows"] else None
+        return self._as(Extent, row) if row["rows"] else None
 
     # --- sums ---------------------------------------------------------------------------------------------------------
 
@@ -238,7 +241,7 @@ class Store(Resource):
             """,
             run=run_id,
         )
-        return msgspec.convert(dict(row), Sums)
+        return self._as(Sums, row)
 
     def sum_power(self, run_id: str) -> list[PowerSums]:
         """Sums of each source of power on its own. Rows that don't say where their power comes from are left out."""
@@ -252,7 +255,7 @@ class Store(Resource):
             """,
             run=run_id,
         )
-        return [msgspec.convert(dict(row), PowerSums, strict=False) for row in rows]
+        return [self._as(PowerSums, row) for row in rows]
 
     def find_spread(self, run_id: str, column: str) -> Spread | None:
         """The least, the median and the greatest of what a run's rows say; of an even number, the lower median."""
@@ -286,7 +289,7 @@ class Store(Resource):
             """,
             run=run_id,
         )
-        return [msgspec.convert(dict(row), SourceSums) for row in rows]
+        return [self._as(SourceSums, row) for row in rows]
 
     def sum_interruptions(self, run_id: str, end_s: float) -> list[Interruptions]:
         """By source and reason; one that has no end lasts to ``end_s``."""
@@ -302,7 +305,7 @@ class Store(Resource):
             run=run_id,
             end_s=end_s,
         )
-        return [msgspec.convert(dict(row), Interruptions, strict=False) for row in rows]
+        return [self._as(Interruptions, row) for row in rows]
 
     def list_meters(self, run_id: str) -> list[MeterRecord]:
         """What each meter of a run gave, the headline's first; empty where the store is older than that."""
@@ -310,7 +313,7 @@ class Store(Resource):
             return []
         names = ", ".join(MeterRecord.__struct_fields__)
         rows = self._query(f"SELECT {names} FROM meter WHERE run_id = :run ORDER BY place", run=run_id)
-        return [msgspec.convert(dict(row), MeterRecord, strict=False) for row in rows]
+        return [self._as(MeterRecord, row) for row in rows]
 
     # --- over time ----------------------------------------------------------------------------------------------------
 
@@ -439,7 +442,7 @@ class Store(Resource):
         try:
             schema = connection.execute("PRAGMA user_version").fetchone()[0]
             tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             connection.close()
             raise _refuse(self.path, error) from error
         if not {"run", "interval"} <= tables:
@@ -464,8 +467,17 @@ class Store(Resource):
 
     def _query(self, query: str, **values: object) -> Iterator[sqlite3.Row]:
         try:
-            yield from self._connection.execute(query, values)
-        except sqlite3.Error as error:
+            # Not `yield from`, which closes the cursor of a query that is left early: the store may be closed by then.
+            for row in self._connection.execute(query, values):  # noqa: UP028
+                yield row
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise _refuse(self.path, error) from error
+
+    def _as(self, kind: type[_T], row: sqlite3.Row) -> _T:
+        """A row as what it is to be. The schema lets nothing else in, but a worn card does."""
+        try:
+            return msgspec.convert(dict(row), kind, strict=False)
+        except msgspec.ValidationError as error:
             raise _refuse(self.path, error) from error
 
 
@@ -557,7 +569,8 @@ def _merge(spans: Iterable[Span], near_s: float) -> tuple[list[Span], int, float
     return merged, count, total_s
 
 
-def _refuse(path: Path, error: sqlite3.Error) -> ReportError:
+def _refuse(path: Path, error: Exception) -> ReportError:
+    """Of what SQLite says, of a message of its own that quotes the damage, or of a row that can't be."""
     if not os.access(path, os.R_OK) or getattr(error, "sqlite_errorname", "") == "SQLITE_CANTOPEN":
         return ReportError(
             str(path),

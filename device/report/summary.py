@@ -402,7 +402,7 @@ def _run_power(parts: Sequence[PowerSums | RunPower]) -> RunPower:
     frames = sum(part.covered_frames if isinstance(part, RunPower) else part.frames for part in parts)
     total = _power_of(
         first.source,
-        msgspec.convert(first.scope, Scope),
+        first.scope,
         sum(part.energy_j for part in parts),
         sum(part.covered_s for part in parts),
         frames,

@@ -13,7 +13,7 @@ import msgspec
 
 from device import __version__
 from device.bench.child import run_in_child
-from device.bench.choices import add_choice_flags, find_candidates, look_for_meters, open_bundles, tell
+from device.bench.choices import add_choice_flags, describe_wait, find_candidates, look_for_meters, open_bundles, tell
 from device.bench.runner import Candidate, interrupt_on_termination
 from device.board import detect_board
 from device.bundle import Bundle
@@ -152,7 +152,7 @@ def run(flags: argparse.Namespace) -> int:
         points = build_space(candidates, aim, bundles[0].manifest.profile.camera.rate_fps, names)
         settings = choose_settings(flags)
         most_s = len(points) * settings.rounds * (settings.warm_up_s + settings.window_s)
-        tell(f"{len(points)} points, {settings.rounds} rounds each: {most_s / 60:.0f} minutes, less what is stopped early")
+        tell(f"points: {len(points)}, {settings.rounds} rounds each: {describe_wait(most_s)}, less what is stopped early")
         if power.is_estimate:
             tell("power is an ESTIMATE, not measured")
         tuner = Tuner(

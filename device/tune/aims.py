@@ -28,12 +28,13 @@ class Aim(Protocol):
     def rates(self, ladder: tuple[float, ...]) -> tuple[float | None, ...]:
         """Which of these rates, in inferences a second, can matter; None is full speed."""
 
-    def score(self, rate_fps: float, power_w: float | None) -> float | None:
+    def score(self, rate_fps: float, power_w: float | None, limit_fps: float | None = None) -> float | None:
         """How good a point is; never falls with more inferences a second at equal power, nor with less power.
 
         Args:
             rate_fps: inferences a second; may be infinite where nothing is known yet.
             power_w: None where there is no figure.
+            limit_fps: the rate that the point was held to; None where it ran at full speed.
         """
 
 
@@ -48,7 +49,7 @@ class MostFrames(msgspec.Struct, frozen=True):
         """Full speed alone: no limit makes anything faster."""
         return (None,)
 
-    def score(self, rate_fps: float, power_w: float | None) -> float | None:  # noqa: ARG002
+    def score(self, rate_fps: float, power_w: float | None, limit_fps: float | None = None) -> float | None:  # noqa: ARG002
         """Inferences a second."""
         return rate_fps
 
@@ -64,7 +65,7 @@ class LeastEnergy(msgspec.Struct, frozen=True):
         """All of them: where the machine saves much between inferences, slower may cost less."""
         return (None, *ladder)
 
-    def score(self, rate_fps: float, power_w: float | None) -> float | None:
+    def score(self, rate_fps: float, power_w: float | None, limit_fps: float | None = None) -> float | None:  # noqa: ARG002
         """Joules an inference, with a minus."""
         return None if power_w is None else -power_w / rate_fps
 
@@ -93,7 +94,7 @@ class LeastPowerAtRate(msgspec.Struct, frozen=True):
         """That rate alone."""
         return (self.rate_fps,)
 
-    def score(self, rate_fps: float, power_w: float | None) -> float | None:
+    def score(self, rate_fps: float, power_w: float | None, limit_fps: float | None = None) -> float | None:  # noqa: ARG002
         """Watts, with a minus; None below the rate."""
         if power_w is None or rate_fps < self.rate_fps * (1 - RATE_TOLERANCE):
             return None
@@ -124,9 +125,12 @@ class MostFramesWithinPower(msgspec.Struct, frozen=True):
         """All of them."""
         return (None, *ladder)
 
-    def score(self, rate_fps: float, power_w: float | None) -> float | None:
-        """Inferences a second; None above the power."""
-        return None if power_w is None or power_w > self.power_w else rate_fps
+    def score(self, rate_fps: float, power_w: float | None, limit_fps: float | None = None) -> float | None:
+        """Inferences a second; None above the power. A limit that was kept counts as such: how nearly it was kept is chance."""
+        if power_w is None or power_w > self.power_w:
+            return None
+        is_kept = limit_fps is not None and rate_fps >= limit_fps * (1 - RATE_TOLERANCE)
+        return limit_fps if is_kept else rate_fps
 
 
 def _plain(number: float) -> str:

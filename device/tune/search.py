@@ -83,15 +83,16 @@ class Trial:
 
 
 class Pick(NamedTuple):
-    """A trial and its score."""
+    """A trial, its score and its power; of one that isn't done, the best that these can still be."""
 
     score: float
     trial: Trial
+    power_w: float | None
 
     @property
-    def rank(self) -> tuple[float, int]:
-        """To compare by: the better score, then the earlier point."""
-        return self.score, -self.trial.index
+    def rank(self) -> tuple[float, float, int]:
+        """To compare by: the better score, then the less power, then the earlier point."""
+        return self.score, -(self.power_w or 0.0), -self.trial.index
 
 
 class Search:
@@ -151,11 +152,11 @@ class Search:
     def best(self) -> Pick | None:
         """The best of the points that have all their measurements."""
         picks = [
-            Pick(score, trial)
+            Pick(score, trial, trial.power_w)
             for trial in self.trials
             if self.is_done(trial)
             and not self._is_void(trial)
-            and (score := self._aim.score(trial.rate_fps, trial.power_w)) is not None
+            and (score := self._aim.score(trial.rate_fps, trial.power_w, trial.point.rate_fps)) is not None
         ]
         return max(picks, key=lambda pick: pick.rank, default=None)
 
@@ -170,12 +171,12 @@ class Search:
 
     def find_rivals(self, pick: Pick) -> list[Trial]:
         """The other points that the rounds' ranges don't tell apart from the best one."""
-        worst = self._aim.score(*_corner(pick.trial, worst=True))
+        worst = self._aim.score(*_corner(pick.trial, worst=True), pick.trial.point.rate_fps)
         rivals = []
         for trial in self.trials:
             if trial is pick.trial or not trial.samples or trial.failure is not None or self._is_void(trial):
                 continue
-            best = self._aim.score(*_corner(trial, worst=False))
+            best = self._aim.score(*_corner(trial, worst=False), trial.point.rate_fps)
             if best is not None and (worst is None or best >= worst):
                 rivals.append(trial)
         return rivals
@@ -192,9 +193,9 @@ class Search:
     def _next(self) -> Trial | None:
         best, noise = self.best(), self.noise
         open_picks = [
-            Pick(score, trial)
+            pick
             for trial in self.trials
-            if trial.failure is None and not self.is_done(trial) and (score := self._could_be(trial, noise)) is not None
+            if trial.failure is None and not self.is_done(trial) and (pick := self._could_be(trial, noise)) is not None
         ]
         first = max(open_picks, key=lambda pick: pick.rank, default=None)
         if first is None or (best is not None and best.rank > first.rank):
@@ -204,8 +205,8 @@ class Search:
             return full_speed
         return first.trial
 
-    def _could_be(self, trial: Trial, noise: float) -> float | None:
-        """The best score that a point can still end with."""
+    def _could_be(self, trial: Trial, noise: float) -> Pick | None:
+        """The best that a point can still end as."""
         if self._is_void(trial):
             return None
         rate_fps = trial.point.rate_fps or math.inf
@@ -213,7 +214,8 @@ class Search:
         if trial.samples:
             rate_fps = min(rate_fps, min(sample.rate_fps for sample in trial.samples) * noise)
             power_w = max(power_w, max(sample.power_w or 0.0 for sample in trial.samples) / noise)
-        return self._aim.score(rate_fps, power_w)
+        score = self._aim.score(rate_fps, power_w, trial.point.rate_fps)
+        return None if score is None else Pick(score, trial, power_w)
 
     def _is_void(self, trial: Trial) -> bool:
         """Whether a rate limits nothing, being full speed or more: that is full speed again. So where full speed failed."""

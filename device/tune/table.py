@@ -5,7 +5,7 @@ from __future__ import annotations
 from device.bench.conditions import list_unknowns
 from device.bench.machine import format_machine
 from device.bench.runner import describe_choice
-from device.bench.table import describe_flags, format_columns, format_interval
+from device.bench.table import describe_flags, format_columns, format_interval, format_power
 from device.tune.result import PointResult, TuneResult
 
 _HEADINGS = ("", "runtime", "threads", "precision", "px", "rate", "governor", "FPS", "W", "mJ", "p50 ms", "rounds", "")
@@ -85,5 +85,6 @@ def _describe_power(result: TuneResult) -> list[str]:
     ]
     for governor, idle in result.idle.items():
         if idle.power:
-            notes.append(f"idle{f' ({governor})' if governor else ''}: {idle.power.power_w:.2f} W")
+            idle_w = format_power(idle.power.power_w, is_estimate=idle.power.is_estimate)
+            notes.append(f"idle{f' ({governor})' if governor else ''}: {idle_w}")
     return notes

@@ -13,6 +13,8 @@ from device.bench.machine import describe_machine
 from device.bench.result import Failure, Flag, Idle, Round, Window, WindowPower
 from device.bench.rounds import Job
 from device.bench.runner import Execute, Tell
+from device.bench.table import format_power
+from device.contract.profile import Scope
 from device.errors import BenchError
 from device.tune.aims import Aim
 from device.tune.result import PointResult, State, TuneResult, TuneSettings
@@ -54,6 +56,7 @@ class Tuner:
         self._use_governor = use_governor
         self._tell = tell
         self._governor: str | None = None
+        self._meter: tuple[str, Scope, bool] | None = None
         self._idle: dict[str | None, Idle] = {}
         self._rounds: dict[Point, list[Round]] = {point: [] for point in self._points}
         self._search: Search | None = None
@@ -92,6 +95,8 @@ class Tuner:
         outcome = self._execute(Job(str(self._points[0].candidate.bundle), None, 0.0, None, self._settings.idle_s))
         if outcome.idle is None:
             raise BenchError("idle", outcome.failure.message if outcome.failure else "no answer", reason="failed")
+        if outcome.idle.power:
+            self._meter = self._meter or _name_meter(outcome.idle.power)
         return outcome.idle
 
     def _measure(self, point: Point) -> Sample | Failure:
@@ -105,10 +110,22 @@ class Tuner:
             self._tell(f"{describe_point(point)}: failed: {failure.message}")
             return failure
         self._tell(f"{describe_point(point)}: {_describe_window(window)}")
-        if window.power is None and self._aim.needs_power:
-            return Failure("no_power", window.power_missing_reason or self._power.no_power_reason or "no figure of power")
+        power_w, reason = self._find_power_w(window)
+        if power_w is None and self._aim.needs_power:
+            return Failure("no_power", reason)
         self._rounds[point].append(outcome.round)
-        return Sample(window.rate_fps, window.power.power_w if window.power else None)
+        return Sample(window.rate_fps, power_w)
+
+    def _find_power_w(self, window: Window) -> tuple[float | None, str]:
+        """The window's power, or why there is none."""
+        power = window.power
+        if power is None:
+            return None, window.power_missing_reason or self._power.no_power_reason or "no figure of power"
+        # Watts of two meters don't compare, nor do those of a sensor and of a model: the first to give a figure is the meter.
+        self._meter = self._meter or _name_meter(power)
+        if _name_meter(power) != self._meter:
+            return None, f"another meter gave the figure: {power.source}"
+        return power.power_w, ""
 
     def _summarise(self, search: Search, pick: Pick | None) -> TuneResult:
         front = find_front(search.trials)
@@ -169,8 +186,12 @@ def _name_state(trial: Trial, search: Search) -> State:
     return "stopped" if trial.samples else "skipped"
 
 
+def _name_meter(power: WindowPower) -> tuple[str, Scope, bool]:
+    return power.source, power.scope, power.is_estimate
+
+
 def _describe_window(window: Window) -> str:
     text = f"{window.rate_fps:.1f} FPS, {window.latency_s.p50 * 1e3:.2f} ms"
     if window.power:
-        text += f", {window.power.power_w:.2f} W{' (ESTIMATE)' if window.power.is_estimate else ''}"
+        text += f", {format_power(window.power.power_w, is_estimate=window.power.is_estimate)}"
     return text

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device.bench.choices import describe_wait
 from device.bench.figures import find_interval, overlap
 from device.bench.plan import CONFORMING, QUICK, expected_s, find_choices
 from device.bench.result import BenchResult, Choice, Conditions, Failure, Flag, Settings, encode_result, read_result
@@ -130,11 +131,30 @@ def test_an_estimate_is_marked_in_the_table_and_below_it() -> None:
     assert "ESTIMATE" not in format_result(run(SimulatedBoard(steady)))
 
 
-def test_net_energy_that_drowns_in_the_idle_is_not_given() -> None:
-    (found,) = run(SimulatedBoard(lambda _choice, _number: Behaviour(0.04, 0.0), idle_w=2.0)).choices
+def test_net_energy_that_drowns_in_the_idle_is_not_given_and_says_why() -> None:
+    result = run(SimulatedBoard(lambda _choice, _number: Behaviour(0.04, 0.0), idle_w=2.0))
+    (found,) = result.choices
     assert found.energy is not None
     assert found.energy.net_j is None
     assert found.energy.gross_j.median == pytest.approx(0.08)
+    assert "no net figure: litert, 1 thread, int8, 32 px: drew no more than the idle machine" in format_result(result)
+
+
+def test_idle_by_another_meter_is_not_subtracted_and_says_why() -> None:
+    board = SimulatedBoard(steady)
+
+    def execute(job: Job) -> Outcome:
+        outcome = board.execute(job)
+        if outcome.idle is None or outcome.idle.power is None:
+            return outcome
+        power = msgspec.structs.replace(outcome.idle.power, source="estimate", is_estimate=True)
+        return Outcome(idle=msgspec.structs.replace(outcome.idle, power=power))
+
+    bench = make_bench(execute, [make_choice()])
+    bench.run()
+    text = format_result(bench.summarise(is_complete=True))
+    assert "no net figure: litert, 1 thread, int8, 32 px: another meter gave the idle power: estimate" in text
+    assert "idle: 2.00 W (ESTIMATE)" in text
 
 
 def test_a_choice_that_fails_is_a_row_with_its_reason_and_the_others_go_on() -> None:
@@ -247,7 +267,11 @@ def test_an_interrupted_benchmark_keeps_what_it_has_and_says_so() -> None:
     result = bench.summarise(is_complete=False)
     assert [len(one.rounds) for one in result.choices] == [2, 1]
     assert all([flag.code for flag in one.flags] == ["interrupted"] for one in result.choices)
-    assert "INTERRUPTED" in format_result(result)
+    text = format_result(result)
+    assert "INTERRUPTED" in text
+    # As many as there are, and as sure as those make it.
+    assert "median of 1 to 2 rounds" in text
+    assert "with at least 0.0% confidence" in text
     assert bench.has_rounds
 
 
@@ -325,6 +349,11 @@ def test_how_long_it_takes_is_said_before() -> None:
     assert expected_s(CONFORMING, 2, has_energy=False) == 5 * 2 * 12
 
 
+@pytest.mark.parametrize(("duration_s", "words"), [(7.2, "8 s"), (119.0, "119 s"), (121.0, "3 minutes"), (600.0, "10 minutes")])
+def test_a_wait_is_never_said_to_be_shorter_than_it_is(duration_s: float, words: str) -> None:
+    assert describe_wait(duration_s) == words
+
+
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
@@ -335,10 +364,10 @@ def test_results_that_were_kept_can_be_read_and_shown(path: Path) -> None:
     assert result.machine.processor in format_result(result)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"kind": "something else"}', "[1, 2]"])
-def test_what_is_no_benchmark_is_refused(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"kind": "something else"}', b"[1, 2]", b'{"started_at_utc": "\xff\xfe"}'])
+def test_what_is_no_benchmark_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
-    path.write_text(text)
+    path.write_bytes(content)
     with pytest.raises(BenchError) as caught:
         read_result(path)
     assert caught.value.reason == "malformed"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,17 +13,24 @@ import pytest
 from device.board import detect_board
 from device.bundle import Bundle, open_bundle
 from device.contract import Camera, Meter, Power
+from device.doctor import check
+from device.doctor.__main__ import list_probes
 from device.doctor.check import Check, Patient, Process, make_patient
 from device.doctor.checks_cameras import check_ribbon, check_v4l2, judge_camera
 from device.doctor.checks_health import check_disk, check_governor, check_heat, check_memory
-from device.doctor.checks_meters import check_buses, check_power, meter_check
+from device.doctor.checks_meters import check_buses, meter_check, power_check
 from device.doctor.checks_runtimes import check_bundle, runtime_check
 from device.doctor.checks_service import check_service
 from device.doctor.checks_system import check_board, check_processor, check_python, check_system
 from device.errors import BundleError
+from device.meters.battery import TermuxBatteryMeter
+from device.meters.plugs import ShellyMeter
+from device.meters.pmic import VcgencmdPmicMeter
+from device.meters.slow import SlowMeter
 from device.programs import NOT_THERE, Done
 from device.sources.v4l2_formats import CameraListing, FrameSize, PixelFormat
 from tests.unit.bundles import make_profile, write_tiny_bundle
+from tests.unit.usb_meter import UsbPort
 
 TREES = Path(__file__).parents[1] / "fixtures/sysfs"
 
@@ -242,7 +250,7 @@ class TestMeters:
         assert examine(meter_check(self.INA), TREES / "rpi4-ina219", made) == [
             Check("meter ina2xx", "ok", "ina219 (hwmon), board, measured")
         ]
-        assert examine(check_power, TREES / "rpi4-ina219", made)[0].verdict == "ok"
+        assert examine(power_check(), TREES / "rpi4-ina219", made)[0].verdict == "ok"
 
     def test_one_that_is_missing_has_the_line_to_add(self, bundle: Callable[..., Bundle]) -> None:
         config = Meter(kind="ina2xx", shunt_ohm=0.01, scope="board", address=0x41)
@@ -250,13 +258,41 @@ class TestMeters:
         assert row.verdict == "warn"
         assert "dtoverlay=i2c-sensor,ina219,addr=0x41,shunt-resistor=10000 " in row.fix
         assert "dtparam=i2c_arm=on" in row.fix
+        # The line alone would make a figure of the profile's guess, and call it measured.
+        assert "only if 0.01 ohm is printed on the shunt" in row.fix
 
     def test_no_figure_at_all_is_a_warning(self, bundle: Callable[..., Bundle]) -> None:
-        (row,) = examine(check_power, TREES / "rpi-zero2w", bundle(self.INA))
+        (row,) = examine(power_check(), TREES / "rpi-zero2w", bundle(self.INA))
         assert (row.verdict, row.finding) == ("warn", "no meter: a run has no power figure")
 
+    def test_each_is_opened_once_whoever_asks(self, bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch) -> None:
+        # A USB meter can't be opened by two at a time: one of them would call it missing.
+        port = UsbPort()
+        monkeypatch.setitem(sys.modules, "usb_multimeter", port.library())
+        monkeypatch.delitem(sys.modules, "device.meters.fnirsi", raising=False)
+        made = bundle(Meter(kind="fnirsi", scope="board"))
+        patient = make_patient(made.root, made, None, made.root, answers())
+        probes = [probe for probe in list_probes(patient) if probe[0] in ("meter fnirsi", "power")]
+        rows = check.examine(patient, probes)
+        assert [(row.check, row.verdict) for row in rows] == [("meter fnirsi", "ok"), ("power", "ok")]
+        assert rows[1].finding == "headline: fnirsi FNB58, board, measured"
+        assert port.openings == 1
+
+    def test_one_that_gives_up_by_itself_has_the_time_to(self, bundle: Callable[..., Bundle]) -> None:
+        slow: dict[str, type[SlowMeter]] = {
+            "termux_battery": TermuxBatteryMeter,
+            "shelly": ShellyMeter,
+            "pmic_vcgencmd": VcgencmdPmicMeter,
+        }
+        made = bundle(*(Meter(kind=kind, address="http://plug" if kind == "shelly" else None) for kind in slow))
+        patient = make_patient(made.root, made, None, made.root, answers())
+        limits_s = {name: limit_s for name, _, limit_s in list_probes(patient)}
+        for kind, meter in slow.items():
+            assert limits_s[f"meter {kind}"] >= meter.timeout_s + 5.0
+            assert limits_s["power"] >= limits_s[f"meter {kind}"]
+
     def test_without_a_bundle_the_chips_that_are_there_are_named(self) -> None:
-        (row,) = examine(check_power, TREES / "rpi4-ina219")
+        (row,) = examine(power_check(), TREES / "rpi4-ina219")
         assert "ina219" in row.finding
         assert "shunt_ohm" in row.fix
 
@@ -343,6 +379,8 @@ class TestHealth:
             (300, "rw", ("warn", "ok")),
             (10, "rw", ("fail", "ok")),
             (9000, "ro", ("ok", "fail")),
+            # What is mounted later lies on top.
+            (9000, "rw 0 0\n/dev/mmcblk0p2 / ext4 ro", ("ok", "fail")),
         ],
     )
     def test_disk(

@@ -215,6 +215,23 @@ def test_an_address_that_is_none_is_refused(root: Path) -> None:
         Ina2xxMeter(Meter(kind="ina2xx", shunt_ohm=0.1, address="0x40"), root, ManualClock())
 
 
+@pytest.mark.parametrize(("gain", "limit_ma"), [(1, 409), (4, 1638), (None, 1638)])
+def test_an_ina238_that_the_device_tree_makes_finer_ends_earlier(
+    root: Path, node: Path, gain: int | None, limit_ma: int
+) -> None:
+    (node / "name").write_text("ina238\n")
+    put_on_bus(root, node, "1-0040")
+    (node / "device/of_node").mkdir()
+    if gain is not None:
+        (node / "device/of_node/ti,shunt-gain").write_bytes(gain.to_bytes(4, "big"))
+    (node / "curr1_input").write_text(f"{round(0.9 * limit_ma)}\n")
+    meter = open_meter(root)
+    (node / "curr1_input").write_text(f"{limit_ma}\n")
+    with pytest.raises(MeterError) as caught:
+        meter.read()
+    assert caught.value.reason == "range"
+
+
 @pytest.mark.parametrize(("chip", "limit_ma"), [("ina219", 3200), ("ina226", 819), ("ina238", 1638)])
 def test_a_current_beyond_the_range_is_no_figure(root: Path, node: Path, chip: str, limit_ma: int) -> None:
     (node / "name").write_text(f"{chip}\n")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sqlite3
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from device.errors import ReportError
 from device.protocols import Percentiles, SourceIntervalRecord
+from device.report.__main__ import Wanted, list_files, main, read_all
 from device.report.read import Extent, Point, Span, Store
 from device.report.summary import summarise_run
+from device.report.table import encode_csv
 from tests.unit.stores import ESTIMATED, SECOND_NS, Row, interruption, power, run, second, write_store
 
 
@@ -32,6 +35,16 @@ def write_while_reading(path: Path, writer: sqlite3.Connection) -> None:
     with Store(path):
         writer.execute("UPDATE run SET profile = 'changed'")
         writer.commit()
+
+
+_stores: list[bytes] = []
+
+
+def _small_store(folders: pytest.TempPathFactory) -> bytes:
+    if not _stores:
+        rows: list[Row] = [second(number, **power(2.0)) for number in range(1, 20)]
+        _stores.append(write_store(folders.mktemp("whole") / "t.sqlite", (run(), rows)).read_bytes())
+    return _stores[0]
 
 
 def sum_all_up(path: Path) -> None:
@@ -105,6 +118,57 @@ class TestStores:
         path.write_bytes(path.read_bytes()[:200_000])
         with pytest.raises(ReportError) as caught:
             sum_all_up(path)
+        assert caught.value.reason == "damaged"
+
+    @settings(deadline=None)
+    @given(
+        st.lists(
+            st.tuples(st.one_of(st.integers(0, 99), st.integers(100, 1 << 15)), st.integers(0, 255)), min_size=1, max_size=20
+        )
+    )
+    def test_damage_anywhere_is_a_report_or_one_line(
+        self, tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[int, int]]
+    ) -> None:
+        content = bytearray(_small_store(tmp_path_factory))
+        for place, value in damage:
+            content[place % len(content)] = value
+        path = tmp_path_factory.getbasetemp() / "damaged.sqlite"
+        path.write_bytes(content)
+        wanted = [Wanted(path, "")]
+        with contextlib.suppress(ReportError):
+            encode_csv(read_all(wanted, [], with_courses=True)[0])
+        with contextlib.suppress(ReportError):
+            list_files(wanted)
+
+    @pytest.mark.parametrize("name", [b"interval", b"run"])
+    def test_a_schema_that_is_no_text_is_damage(self, tmp_path: Path, name: bytes) -> None:
+        path = write_store(tmp_path / "t.sqlite", (run(), [second(1)]))
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"CREATE TABLE " + name, b"CREATE TAB\xff\xfe " + name))
+        with pytest.raises(ReportError) as caught:
+            Store(path)
+        assert caught.value.reason == "damaged"
+
+    @pytest.mark.parametrize(
+        ("table", "change"),
+        [
+            ("run", "source = NULL"),
+            ("run", "threads = 'many'"),
+            ("interval", "power_scope = 'moon'"),
+            ("interval", "frames = NULL, fps = NULL"),
+            ("interval", "timestamp_ns = NULL"),
+        ],
+    )
+    def test_a_row_that_no_daemon_writes_is_damage(self, tmp_path: Path, table: str, change: str) -> None:
+        path = write_store(tmp_path / "t.sqlite", (run(), [second(1, **power(2.0))]))
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            # What the schema forbids, a worn card does.
+            connection.executescript(
+                f"CREATE TABLE copy AS SELECT * FROM {table}; DROP TABLE {table}; ALTER TABLE copy RENAME TO {table};"
+                f"UPDATE {table} SET {change};"
+            )
+        with pytest.raises(ReportError) as caught:
+            main([str(path), "--json"])
         assert caught.value.reason == "damaged"
 
 

@@ -158,6 +158,26 @@ def test_rates_that_draw_too_much_are_left_and_the_highest_that_fits_is_taken() 
     assert all(point.rate_fps is None or 10 <= point.rate_fps < 25 for point in asked)
 
 
+@pytest.mark.parametrize("lateness", [0.0, 0.004])
+@pytest.mark.parametrize("exhaustive", [False, True])
+def test_of_points_that_keep_the_same_rate_the_thriftiest_is_taken(lateness: float, exhaustive: bool) -> None:
+    one, two, three = candidates(3)
+    draws_w = {one: 2.8, two: 2.4, three: 2.6}
+
+    def measure(point: Point) -> Sample:
+        if point.rate_fps is None:
+            return Sample(50.0, 9.0)
+        # The hungrier it is, the less late it comes: by nothing that anybody would pay watts for.
+        rate_fps = point.rate_fps * (1 - lateness * (3.0 - draws_w[point.candidate]))
+        return Sample(rate_fps, draws_w[point.candidate] if point.rate_fps <= 10 else 9.0)
+
+    points = build_space([one, two, three], MostFramesWithinPower(3.0), CAMERA_FPS)
+    found = Search(points, MostFramesWithinPower(3.0), measure, rounds=ROUNDS, idle_w={None: 2.0})
+    pick = found.run_exhaustively() if exhaustive else found.run()
+    assert pick is not None
+    assert (pick.trial.point.candidate, pick.trial.point.rate_fps) == (two, 10.0)
+
+
 def test_where_idle_alone_is_too_much_little_is_measured() -> None:
     (one,) = candidates(1)
     pick, asked, _ = search(quiet({one: Speed(25, 0.1)}, idle_w=5.0), MostFramesWithinPower(3.0))

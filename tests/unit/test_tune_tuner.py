@@ -110,6 +110,12 @@ def test_early_stops_save_measurements_and_change_nothing(aim: Aim) -> None:
     assert len(lazy.jobs) < len(full.jobs)
 
 
+def test_an_idle_power_that_is_an_estimate_says_so() -> None:
+    text = format_tuning(tune(LeastEnergy(), SimulatedBoard(behave, is_estimate=True)))
+    assert "idle: 2.00 W (ESTIMATE)" in text
+    assert "idle: 2.00 W\n" in format_tuning(tune(LeastEnergy())) + "\n"
+
+
 def test_an_estimate_is_said_beside_every_figure() -> None:
     text = format_tuning(tune(LeastPowerAtRate(10.0), SimulatedBoard(behave, is_estimate=True)))
     rows = [line for line in text.splitlines() if " int8 " in line and "FPS" not in line]
@@ -130,6 +136,32 @@ def test_without_a_meter_speed_is_found_and_the_reason_said() -> None:
     assert picked(result) == ("executorch", 2, None)
     assert "no power: rapl: not there" in format_tuning(result)
     assert all(point.power_w is None and point.energy_j is None for point in result.points)
+
+
+class _PlugThatGoes(SimulatedBoard):
+    """Its meter is there for the idle machine and for one runtime; for the other, the profile's next one stands in."""
+
+    def execute(self, job: Job) -> Outcome:
+        outcome = super().execute(job)
+        if job.choice is None or job.choice.runtime == "executorch":
+            return outcome
+        taken = outcome.round
+        assert taken is not None
+        assert taken.energy is not None
+        assert taken.energy.power is not None
+        other = msgspec.structs.replace(taken.energy.power, source="estimate", is_estimate=True, power_w=0.5)
+        energy = msgspec.structs.replace(taken.energy, power=other)
+        return Outcome(round=msgspec.structs.replace(taken, energy=energy))
+
+
+@pytest.mark.parametrize("aim", [LeastEnergy(), LeastPowerAtRate(15.0), MostFramesWithinPower(30.0)], ids=lambda aim: aim.slug)
+def test_watts_of_different_meters_are_not_compared(aim: Aim) -> None:
+    result = tune(aim, _PlugThatGoes(behave))
+    assert picked(result)[0] == "executorch"
+    others = [point for point in result.points if point.choice.runtime == "litert" and point.failure]
+    assert others
+    assert all(point.failure is not None and "another meter" in point.failure.message for point in others)
+    assert {point.source for point in result.points if point.source} == {"simulated"}
 
 
 def test_each_governor_gets_its_own_idle_and_is_in_the_result() -> None:

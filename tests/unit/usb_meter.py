@@ -45,6 +45,7 @@ class UsbPort:
         self.running = threading.Event()
         self.logger: Any = None
         self.pulled = threading.Event()
+        self.openings = 0
 
     def find_devices(self) -> Iterator[FakeDevice]:
         if self.path is None or self.path.exists():
@@ -70,6 +71,7 @@ class UsbPort:
                 self.config = config
 
             def setup_device(self) -> None:
+                port.openings += 1
                 port.running.clear()
 
             def run(self, data_logger: Any) -> None:
