@@ -26,5 +26,5 @@ deploy: setup ## install as a service on HOST=pi@board PROFILE=rpi4, or on HOSTS
 		$(MAKE) --no-print-directory convert PROFILE="$$profile" ARGS= || exit; done
 	@$(PYTHON) -m converter.deploy $(BOARDS) $(if $(CANARY),--canary) $(WISHES)
 
-install: ## on a board: install this checkout as a service (BUNDLE=DIR; needs a network for pip, no torch)
+install: ## on a board: install this checkout as a service (BUNDLE=DIR; needs python3-pip and g++, no torch)
 	@$(PYTHON_BASE) -m converter.deploy --here $(if $(BUNDLE),--bundle "$(BUNDLE)",--profile $(PROFILE)) $(WISHES)

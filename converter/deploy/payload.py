@@ -6,6 +6,7 @@ Standard library alone: the manifest is read as plain JSON, so that a board with
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -220,6 +221,9 @@ def fetch_wheels(kind: Kind, wheels: Path) -> None:
     text = "\n".join(wanted) + "\n"
     if stamp.is_file() and stamp.read_text() == text and list(wheels.glob("*.whl")):
         return
+    if importlib.util.find_spec("pip") is None:
+        remedy = "sudo apt install python3-pip (in a venv: python -m ensurepip)"
+        raise DeployError(sys.executable, "has no pip to choose the wheels", remedy=remedy, reason="wheels")
     for old in wheels.glob("*.whl"):
         old.unlink()
     tag = "".join(map(str, kind.python))
@@ -229,10 +233,12 @@ def fetch_wheels(kind: Kind, wheels: Path) -> None:
     command += [f"--platform={platform}" for platform in platforms(kind.glibc, kind.arch)]
     done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
+        lines = done.stderr.strip().splitlines()
+        # A pip that is broken itself ends with a traceback, whose last line says why.
+        errors = [line for line in lines if line.startswith("ERROR:")] or lines or [f"pip ended with {done.returncode}"]
         raise DeployError(
             f"wheels for {kind.arch}, Python {'.'.join(map(str, kind.python))}, glibc {kind.glibc}",
-            errors[-1].removeprefix("ERROR:").strip() if errors else f"pip ended with {done.returncode}",
+            errors[-1].removeprefix("ERROR:").strip(),
             remedy="check the network; Debian 12 and 13 have wheels of everything",
             reason="wheels",
         )

@@ -107,6 +107,9 @@ class Rollout:
             state, detail = self._deploy(target)
         except GhostwattError as error:
             state, detail = "failed", str(error).removeprefix(f"{name}: ")
+        except OSError as error:
+            # Payloads are made in the checkout, and some of it may be root's after a sudo.
+            state, detail = "failed", f"{error.filename or 'payload'}: {error.strerror or error}"
         finally:
             target.transport.close()
         result = Result(name, profile, state, detail, time.monotonic() - started_s)

@@ -6,7 +6,8 @@ Compiles ``ghostwatt_executorch.cpp`` against the headers and shared libraries t
 result beside copies of the three libraries that it needs. Nothing else goes to a board: no executorch package, no torch.
 
 For this machine's own architecture the installed executorch package is taken, without importing it. Where there is none, and
-for another architecture, its wheel is fetched by pip and kept in ``build/cache``. Compiles only when an input has changed.
+for another architecture, its wheel is fetched by pip and kept in ``build/cache``. Compiles only when an input has changed. On a
+board without a compiler, what another computer made of the same sources and copied there will do.
 
 The wheel's libraries need glibc 2.27, libstdc++ and libgcc_s, which every supported board has; they come stripped.
 """
@@ -98,9 +99,15 @@ def build(arch: str, *, out: Path, wheel: Path | None = None, cache: Path = PROJ
         True where it was built, False where it was up to date.
 
     Raises:
-        MissingDependencyError: ``compiler``, ``executorch``, or ``compile`` where the compiler refuses the source.
+        MissingDependencyError: ``compiler``, where ``out`` holds none of the same sources either; ``executorch``; ``compile``
+            where the compiler refuses the source.
     """
-    compiler = find_compiler(arch)
+    try:
+        compiler = find_compiler(arch)
+    except MissingDependencyError:
+        if wheel is None and _read_stamp(out)[1:] == (fingerprint_sources(),):
+            return False
+        raise
     with tempfile.TemporaryDirectory(prefix="ghostwatt-native-") as scratch:
         package = installed_package() if wheel is None and arch == platform.machine() else None
         if package is None:
@@ -210,6 +217,14 @@ def fingerprint(package: Path, compiler: str) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_sources() -> str:
+    """Sha256 of what can be told without a compiler and a wheel: our sources, the flags, and executorch's version."""
+    digest = hashlib.sha256("\0".join((EXECUTORCH_VERSION, *FLAGS)).encode())
+    for name in SOURCES:
+        digest.update(name.encode() + b"\0" + hashlib.sha256((HERE / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def _inputs(package: Path) -> Iterator[Path]:
     yield from (HERE / name for name in SOURCES)
     yield from (package / "lib" / name for name in NEEDED)
@@ -217,9 +232,13 @@ def _inputs(package: Path) -> Iterator[Path]:
 
 
 def _is_current(out: Path, stamp: str) -> bool:
-    stamped = out / STAMP
-    complete = all((out / name).is_file() for name in (LIBRARY, *NEEDED))
-    return complete and stamped.is_file() and stamped.read_text().strip() == stamp
+    return _read_stamp(out) == (stamp, fingerprint_sources())
+
+
+def _read_stamp(out: Path) -> tuple[str, ...]:
+    """What a whole result was made from: `fingerprint`, and `fingerprint_sources`. Nothing where there is no whole one."""
+    complete = all((out / name).is_file() for name in (LIBRARY, *NEEDED, STAMP))
+    return tuple((out / STAMP).read_text().split()) if complete else ()
 
 
 def compile_library(package: Path, compiler: str, scratch: Path) -> Path:
@@ -253,7 +272,7 @@ def _install(library: Path, package: Path, stamp: str, out: Path) -> None:
         shutil.copyfile(path, fresh)
         # A process that runs with the old file keeps it.
         fresh.replace(out / path.name)
-    (out / STAMP).write_text(f"{stamp}\n")
+    (out / STAMP).write_text(f"{stamp}\n{fingerprint_sources()}\n")
 
 
 if __name__ == "__main__":

@@ -74,10 +74,13 @@ TasksMax=256
 LimitCORE=0
 
 DevicePolicy=closed
+# /dev/video* and /dev/v4l-subdev*, and /dev/media*, by which libcamera finds a Pi's camera and sets it up.
 DeviceAllow=char-video4linux rw
 DeviceAllow=char-media rw
 DeviceAllow=char-drm rw
+# Memory of frames: /dev/dma_heap/{{linux,cma,system,vidbuf_cached}}. Kernels that have none, as Debian's own, have udmabuf.
 DeviceAllow=char-dma_heap rw
+DeviceAllow=/dev/udmabuf rw
 DeviceAllow=char-i2c rw
 DeviceAllow=/dev/vcio rw
 DeviceAllow=/dev/vcio_gencmd rw
@@ -104,7 +107,11 @@ ProtectKernelTunables=yes
 ProtectProc=invisible
 ProtectSystem=strict
 RemoveIPC=yes
+# AF_UNIX: systemd and the journal, and the process that libcamera puts a camera's algorithms into where it can't tell who made
+# them. AF_NETLINK: by which udev tells libcamera of cameras. The others: cameras, plugs and brokers.
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+# libcamera trusts what its distribution has signed. Algorithms of another make it locks into namespaces, which is refused here:
+# where libcamera is of your own make, put RestrictNamespaces=user net into a drop-in.
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes

@@ -16,12 +16,12 @@ from converter.compare.exports import Lowered, find_by_sha256
 from converter.compare.lowering import EXPORTED_NAME
 from converter.compare.records import SCHEMA, ArtefactFigures, Comparison, Row
 from converter.machine import describe_machine
-from device.contract import TensorSpec
 from device.errors import ConversionError
+from tests.unit.bundles import MODELS
+from tests.unit.fakes import INPUT, OUTPUT
 
 from .arm_compare import count_all, missing_counts
 from .arm_cost import measure
-from .bundles import CLASSES, MODELS, SIDE_PX
 from .conftest import require_tools
 from .harness import cost
 from .harness.cache import Cache
@@ -52,11 +52,10 @@ def write_entry(root: Path, name: str) -> Lowered:
     folder = root / name
     folder.mkdir(parents=True)
     shutil.copy(MODELS / name, folder / name)
-    pixels = TensorSpec("pixels", (1, SIDE_PX, SIDE_PX, 3), "uint8", "NHWC", 1 / 127.5, 128)
     record: dict[str, Any] = {
         "file": name,
-        "input": pixels,
-        "output": TensorSpec("scores", (1, CLASSES), "float32", "NC"),
+        "input": INPUT,
+        "output": OUTPUT,
         "delegates": 1,
         "undelegated_ops": [],
         "operators": {},

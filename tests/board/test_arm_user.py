@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from device.errors import ModelLoadError
+from tests.unit.bundles import write_fp32_bundle
 
-from .bundles import write_tiny_bundle
 from .conftest import PROGRAMS, RUNTIMES
 from .harness.process import Result
 from .harness.tree import REPOSITORY, size_bytes
@@ -164,7 +164,7 @@ def test_oldest_supported_system_passes_the_self_test(
 def test_fixture_passes_where_wholly_delegated(
     trixie: ArmUser, installation: Path, tmp_path: Path, runtime: str, model: str
 ) -> None:
-    write_tiny_bundle(tmp_path / "bundle", {runtime: model})
+    write_fp32_bundle(tmp_path / "bundle", {runtime: model})
     command = ["-m", "device.run", "--bundle", "/opt/bundle", "--runtime", runtime, "--self-test"]
     require_success(run_python(trixie, installation, command, bundle=tmp_path / "bundle"))
 
@@ -173,7 +173,7 @@ def test_fixture_passes_where_wholly_delegated(
 def test_graph_outside_the_delegate_is_refused_on_arm(
     trixie: ArmUser, installation: Path, tmp_path: Path, runtime: str, model: str
 ) -> None:
-    write_tiny_bundle(tmp_path / "bundle", {runtime: model})
+    write_fp32_bundle(tmp_path / "bundle", {runtime: model})
     command = ["-m", "device.run", "--bundle", "/opt/bundle", "--runtime", runtime, "--self-test"]
     result = run_python(trixie, installation, command, bundle=tmp_path / "bundle")
     assert result.exit_code == ModelLoadError.exit_code, result

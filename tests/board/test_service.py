@@ -6,7 +6,6 @@ cores, so that a frame that is dropped was dropped for a reason.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
@@ -26,9 +25,8 @@ from device.bundle.store import MAX_STARTS
 from device.contract import Meter, Power
 from device.service.unit import RESTART_S, WATCHDOG_S
 from device.trial import PROVEN_AFTER
-from tests.unit.bundles import change_manifest, copy_bundle
+from tests.unit.bundles import change_manifest, copy_bundle, write_fp32_bundle
 
-from .bundles import write_tiny_bundle
 from .conftest import require_tools
 from .harness.bare import bare_image
 from .harness.cache import Cache
@@ -133,25 +131,13 @@ def first(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def light(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny network for the same profile: an emulated core keeps up with the camera, and a dropped frame tells something."""
     folder = tmp_path_factory.mktemp("light")
-    write_tiny_bundle(folder / "tiny", {"litert": "tiny_fp32.tflite", "executorch": "tiny_fp32.pte"})
+    write_fp32_bundle(folder / "tiny", {"litert": "tiny_fp32.tflite", "executorch": "tiny_fp32.pte"})
     profile = open_bundle(first).manifest.profile
     return copied(folder / "tiny", folder / "light", profile=profile)
 
 
 def sha256(root: Path) -> str:
     return open_bundle(root).manifest_sha256
-
-
-def push(board: Machine, path: Path, name: str) -> str:
-    """Copies a bundle, or an archive, to the board; gives its path there."""
-    argv = ["ssh", *board.ssh_options, "-p", str(board.port), "pi@127.0.0.1"]
-    there = f"/var/tmp/{name}"
-    with io.BytesIO() as buffer:
-        with tarfile.open(fileobj=buffer, mode="w") as tar:
-            tar.add(path, name)
-        done = subprocess.run([*argv, "tar -x -C /var/tmp"], input=buffer.getvalue(), capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return there
 
 
 # --- the story ---
@@ -327,7 +313,7 @@ def test_bad_bundles_are_refused_while_the_old_one_drops_no_frame(
     kept = board.output(f"sudo ls -A {STATE}/bundles").split()
     began = int(board.output(f"sudo cat {STATE}/predictions.jsonl | wc -l"))
     for number, (kind, words) in enumerate(BAD.items()):
-        there = push(board, make_bad(kind, light, tmp_path / str(number)), f"bad-{number}")
+        there = board.push(make_bad(kind, light, tmp_path / str(number)), f"/var/tmp/bad-{number}")
         done = board.run(f"sudo ghostwatt bundle install {there}", limit_s=BUNDLE_LIMIT_S)
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert done.returncode in (11, 33), (kind, done.stderr)
@@ -346,7 +332,7 @@ def test_bad_bundles_are_refused_while_the_old_one_drops_no_frame(
 
 def test_a_bundle_that_dies_again_and_again_is_taken_back(board: Machine, light: Path, tmp_path: Path) -> None:
     new = copied(light, tmp_path / "new", versions={"kind": "dies"})
-    board.output(f"sudo ghostwatt bundle install {push(board, new, 'dies')}", limit_s=BUNDLE_LIMIT_S)
+    board.output(f"sudo ghostwatt bundle install {board.push(new, '/var/tmp/dies')}", limit_s=BUNDLE_LIMIT_S)
     assert current(board) == sha256(new)
     board.output(f"sudo systemctl restart {UNIT}", limit_s=READY_LIMIT_S)
     for _ in range(MAX_STARTS):
@@ -362,7 +348,7 @@ def test_a_bundle_that_dies_again_and_again_is_taken_back(board: Machine, light:
 def test_another_profile_is_one_command(board: Machine, light: Path, tmp_path: Path) -> None:
     profile = msgspec.structs.replace(open_bundle(light).manifest.profile, name="rpi4-eco")
     eco = copied(light, tmp_path / "eco", profile=profile)
-    board.output(f"sudo ghostwatt bundle install {push(board, eco, 'eco')}", limit_s=BUNDLE_LIMIT_S)
+    board.output(f"sudo ghostwatt bundle install {board.push(eco, '/var/tmp/eco')}", limit_s=BUNDLE_LIMIT_S)
     for name, other in (("rpi4-eco", PROFILE), (PROFILE, "rpi4-eco")):
         board.output(f"sudo ghostwatt service use {name}", limit_s=READY_LIMIT_S)
         assert show(board, "ActiveState", unit=f"ghostwatt@{name}.service")["ActiveState"] == "active"
@@ -392,7 +378,7 @@ def test_power_that_goes_off_mid_update_harms_nothing(board: Machine, light: Pat
     for number in range(POWER_CUTS):
         new = copied(light, tmp_path / str(number), versions={"cut": str(number)})
         known.add(sha256(new))
-        there = push(board, new, f"cut-{number}")
+        there = board.push(new, f"/var/tmp/cut-{number}")
         board.output("sync")
         # Past the self-test, which takes the longest, to where files move and links turn.
         back = f"ghostwatt bundle rollback --profile {PROFILE}"

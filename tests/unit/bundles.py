@@ -115,16 +115,39 @@ def write_tiny_bundle(root: Path, profile: Profile | None = None, *, temperature
     return manifest
 
 
+def write_fp32_bundle(root: Path, models: dict[str, str]) -> Manifest:
+    """Writes a whole bundle of fixtures whose boundaries are real-valued, for a board with an ARM processor.
+
+    Nothing is run for it, so that it may hold what a runtime refuses; the golden scores are those of the trained network.
+
+    Args:
+        root: the new folder.
+        models: runtime -> file under ``tests/fixtures/models``.
+    """
+    root.mkdir(parents=True)
+    for name in models.values():
+        shutil.copyfile(MODELS / name, root / name)
+    (root / LABELS_NAME).write_text("\n".join(LABELS) + "\n")
+    with np.load(MODELS / "expected.npz") as arrays:
+        write_golden(root / GOLDEN_NAME, Golden(arrays["pixels"], dict.fromkeys(models, arrays["scores"])))
+    profile = make_profile("emulated", arch="aarch64")
+    profile = msgspec.structs.replace(profile, model=msgspec.structs.replace(profile.model, precision="fp32"))
+    artefacts = tuple(_artefact(runtime, name, OUTPUT, "fp32") for runtime, name in models.items())
+    manifest = _manifest(root, profile, artefacts)
+    (root / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+    return manifest
+
+
 def _run(runtime: str, model: Path, pixels: Image, output: TensorSpec) -> NDArray[np.float32]:
     with RUNTIMES.load(runtime)().open(model, input=INPUT, output=output, threads=1) as session:
         return np.stack([dequantise(session.run(image[None]), output) for image in pixels])
 
 
-def _artefact(runtime: str, file: str, output: TensorSpec) -> Artefact:
+def _artefact(runtime: str, file: str, output: TensorSpec, precision: str = "int8") -> Artefact:
     return Artefact(
         runtime=runtime,
         file=file,
-        precision="int8",
+        precision=precision,
         recipe="none",
         input=INPUT,
         output=output,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import importlib.util
 import json
 import os
 import shutil
@@ -115,6 +117,14 @@ def test_a_board_is_asked_sent_to_and_installed(rollout: Rollout, bundle: Bundle
     assert "sudo -n env PYTHONPATH=/var/tmp/ghostwatt.abc123/wheels/ghostwatt-1-py3-none-linux_aarch64.whl" in install
     assert install.startswith("trap 'rm -rf /var/tmp/ghostwatt.abc123' EXIT")
     assert board.closed
+
+
+def test_a_checkout_of_root_is_told_in_one_line(bundle: BundleFacts, tmp_path: Path) -> None:
+    def refuse(*_: object, **__: object) -> Payload:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "build/deploy/x.whl")
+
+    result = Rollout(Wishes((), None, tmp_path), lambda _: None, refuse).to_one(Target(FakeBoard("this machine"), bundle))
+    assert (result.state, result.detail) == ("failed", "build/deploy/x.whl: Permission denied")
 
 
 def test_what_runs_already_is_left_alone(rollout: Rollout, bundle: BundleFacts) -> None:
@@ -401,6 +411,32 @@ def test_wheels_are_those_that_run_there() -> None:
     assert tags[0] == "manylinux_2_31_aarch64"
     assert "manylinux_2_34_aarch64" not in tags
     assert tags[-2:] == ["manylinux_2_17_aarch64", "manylinux2014_aarch64"]
+
+
+BASE = Kind("aarch64", (3, 13), "2.41", frozenset(), with_system_packages=False)
+
+
+def test_a_python_without_pip_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else find_spec(name))
+    with pytest.raises(DeployError, match=r"has no pip.*apt install python3-pip") as caught:
+        payloads.fetch_wheels(BASE, tmp_path)
+    assert caught.value.reason == "wheels"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("WARNING: x\nERROR: No matching distribution found for numpy\nnotice\n", "No matching distribution found for numpy"),
+        ("Traceback (most recent call last):\n  File ...\nFileNotFoundError: no certificates\n", "no certificates"),
+        ("", "pip ended with 1"),
+    ],
+)
+def test_what_pip_complains_of_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str) -> None:
+    done = subprocess.CompletedProcess([], 1, "", said)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(DeployError, match=told):
+        payloads.fetch_wheels(BASE, tmp_path)
 
 
 @pytest.mark.parametrize(

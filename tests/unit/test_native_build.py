@@ -105,6 +105,34 @@ def test_another_wheel_is_refused(compiled: list[Path], tmp_path: Path) -> None:
     assert caught.value.reason == "executorch"
 
 
+@pytest.mark.parametrize(
+    ("damage", "does"),
+    [("", True), ("other sources", False), ("no stamp", False), ("a stamp of before", False), ("not whole", False)],
+)
+def test_without_a_compiler_what_was_copied_here_does(
+    compiled: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str, does: bool
+) -> None:
+    out = tmp_path / "out"
+    build.build(ARCH, out=out)
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    stamp = out / build.STAMP
+    if damage == "other sources":
+        monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-O3"))
+    elif damage == "no stamp":
+        stamp.unlink()
+    elif damage == "a stamp of before":
+        stamp.write_text(stamp.read_text().splitlines()[0])
+    elif damage == "not whole":
+        (out / build.NEEDED[0]).unlink()
+    if does:
+        assert not build.build(ARCH, out=out)
+    else:
+        with pytest.raises(MissingDependencyError) as caught:
+            build.build(ARCH, out=out)
+        assert caught.value.reason == "compiler"
+
+
 @pytest.mark.parametrize(("arch", "debian_package"), [("aarch64", "g++-aarch64-linux-gnu"), ("x86_64", "g++-x86-64-linux-gnu")])
 def test_a_missing_compiler_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arch: str, debian_package: str

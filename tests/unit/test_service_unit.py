@@ -24,6 +24,51 @@ def test_what_a_restart_can_mend_is_restarted() -> None:
     assert hopeless == {2, 10, 12, 30}, "usage, profile, board, and what isn't installed; never a camera, a bundle or a network"
 
 
+def settings(name: str) -> list[str]:
+    return re.findall(rf"^{name}=(.*)$", render_unit(GROUPS), re.MULTILINE)
+
+
+# A device that libcamera opens on a Pi, or picamera2, and the name in /proc/devices of what drives it; misc has many.
+CAMERA_DEVICES = {
+    "/dev/media3": "media",
+    "/dev/video13": "video4linux",
+    "/dev/v4l-subdev2": "video4linux",
+    "/dev/dma_heap/linux,cma": "dma_heap",
+    "/dev/dma_heap/system": "dma_heap",
+    "/dev/dma_heap/vidbuf_cached": "dma_heap",
+    "/dev/udmabuf": "misc",
+    "/dev/dri/card0": "drm",
+}
+OTHER_DEVICES = {"/dev/i2c-1": "i2c", "/dev/vcio": "misc", "/dev/vcio_gencmd": "misc", "/dev/vchiq": "vchiq"}
+NOBODYS_DEVICES = {
+    "/dev/mem": "mem",
+    "/dev/uinput": "misc",
+    "/dev/mmcblk0": "mmc",
+    "/dev/ttyAMA0": "ttyAMA",
+    "/dev/gpiomem": "misc",
+}
+
+
+@pytest.mark.parametrize(("devices", "is_allowed"), [(CAMERA_DEVICES, True), (OTHER_DEVICES, True), (NOBODYS_DEVICES, False)])
+def test_devices_are_those_of_cameras_and_sensors(devices: dict[str, str], is_allowed: bool) -> None:
+    assert settings("DevicePolicy") == ["closed"]
+    allowed = {what for what, access in (line.split() for line in settings("DeviceAllow")) if access == "rw"}
+    for path, driver in devices.items():
+        assert bool({path, f"char-{driver}"} & allowed) is is_allowed, path
+
+
+def test_a_pis_camera_is_found_and_its_algorithms_may_have_a_process() -> None:
+    # Of Raspberry Pi OS's udev rules: video owns cameras and memory for frames.
+    assert "video" in settings("SupplementaryGroups")[0].split()
+    # Events of udev; a socket to the process.
+    assert {"AF_NETLINK", "AF_UNIX"} <= set(settings("RestrictAddressFamilies")[0].split())
+    # They would hide the devices, or make others' files and processes of them.
+    assert not settings("PrivateDevices")
+    assert not settings("PrivateUsers")
+    # What is refused must fail, and not kill: libcamera asks for priorities, and goes on without.
+    assert settings("SystemCallErrorNumber") == ["EPERM"]
+
+
 @pytest.mark.parametrize(
     ("addresses", "hosts", "networks"),
     [

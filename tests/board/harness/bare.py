@@ -1,6 +1,7 @@
 """A board as it comes out of its box: Debian with Python, systemd and an SSH server, and nothing of this project.
 
-Its user ``pi`` may log in with one key, and use sudo without a password, as on a fresh Raspberry Pi OS.
+What Raspberry Pi OS adds is there too: picamera2, make and pip; no compiler, no OpenCV and no NumPy. Its user ``pi`` may log in
+with one key, and use sudo without a password.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ from .debian import Apt, unpack
 from .image import MASKED, link
 from .kernel import kernel
 from .packages import require
-from .process import run_limited
-from .tree import BOOTABLE, TRIXIE, finish_by_hand
+from .tree import SYSTEM, TRIXIE, add_camera, compile_bytecode, finish_by_hand
 
-PACKAGES = (*BOOTABLE, "findutils", "openssh-client", "openssh-server", "sudo", "tar")
-DISK_SIZE = "2G"
+PACKAGES = (*SYSTEM, "findutils", "make", "openssh-client", "openssh-server", "python3-pip", "sudo", "tar")
+DISK_SIZE = "3G"
 USER = "pi"
 
 # What a board's camera and sensor are here, each time that it boots.
@@ -73,7 +73,8 @@ def bare_image(cache: Cache) -> Path:
             root.mkdir()
             unpack(Apt(scratch / "apt", TRIXIE.name, TRIXIE.architecture).fetch(PACKAGES), root)
             finish_by_hand(root)
-            _compile_library(root, scratch)
+            add_camera(root, TRIXIE)
+            compile_bytecode(root, TRIXIE, scratch)
             shutil.copytree(boot / "usr/lib/modules", root / "usr/lib/modules", symlinks=True)
             _make_key(folder / "id_ed25519")
             _make_key(root / "etc/ssh/ssh_host_ed25519_key")
@@ -88,17 +89,6 @@ def bare_image(cache: Cache) -> Path:
             shutil.copy(boot / name, folder / name)
 
     return cache.entry("bare", [boot.name, fingerprint(*sources)], build)
-
-
-def _compile_library(root: Path, scratch: Path) -> None:
-    """Compiles Python's own modules, as its package would on a board, by the same Python of the host's architecture."""
-    native = scratch / "native"
-    unpack(Apt(scratch / "apt-native", TRIXIE.name, "amd64").fetch(["python3"]), native)
-    sandbox.prepare(native)
-    library = f"usr/lib/python{TRIXIE.python}"
-    argv = ["/usr/bin/python3", "-m", "compileall", "-q", "-s", "/share", "-p", f"/{library}", "/share"]
-    command = sandbox.inside(native, argv, writable={"share": root / library})
-    run_limited(command, timeout_s=300.0, env={"PATH": "/usr/bin", "LC_ALL": "C.UTF-8"})
 
 
 def _make_key(path: Path) -> None:
@@ -128,6 +118,10 @@ def _configure(root: Path, key: str) -> None:
     keys.write_text(key)
     keys.parent.chmod(0o700)
     keys.chmod(0o600)
+    # What update-ca-certificates would have written: pip doesn't start without it.
+    certificates = sorted((root / "usr/share/ca-certificates").rglob("*.crt"))
+    (etc / "ssl/certs").mkdir(parents=True, exist_ok=True)
+    (etc / "ssl/certs/ca-certificates.crt").write_bytes(b"".join(path.read_bytes() for path in certificates))
     # Kept over a power cut, as on a board whose journal is persistent.
     (root / "var/log/journal").mkdir(parents=True, exist_ok=True)
     # Buses belong to a group of their own on Raspberry Pi OS.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +21,7 @@ from .user import Cpu
 _CORES = 2
 _MEMORY_MIB = 1536
 _BOOT_LIMIT_S = 300.0
-# However this process ends, the board doesn't outlive it by more.
-_LIFE_LIMIT_S = 3600
+_LIFE_LIMIT_S = 3600.0
 _SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes")
 
 
@@ -31,12 +32,15 @@ class Machine:
         image: from `bare.bare_image`.
         work: an empty folder of this board.
         cpu: the processor to be.
+        life_limit_s: so long after power on it goes off by itself: however this process ends, the board doesn't outlive it
+            by more.
     """
 
-    def __init__(self, image: Path, work: Path, cpu: Cpu = "cortex-a72") -> None:
+    def __init__(self, image: Path, work: Path, cpu: Cpu = "cortex-a72", *, life_limit_s: float = _LIFE_LIMIT_S) -> None:
         self._image = image
         self._work = work
         self._cpu = cpu
+        self._life_limit_s = life_limit_s
         self._disk = work / "disk.ext4"
         subprocess.run(["cp", "--sparse=always", "--reflink=auto", str(image / "disk.ext4"), str(self._disk)], check=True)
         self._key = work / "id_ed25519"
@@ -66,7 +70,7 @@ class Machine:
         started_s = time.monotonic()
         with (self._work / "console.log").open("wb") as console:
             self._qemu = subprocess.Popen(
-                [require("timeout"), "--signal=KILL", str(_LIFE_LIMIT_S), *self._command()],
+                [require("timeout"), "--signal=KILL", str(self._life_limit_s), *self._command()],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
@@ -87,7 +91,7 @@ class Machine:
 
     def run(self, script: str, *, limit_s: float = 300.0) -> subprocess.CompletedProcess[str]:
         """Runs a script as ``pi``, by the board's shell."""
-        argv = [require("ssh"), *self.ssh_options, "-o", "ConnectTimeout=20", "-p", str(self.port), f"{USER}@127.0.0.1", script]
+        argv = self._ssh(script)
         try:
             return subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=limit_s)
         except subprocess.TimeoutExpired as error:
@@ -99,6 +103,22 @@ class Machine:
         if done.returncode:
             raise RuntimeError(f"{script}\nended with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
         return done.stdout
+
+    def push(self, path: Path, there: str) -> str:
+        """Copies a file or a folder to the board; gives its path there.
+
+        Args:
+            path: here.
+            there: where it goes: an absolute path, in a folder that ``pi`` may write to.
+        """
+        folder, _, name = there.rpartition("/")
+        with io.BytesIO() as buffer:
+            with tarfile.open(fileobj=buffer, mode="w") as tar:
+                tar.add(path, name)
+            done = subprocess.run(self._ssh(f"tar -x -C {folder}"), input=buffer.getvalue(), capture_output=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{there} could not be written\n{done.stderr.decode(errors='replace')}")
+        return there
 
     def wait_for(self, script: str, *, limit_s: float) -> float:
         """Runs a script again and again until it succeeds; gives the seconds that it took."""
@@ -114,6 +134,10 @@ class Machine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.cut_power()
+
+    def _ssh(self, script: str) -> list[str]:
+        where = ["-o", "ConnectTimeout=20", "-p", str(self.port), f"{USER}@127.0.0.1"]
+        return [require("ssh"), *self.ssh_options, *where, script]
 
     def _command(self) -> list[str]:
         kernel_line = "console=ttyAMA0 root=/dev/vda rw quiet systemd.show_status=0 panic=-1 net.ifnames=0"

@@ -111,15 +111,15 @@ def board_tree(cache: Cache, suite: Suite, packages: Sequence[str] = PYTHON) -> 
             finish_by_hand(folder)
             install_wheels(folder / _WHEELS, suite, requirements)
             if has_camera:
-                _add_camera(folder, suite)
-            _compile_bytecode(folder, suite, scratch)
+                add_camera(folder, suite)
+            compile_bytecode(folder, suite, scratch)
 
     name = "system" if "systemd" in packages else "camera" if has_camera else "tree"
     return cache.entry(f"{name}-{suite.name}", inputs, build)
 
 
-def _add_camera(root: Path, suite: Suite) -> None:
-    """Adds picamera2, and the link by which libcamera finds what its virtual camera is to be."""
+def add_camera(root: Path, suite: Suite) -> None:
+    """Adds picamera2 to a tree with libcamera, and the link by which that finds what its virtual camera is to be."""
     install_wheels(root / _WHEELS, suite, CAMERA_WHEELS, alone=True)
     link = root / "usr/share/libcamera/pipeline/virtual/virtual.yaml"
     link.parent.mkdir(parents=True)
@@ -163,10 +163,10 @@ def finish_by_hand(root: Path) -> None:
     sandbox.prepare(root)
 
 
-def _compile_bytecode(root: Path, suite: Suite, scratch: Path) -> None:
+def compile_bytecode(root: Path, suite: Suite, scratch: Path) -> None:
     """Compiles the tree's Python modules with the same Python of the host's architecture: bytecode is the same for all.
 
-    Without it, every emulated program would compile them again, for seconds.
+    A board's packages do it as they are installed. Without it, every emulated program would compile them again, for seconds.
     """
     native = scratch / "native"
     unpack(Apt(scratch / "apt-native", suite.name, "amd64").fetch(["python3"]), native)

@@ -136,12 +136,13 @@ def patch(picamera2: Any) -> None:
 
 def convert(nv12: Any, wanted: dict[str, Any]) -> Any:
     """NV12 without padding -> planes or RGB with padding."""
-    import cv2
     import numpy as np
 
     (width, height), stride = wanted["size"], wanted["stride"]
     picture = nv12[: width * height * 3 // 2].reshape(height * 3 // 2, width)
     if wanted["format"] == "BGR888":
+        import cv2
+
         rows = cv2.cvtColor(picture, cv2.COLOR_YUV2RGB_NV12).reshape(height, width * 3)
         return pad(rows, stride).reshape(-1)
     colours = picture[height:].reshape(height // 2, width // 2, 2)
