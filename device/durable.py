@@ -6,8 +6,14 @@ References:
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+
+def is_full(error: OSError) -> bool:
+    """True where the disk takes no more, whatever was to be written."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def sync_folder(folder: Path) -> None:

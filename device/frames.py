@@ -90,8 +90,8 @@ class _Openings:
         return source
 
     def require_one(self) -> None:
-        """Raises what kept the first camera away, where there is nothing but cameras that are away."""
-        if self._away and len(self._away) == len(self.sources):
+        """Raises what kept the first camera away, where every camera is away; files don't stand in for one."""
+        if self._away and len(self._away) == len(self._cameras):
             raise self._away[0]
 
     def _open(self, uri: str, opener: Callable[[], FrameSource]) -> FrameSource:
@@ -101,10 +101,11 @@ class _Openings:
             if self._is_alone or error.reason not in AWAY or not names_camera(uri):
                 raise
             self._away.append(error)
-            return AbsentCamera(error)
+            # An address may hold a password; errors of streams name it without. Others are called by their URI.
+            return AbsentCamera(error.where if "://" in uri else uri, error)
 
     def _supervise(self, source: FrameSource, opener: Callable[[], FrameSource], name: str) -> SupervisedSource:
-        # Asked only while it is interrupted itself, and so not well.
+        # One that has been away for days has no patience left: then that with the others counts.
         supervised = SupervisedSource(
             source,
             opener,
@@ -112,7 +113,7 @@ class _Openings:
             clock=self._options.clock,
             on_interruption=self._on_interruption,
             name=name,
-            may_give_up=lambda: not any(camera.is_well for camera in self._cameras),
+            may_give_up=lambda: min(camera.away_s for camera in self._cameras) >= (self._patience.give_up_after_s or 0.0),
         )
         self._cameras.append(supervised)
         return supervised

@@ -209,6 +209,11 @@ class _Source:
         self.interval.add(prediction)
         self.capture.add(times.capture_s)
 
+    @property
+    def has_news(self) -> bool:
+        """True where the interval that goes on has anything to tell."""
+        return bool(self.interval.frames or self.interval.bad_frames or self.dropped > self.dropped_before)
+
     def close_interval(self, now_ns: int, duration_s: float) -> SourceIntervalRecord:
         """Begins the next interval; gives the one that ends."""
         interval, self.interval = self.interval, _SourceTally()
@@ -328,13 +333,15 @@ class Recorder:
             self._sources[uri].dropped = count
         self._tell_interruptions()
         if self._clock.now_ns() - self._interval.started_ns >= self._interval_ns:
-            self._close_interval()
+            self._close_interval(self._take_power())
 
     def finish(self) -> RunSummary:
         """Writes the last, shorter interval, and sums up the run."""
         self._tell_interruptions()
-        if self._interval.frames:
-            self._close_interval()
+        last_power = self._take_power()
+        is_some_time = self._clock.now_ns() > self._interval.started_ns
+        if is_some_time and (last_power is not None or any(source.has_news for source in self._sources.values())):
+            self._close_interval(last_power)
         self._write_meters()
         duration_s = (self._clock.now_ns() - self._run.started_ns) / 1e9
         power = self._instruments.power
@@ -434,11 +441,13 @@ class Recorder:
             fields = msgspec.structs.asdict(total)
             self._tell.write(MeterRecord(place=place, **fields, sampler_cpu_s=power.overhead_cpu_s))
 
-    def _close_interval(self) -> None:
+    def _take_power(self) -> PowerFigure | None:
+        return self._instruments.power.take() if self._instruments.power else None
+
+    def _close_interval(self, power: PowerFigure | None) -> None:
         now_ns = self._clock.now_ns()
         interval = self._interval
         duration_s = (now_ns - interval.started_ns) / 1e9
-        power = self._instruments.power.take() if self._instruments.power else None
         heat = self._instruments.thermals.read()
         self._heat_limit_fps = self._tell.on_heat(heat.temperature_c, now_ns)
         if power is not None:

@@ -158,14 +158,15 @@ def find_chosen_bundle(flags: argparse.Namespace, facts: BoardFacts) -> tuple[Bu
     store = BundleStore(flags.store)
     profile = flags.profile or store.only_profile()
     start = store.start(profile)
-    if start.rolled_back:
-        print(f"warning: {start.rolled_back}", file=sys.stderr)
+    for line in filter(None, (start.rolled_back, start.trouble)):
+        print(f"warning: {line}", file=sys.stderr)
     try:
         return open_bundle(start.root), store if start.on_trial else None
     except BundleError as error:
         # A card that rots must not leave the board without a network.
-        bundle = store.rollback(profile)
-        print(f"warning: {error}: back to {bundle.manifest_sha256[:12]}", file=sys.stderr)
+        print(f"warning: {error}", file=sys.stderr)
+        bundle = store.fall_back(profile)
+        print(f"warning: back to {bundle.manifest_sha256[:12]}", file=sys.stderr)
         return bundle, None
 
 

@@ -95,6 +95,8 @@ class Rollout:
         rest = targets[len(first) :]
         if not all(result.is_well for result in first):
             said = f"{targets[0].transport.name}, the first, failed"
+            for target in rest:
+                target.transport.close()
             return first + [Result(target.transport.name, target.bundle.profile, "not tried", said, 0.0) for target in rest]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return first + list(pool.map(self.to_one, rest))
@@ -110,6 +112,9 @@ class Rollout:
         except OSError as error:
             # Payloads are made in the checkout, and some of it may be root's after a sudo.
             state, detail = "failed", f"{error.filename or 'payload'}: {error.strerror or error}"
+        except Exception as error:
+            # What one board has that nobody foresaw must not cost the table of the others.
+            state, detail = "failed", repr(error)
         finally:
             target.transport.close()
         result = Result(name, profile, state, detail, time.monotonic() - started_s)

@@ -158,9 +158,10 @@ def give_to_owner(store: Path) -> None:
     if os.geteuid() != 0 or not store.exists():
         return
     owner = store.stat()
-    for parent, folders, files in os.walk(store):
+    # By the folders' descriptors: their owner must not be able to put links in the way, and be given other files.
+    for _, folders, files, folder in os.fwalk(store):
         for name in (*folders, *files):
-            os.chown(Path(parent, name), owner.st_uid, owner.st_gid, follow_symlinks=False)
+            os.chown(name, owner.st_uid, owner.st_gid, dir_fd=folder, follow_symlinks=False)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,18 +14,24 @@ import lzma
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from device.bundle.reader import list_names, open_bundle
+from device.durable import is_full
 from device.errors import BundleError
 
 MAX_FILES = 64
 MAX_BYTES = 256 * 1024 * 1024
 """Of all files together, as they lie on disk: twenty times what GhostNet's takes."""
 
+MAX_HEADER_BYTES = 256 * 1024
+"""Of all headers together, and what is padding: tarfile reads long names and comments into memory, however long they are."""
+
 _CHUNK_BYTES = 1 << 20
+_MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -38,12 +44,51 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Raises:
         BundleError: ``archive`` for what is no tar file, breaks off, or holds anything but a few plain files of modest size.
+        OSError: the folder's disk is full, or can't be written.
     """
     try:
-        with tarfile.open(archive, "r|*") as members:
-            _write_members(members, archive, folder)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        with _open_plain(archive) as plain:
+            bounded = _Bounded(plain)
+            with tarfile.open(fileobj=bounded, mode="r|") as members:  # type: ignore[call-overload]  # `read` is all it needs
+                _write_members(members, bounded, archive, folder)
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and is_full(error):
+            raise
         raise _refusal(archive, f"can't be read as an archive ({error})", "copy it again") from error
+
+
+def _open_plain(archive: Path) -> IO[bytes]:
+    """The tar file itself, unpacked as it is read."""
+    with archive.open("rb") as file:
+        start = file.read(max(map(len, _MAGIC)))
+    for magic, opener in _MAGIC.items():
+        if start.startswith(magic):
+            return opener(archive, "rb")  # type: ignore[no-any-return, operator]
+    return archive.open("rb")
+
+
+class _Bounded:
+    """Reads no further than what was allowed: headers, and the files that were admitted."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._left_bytes = MAX_HEADER_BYTES
+
+    def allow(self, size_bytes: int) -> None:
+        """Lets a file be read too."""
+        self._left_bytes += size_bytes
+
+    def read(self, size: int) -> bytes:
+        """As a file's; `tarfile` asks for a few kilobytes at a time.
+
+        Raises:
+            ReadError: more was asked for.
+        """
+        data = self._file.read(size)
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            raise tarfile.ReadError(f"its headers have more than {MAX_HEADER_BYTES} bytes")
+        return data
 
 
 def pack(folder: Path, archive: Path) -> None:
@@ -96,7 +141,7 @@ def _add(members: tarfile.TarFile, path: Path) -> None:
         members.addfile(member, file)
 
 
-def _write_members(members: tarfile.TarFile, archive: Path, folder: Path) -> None:
+def _write_members(members: tarfile.TarFile, bounded: _Bounded, archive: Path, folder: Path) -> None:
     names: set[str] = set()
     left_bytes = MAX_BYTES
     for member in members:
@@ -114,20 +159,21 @@ def _write_members(members: tarfile.TarFile, archive: Path, folder: Path) -> Non
         if len(names) == MAX_FILES:
             raise _refusal(archive, f"holds more than {MAX_FILES} files", "pack the bundle's files alone")
         names.add(name)
-        left_bytes -= _write_member(members, member, folder / name, archive, left_bytes)
+        if member.size > left_bytes:
+            raise _refusal(archive, f"unpacks to more than {MAX_BYTES} bytes", "a bundle is smaller")
+        left_bytes -= member.size
+        bounded.allow(member.size)
+        _write_member(members, member, folder / name)
 
 
-def _write_member(members: tarfile.TarFile, member: tarfile.TarInfo, path: Path, archive: Path, left_bytes: int) -> int:
-    """Writes one file; returns its size. What the header promises is checked before anything is written."""
-    if member.size > left_bytes:
-        raise _refusal(archive, f"unpacks to more than {MAX_BYTES} bytes", "a bundle is smaller")
+def _write_member(members: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    """Writes one file, whose size was looked at before."""
     content = members.extractfile(member)
     assert content is not None
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
     with os.fdopen(descriptor, "wb") as file:
         while chunk := content.read(_CHUNK_BYTES):
             file.write(chunk)
-    return member.size
 
 
 def _refusal(archive: Path, found: str, remedy: str) -> BundleError:

@@ -19,7 +19,9 @@ def prove_by_self_test(bundle: Bundle) -> None:
         SelfTestError: the runtime refuses the artefact, its scores differ from the host's, or it crashed; says what it said.
     """
     runtime = bundle.manifest.profile.runtime.name
-    command = [sys.executable, "-m", "device.run", "--bundle", str(bundle.root), "--runtime", runtime, "--self-test"]
+    # Of a command that is shielded from the folder it was called in, so is its child: root may call it anywhere.
+    shield = ["-I"] if sys.flags.isolated else []
+    command = [sys.executable, *shield, "-m", "device.run", "--bundle", str(bundle.root), "--runtime", runtime, "--self-test"]
     where = f"{bundle.manifest.profile.name} ({bundle.manifest_sha256[:12]}) on {runtime}"
     done = run_program(command, TIMEOUT_S)
     if done.code == HUNG:

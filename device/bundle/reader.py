@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,9 @@ MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
 LABELS_NAME = "labels.txt"
 GOLDEN_NAME = "golden.npz"
+
+MAX_GOLDEN_BYTES = 64 * 1024 * 1024
+"""As arrays: a hundred images of 448 pixels. A few kilobytes may unpack to more than a board's memory."""
 
 
 class Golden(msgspec.Struct, frozen=True):
@@ -72,13 +77,21 @@ class Bundle(msgspec.Struct, frozen=True):
         """
         path = self.path(GOLDEN_NAME)
         try:
+            _require_modest(path)
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 logits = {name.removeprefix("logits_"): arrays[name] for name in arrays.files if name.startswith("logits_")}
                 return Golden(arrays["pixels"], logits)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
             raise BundleError(
                 str(path), f"can't be read ({error})", remedy="convert the bundle again", reason="malformed"
             ) from error
+
+
+def _require_modest(path: Path) -> None:
+    with zipfile.ZipFile(path) as arrays:
+        size_bytes = sum(member.file_size for member in arrays.infolist())
+    if size_bytes > MAX_GOLDEN_BYTES:
+        raise ValueError(f"it unpacks to {size_bytes} bytes, and not to {MAX_GOLDEN_BYTES} at most")
 
 
 def open_bundle(root: Path) -> Bundle:

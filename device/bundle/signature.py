@@ -115,9 +115,12 @@ def _ssh_keygen(action: str, *arguments: str, input: bytes | None = None) -> sub
             "ssh-keygen", "isn't installed", remedy="apt install openssh-client", reason="not_installed"
         )
     # Without input of its own it must not wait for a person's.
-    return subprocess.run(
-        [program, "-Y", action, *arguments], capture_output=True, timeout=_TIMEOUT_S, check=False, input=input or b""
-    )
+    try:
+        return subprocess.run(
+            [program, "-Y", action, *arguments], capture_output=True, timeout=_TIMEOUT_S, check=False, input=input or b""
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BundleError("ssh-keygen", f"gave no answer within {_TIMEOUT_S:g} s", reason="signature") from error
 
 
 def _last_line(output: bytes) -> str:

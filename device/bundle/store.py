@@ -75,11 +75,13 @@ class Start(NamedTuple):
         root: the bundle to run.
         on_trial: it has yet to prove itself: call `BundleStore.confirm` once it has, or `BundleStore.rollback`.
         rolled_back: why another bundle runs than was switched to; empty otherwise.
+        trouble: why this one runs on though it never proved itself; empty otherwise.
     """
 
     root: Path
     on_trial: bool
     rolled_back: str
+    trouble: str = ""
 
 
 class BundleStore:
@@ -109,12 +111,13 @@ class BundleStore:
             prove: raises where the bundle can't run on this board.
 
         Returns:
-            The bundle, in the store. One that is there already is not copied again.
+            The bundle, in the store. One that is there already is not copied again, but for files that were damaged.
 
         Raises:
             BundleError: see `open_bundle`, `verify` and `unpack`. The store is as it was.
         """
-        with self._locked(), self._scratch() as scratch:
+        # Not the lock of the links: proving may take minutes, and a daemon that starts meanwhile must not wait for it.
+        with self._locked(".installing"), self._scratch() as scratch:
             _bring(source, scratch)
             bundle = open_bundle(scratch)
             _refuse_strangers(bundle)
@@ -123,14 +126,19 @@ class BundleStore:
 
                 verify(scratch, trust)
             home = self._bundles / bundle.manifest_sha256
-            if home.exists():
-                _add_signature(scratch, home)
-            else:
+            is_whole = _is_whole(home)
+            if not is_whole:
                 prove(bundle)
                 _sync_all(scratch)
-                scratch.rename(home)
-                sync_folder(self._bundles)
-            return open_bundle(home)
+            with self._locked():
+                if is_whole:
+                    _add_signature(scratch, home)
+                elif home.exists():
+                    _mend(home, scratch)
+                else:
+                    scratch.rename(home)
+                    sync_folder(self._bundles)
+                return open_bundle(home)
 
     def switch(self, sha256: str) -> Bundle:
         """Makes a bundle the current one of its profile, on trial.
@@ -189,6 +197,20 @@ class BundleStore:
         with self._locked():
             return self._rollback(profile)
 
+    def fall_back(self, profile: str) -> Bundle:
+        """Rolls back from a bundle that can't run; on a disk that can't be written, the previous one runs all the same.
+
+        Raises:
+            BundleError: ``missing`` where there is none; or it is damaged too.
+        """
+        try:
+            return self.rollback(profile)
+        except BundleError as error:
+            previous = self._target(profile, "previous")
+            if error.reason != "store" or previous is None:
+                raise
+            return open_bundle(self._bundles / previous)
+
     def start(self, profile: str) -> Start:
         """Tells a daemon which bundle to run, and counts the start of one that is on trial.
 
@@ -213,12 +235,18 @@ class BundleStore:
             trial = self._trial(profile)
             if trial is None or trial.sha256 != current:
                 return Start(self._bundles / current, False, "")
+            trouble = ""
             if trial.starts >= MAX_STARTS and self._target(profile, "previous") is not None:
-                bundle = self._rollback(profile)
                 why = f"bundle {current[:12]} was started {trial.starts} times and never proved itself"
-                return Start(bundle.root, False, f"{why}: back to {bundle.manifest_sha256[:12]}")
+                try:
+                    bundle = self._rollback(profile)
+                except BundleError as error:
+                    # Perhaps it was the power that failed, each time; the other one surely doesn't run.
+                    trouble = f"{why}; the one before it can't be taken again: {error}"
+                else:
+                    return Start(bundle.root, False, f"{why}: back to {bundle.manifest_sha256[:12]}")
             self._write_trial(profile, Trial(current, trial.starts + 1))
-            return Start(self._bundles / current, True, "")
+            return Start(self._bundles / current, True, "", trouble)
 
     def confirm(self, profile: str) -> None:
         """Ends the trial of a profile's current bundle: it has proven itself."""
@@ -301,7 +329,12 @@ class BundleStore:
         old = [stored.sha256 for stored in self.entries() if stored.profile == profile and stored.sha256 not in kept]
         old.sort(key=lambda sha256: (self._bundles / sha256).stat().st_mtime_ns)
         for sha256 in old[: max(0, len(old) - KEEP)]:
-            shutil.rmtree(self._bundles / sha256)
+            # First out of sight: of one that is half gone after a power cut, an installer takes the rest away.
+            gone = self.root / f".incoming-{sha256}"
+            shutil.rmtree(gone, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the switch is done, whatever becomes of old ones
+                (self._bundles / sha256).rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
     def _home(self, sha256: str) -> Path:
         found = [path for path in self._bundles.iterdir() if path.name.startswith(sha256)] if sha256 else []
@@ -358,10 +391,10 @@ class BundleStore:
     # --- files ---
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, name: str = ".lock") -> Iterator[None]:
         """One writer at a time; errors of the disk become ours."""
         try:
-            with (self.root / ".lock").open("w") as lock:
+            with (self.root / name).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
         except OSError as error:
@@ -401,6 +434,21 @@ def _bring(source: Path, scratch: Path) -> None:
             raise BundleError(str(path), "is a link", expected="a plain file", reason="archive")
         if path.exists():
             shutil.copyfile(path, scratch / name)
+
+
+def _is_whole(home: Path) -> bool:
+    try:
+        open_bundle(home)
+    except BundleError:
+        return False
+    return True
+
+
+def _mend(home: Path, scratch: Path) -> None:
+    """Brings each file of a damaged bundle anew, one by one: what is still whole stays so at any moment."""
+    for path in sorted(scratch.iterdir()):
+        path.replace(home / path.name)
+    sync_folder(home)
 
 
 def _add_signature(scratch: Path, home: Path) -> None:

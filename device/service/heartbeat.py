@@ -105,7 +105,8 @@ class Heartbeat:
             return 0
         if self._patience.interruption_s is None:
             return _FOREVER_NS
-        return min(self._interrupted.values()) + round(self._patience.interruption_s * 1e9)
+        # From when the last of them failed: another may have been away for days, while that one worked.
+        return max(self._interrupted.values()) + round(self._patience.interruption_s * 1e9)
 
     def _beat(self, now_ns: int) -> None:
         if self._period_ns is not None and now_ns >= self._next_beat_ns:

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -38,6 +39,10 @@ exec "$release/bin/python" -I -B -X faulthandler -m "device.$command" "$@"
 """
 
 _NETWORK = "50-network.conf"
+
+# systemd.exec(5), "EnvironmentFile=".
+_COMMENT = re.compile(r"^\s*[#;].*$", re.MULTILINE)
+_NAMED = re.compile(r"^\s*\w+=", re.MULTILINE)
 
 _UNKNOWN_FLAGS = 2
 """Exit code of a command that doesn't know its flags: argparse's."""
@@ -230,6 +235,10 @@ class Service:
             raise ServiceError(
                 error.where, f"{error.found}: {what}", expected=error.expected, remedy=error.remedy, reason=error.reason
             ) from failure
+        except BaseException:
+            # Ctrl-C for one.
+            self._put_back(release, enabled, bundles)
+            raise
 
     def _currents(self) -> dict[str, Path]:
         return {name: (self._layout.state / f"profiles/{name}/current").resolve() for name in self.profiles()}
@@ -309,7 +318,7 @@ class Service:
         with contextlib.suppress(OSError, ValueError):
             yield from _strings(json.loads(manifest.read_bytes()).get("profile"))
         with contextlib.suppress(OSError):
-            yield from (self._layout.configuration / f"{profile}.env").read_text().replace('"', " ").replace("=", " ").split()
+            yield from _words((self._layout.configuration / f"{profile}.env").read_text(errors="replace"))
 
     # --- what runs ---
 
@@ -410,6 +419,13 @@ def _strings(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _strings(part)
+
+
+def _words(environment: str) -> Iterator[str]:
+    """Words of an environment file's values, and those after a flag's ``=``."""
+    text = _COMMENT.sub("", environment)
+    for word in _NAMED.sub("", text).replace('"', " ").replace("'", " ").split():
+        yield word.partition("=")[2] if word.startswith("--") and "=" in word else word
 
 
 def _remove(path: Path) -> None:

@@ -93,13 +93,13 @@ def make_release(layout: Layout, folder: Path, *, with_system_packages: bool) ->
 def switch_release(layout: Layout, release: Path) -> None:
     """Makes a release the current one; the one before it stays, older ones go."""
     current = linked(layout.current)
-    if current not in (None, release):
-        assert current is not None
+    if current is not None and current.name != release.name:
         point_link(layout.previous, f"releases/{current.name}")
     point_link(layout.current, f"releases/{release.name}")
-    kept = {linked(layout.current), linked(layout.previous)}
+    # By name: where a link leads to all of this, links of ours resolve to other paths than those that are listed here.
+    kept = {found.name for found in (linked(layout.current), linked(layout.previous)) if found is not None}
     for folder in layout.releases.iterdir():
-        if folder not in kept:
+        if folder.name not in kept:
             shutil.rmtree(folder)
 
 

@@ -15,9 +15,11 @@ import hashlib
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from device.durable import is_full
 from device.errors import MissingDependencyError
 
 LEFT_OUT = (
@@ -70,6 +72,7 @@ def unpack(wheel: Path, site_packages: Path) -> None:
 
     Raises:
         MissingDependencyError: ``wheel``: it is damaged, or holds what doesn't belong into a folder of packages.
+        OSError: the disk is full, or can't be written.
     """
     if not _NAME.fullmatch(wheel.name):
         raise _refusal(wheel, "has no wheel's name")
@@ -79,7 +82,9 @@ def unpack(wheel: Path, site_packages: Path) -> None:
                 path = site_packages / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, ValueError) as error:
+        if isinstance(error, OSError) and is_full(error):
+            raise
         raise _refusal(wheel, f"can't be unpacked ({error})") from error
 
 

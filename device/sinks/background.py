@@ -84,9 +84,11 @@ class BackgroundSink(Resource):
     def _attempt(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except SinkError as error:
+        except Exception as error:
+            # Of any kind: without this thread, the queue would fill, and who may wait would wait for ever.
             if not self._failing:
-                self._on_trouble(f"{error}; the run goes on")
+                said = str(error) if isinstance(error, SinkError) else f"{type(self._sink).__name__}: {error!r}"
+                self._on_trouble(f"{said}; the run goes on")
             self._failing = True
         else:
             if self._failing and action == self._sink.flush:

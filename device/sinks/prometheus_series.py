@@ -87,7 +87,7 @@ FAMILIES = {
     )
 }
 
-REASONS = ("stalled", "ended", "missing", "frozen", "dark")
+REASONS = ("stalled", "ended", "missing", "unreachable", "busy", "frozen", "dark")
 """Of interruptions, see `device.protocols.Interruption`: there from the start with 0, so that the first one is a rise."""
 
 LIFETIME_S = 10.0

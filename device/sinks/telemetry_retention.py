@@ -22,6 +22,8 @@ MINUTE_S = 60
 HOUR_S = 3600
 DAY_S = 86400
 
+_FOREVER_NS = (1 << 63) - 1
+
 
 class Limits(NamedTuple):
     """Ages in seconds, and size in bytes; see `device.contract.profile.Telemetry`."""
@@ -227,11 +229,17 @@ def _drop(connection: sqlite3.Connection, run_id: str, until_ns: int) -> None:
 def _keep_size(connection: sqlite3.Connection, size_bytes: float) -> None:
     while used_bytes(connection) > size_bytes:
         oldest = connection.execute(
-            "SELECT run_id, min(timestamp_ns), max(timestamp_ns) FROM interval JOIN run USING (run_id)"
-            " GROUP BY run_id ORDER BY run.rowid LIMIT 1"
+            "SELECT run.run_id, min(timestamp_ns), max(timestamp_ns), run.rowid = (SELECT max(rowid) FROM run)"
+            " FROM run LEFT JOIN interval USING (run_id) GROUP BY run.run_id ORDER BY run.rowid LIMIT 1"
         ).fetchone()
         if oldest is None:
             return
-        run_id, first_ns, last_ns = oldest
+        run_id, first_ns, last_ns, is_newest = oldest
+        if first_ns is None:
+            if is_newest:
+                return
+            # It ended before its first interval did; what else it left goes as a whole.
+            _drop(connection, run_id, _FOREVER_NS)
+            continue
         # A tenth at a time: of a store that is one long run, the newest rows must stay.
         _drop(connection, run_id, first_ns + max(1, (last_ns - first_ns) // 10))

@@ -11,11 +11,12 @@ class AbsentCamera(BaseSource):
     """Has no frames, and says why: a `SupervisedSource` over it tries to open the camera as it does after any failure.
 
     Args:
-        error: raised when the camera was to be opened; names it.
+        uri: without credentials.
+        error: raised when the camera was to be opened.
     """
 
-    def __init__(self, error: SourceError) -> None:
-        super().__init__(SourceSpec(uri=error.where, is_live=True, rate_fps=None))
+    def __init__(self, uri: str, error: SourceError) -> None:
+        super().__init__(SourceSpec(uri=uri, is_live=True, rate_fps=None))
         self._error = error
 
     def read(self, timeout_s: float) -> Frame | None:  # noqa: ARG002  # the protocol's

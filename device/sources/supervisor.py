@@ -86,9 +86,10 @@ class SupervisedSource(BaseSource):
         self._next_index = 0
 
     @property
-    def is_well(self) -> bool:
-        """False while it is interrupted. May be asked from any thread."""
-        return self._interruption is None
+    def away_s(self) -> float:
+        """How long it has been interrupted; 0 while it is well. May be asked from any thread."""
+        interruption = self._interruption
+        return 0.0 if interruption is None else (self._clock.now_ns() - interruption.started_ns) / 1e9
 
     def read(self, timeout_s: float) -> Frame | None:
         """Waits for a good frame, or goes one step towards one. See `FrameSource.read`.

@@ -153,6 +153,10 @@ def test_a_bundle_that_rots_on_the_card_is_left_for_the_previous_one(store: Path
     run = daemon("--store", store, *SOURCE, "--frames", "5", "--json")
     assert run.code == 0
     assert f"back to {open_bundle(good).manifest_sha256[:12]}" in run.err
+    (store / "bundles" / open_bundle(good).manifest_sha256 / "tiny_int8.tflite").unlink()
+    run = daemon("--store", store, *SOURCE, "--frames", "5")
+    assert run.code == 11
+    assert "tiny_int8.tflite" in run.err, "not only that there is no other one"
 
 
 def test_with_signers_named_only_their_bundles_are_taken(store: Path, good: Path, tmp_path: Path) -> None:

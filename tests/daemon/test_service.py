@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from .conftest import PROJECT, command, environment
@@ -37,14 +38,16 @@ class Manager:
             assert said, self.lines
 
 
-def start(bundle: Path, tmp_path: Path, *arguments: object) -> tuple[Manager, subprocess.Popen[str]]:
+def start(
+    bundle: Path, tmp_path: Path, *arguments: object, sources: Sequence[object] = SOURCE
+) -> tuple[Manager, subprocess.Popen[str]]:
     manager = Manager(tmp_path / "notify")
     variables = {**environment(), "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
     with (tmp_path / "err").open("w") as errors:
         status = os.fstat(errors.fileno())
         variables["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
         daemon = subprocess.Popen(
-            command("--bundle", bundle, *SOURCE, *arguments),
+            command("--bundle", bundle, *sources, *arguments),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -74,11 +77,20 @@ def test_it_says_ready_alive_how_it_goes_and_goodbye(bundle: Path, tmp_path: Pat
 
 
 def test_a_daemon_that_never_had_a_frame_never_was_ready(bundle: Path, tmp_path: Path) -> None:
-    manager, daemon = start(bundle, tmp_path, "--source", "v4l2:/dev/video-that-is-not-there")
+    manager, daemon = start(bundle, tmp_path, sources=["--source", "v4l2:/dev/video-that-is-not-there"])
     daemon.communicate(timeout=60)
     assert daemon.returncode == 20
     assert manager.lines == []
     assert (tmp_path / "err").read_text().splitlines()[-1].startswith("<3>error: ")
+
+
+def test_a_camera_that_is_away_leaves_the_other_one_ready(bundle: Path, tmp_path: Path) -> None:
+    away = "v4l2:/dev/video-that-is-not-there"
+    manager, daemon = start(bundle, tmp_path, "--source", away, "--duration", "3")
+    daemon.communicate(timeout=60)
+    assert daemon.returncode == 0
+    assert "READY=1" in manager.lines
+    assert f"<4>warning: {away}: missing" in (tmp_path / "err").read_text()
 
 
 def test_a_journal_has_no_line_an_interval(bundle: Path, tmp_path: Path) -> None:

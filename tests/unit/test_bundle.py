@@ -15,7 +15,7 @@ from device.contract import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA
 from device.errors import BundleError, SelfTestError
 from device.protocols import Array, Image
 from device.selftest import run_self_test
-from tests.unit.bundles import make_profile, write_bundle
+from tests.unit.bundles import change_manifest, make_profile, write_bundle
 from tests.unit.fakes import LABELS, ColourSession
 
 
@@ -141,6 +141,25 @@ def test_a_file_without_a_hash_is_refused(root: Path) -> None:
 def test_junk_for_a_manifest_is_refused(root: Path, junk: bytes) -> None:
     (root / MANIFEST_NAME).write_bytes(junk)
     assert refusal(root).reason in {"malformed", "schema"}
+
+
+def test_golden_images_that_would_fill_the_memory_are_refused(root: Path) -> None:
+    np.savez_compressed(root / GOLDEN_NAME, pixels=np.zeros((1, 9000, 9000, 3), np.uint8))
+    change_manifest(root)
+    assert (root / GOLDEN_NAME).stat().st_size < 1 << 20
+    with pytest.raises(BundleError, match="unpacks to 243"):
+        open_bundle(root).golden()
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5])
+def test_damaged_golden_images_are_one_line(root: Path, place: float) -> None:
+    bundle = open_bundle(root)
+    data = bytearray((root / GOLDEN_NAME).read_bytes())
+    at = int(place * len(data))
+    data[at : at + 16] = b"\xff" * 16
+    (root / GOLDEN_NAME).write_bytes(data)
+    with pytest.raises(BundleError, match="can't be read"):
+        bundle.golden()
 
 
 def test_a_wrong_number_of_labels_is_refused(root: Path) -> None:

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import contextlib
+import errno
+import gzip
 import io
+import lzma
+import os
 import tarfile
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +128,68 @@ def test_a_bomb_is_refused_before_it_fills_the_card(
     with pytest.raises(BundleError, match="unpacks to more than 1048576 bytes"):
         unpack(tmp_path / f"bomb.tar{ending}", folder)
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 1 << 20
+
+
+def long_comment() -> bytes:
+    """A file whose extended header alone is 32 MiB."""
+    info = tarfile.TarInfo("a")
+    info.pax_headers = {"comment": "x" * (32 << 20)}
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def long_name() -> bytes:
+    return tarfile.TarInfo("a" * (32 << 20)).tobuf(tarfile.GNU_FORMAT)
+
+
+def many_folders() -> bytes:
+    info = tarfile.TarInfo(".")
+    info.type = tarfile.DIRTYPE
+    return info.tobuf() * 60_000
+
+
+@pytest.mark.parametrize("make", [long_comment, long_name, many_folders])
+@pytest.mark.parametrize("pack_up", [bytes, gzip.compress, lzma.compress])
+def test_a_bomb_of_headers_alone_takes_no_memory(
+    folder: Path, tmp_path: Path, make: Callable[[], bytes], pack_up: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "bomb.tar"
+    path.write_bytes(pack_up(make() + bytes(1024)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BundleError, match="headers"):
+            unpack(path, folder)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_disk_that_is_too_full_for_an_archive_is_no_damaged_archive(
+    bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(bundle, tmp_path / "b.tar")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("device.bundle.archive.os.open", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        unpack(tmp_path / "b.tar", folder)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(place=st.integers(0, 10**6), ending=st.sampled_from([".gz", ".xz", ".bz2"]))
+def test_an_archive_with_a_changed_byte_is_refused_or_whole(
+    bundle: Path, tmp_path_factory: pytest.TempPathFactory, place: int, ending: str
+) -> None:
+    work = tmp_path_factory.mktemp("changed")
+    path = work / f"b.tar{ending}"
+    pack(bundle, path)
+    data = bytearray(path.read_bytes())
+    data[place % len(data)] ^= 0xFF
+    path.write_bytes(data)
+    (work / "out").mkdir()
+    with contextlib.suppress(BundleError):
+        unpack_and_open(path, work / "out")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,3 +137,39 @@ def test_people_are_told_in_words(say: Callable[..., str], store: Path, tmp_path
     assert say("restore", name) == f"eco runs {name} from its next start on, as before\n"
     assert say("switch", name) == f"eco runs {name} from its next start on\n"
     assert "whole, no signers named in" in say("verify", tmp_path / "bundle-1")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_gives_to_the_stores_owner_is_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, victims = tmp_path / "store", tmp_path / "victims"
+    for folder in (store / "sub", victims):
+        folder.mkdir(parents=True)
+        for name in ("a", "b"):
+            (folder / name).touch()
+    os.chown(store, 12345, 12345)
+    real_chown = os.chown
+
+    def chown(path: Any, *arguments: Any, **options: Any) -> None:
+        real_chown(path, *arguments, **options)
+        if Path(path).name in ("a", "b") and not (store / "sub").is_symlink():
+            # The owner, at the worst moment.
+            (store / "sub").rename(store / "moved")
+            (store / "sub").symlink_to(victims)
+
+    monkeypatch.setattr(os, "chown", chown)
+    command.give_to_owner(store)
+    assert [path.stat().st_uid for path in victims.iterdir()] == [0, 0]
+    assert [path.stat().st_uid for path in (store / "moved", *(store / "moved").iterdir())] == [12345] * 3
+
+
+def test_a_shielded_command_proves_with_its_own_software(tmp_path: Path) -> None:
+    trap = tmp_path / "here"
+    (trap / "device").mkdir(parents=True)
+    (trap / "device/__init__.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(command.__file__).parents[2])!r})\n"
+        "from pathlib import Path; from device.bundle import open_bundle; from device.bundle.prove import prove_by_self_test\n"
+        f"prove_by_self_test(open_bundle(Path({str(bundle(tmp_path, 1))!r})))\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", script], cwd=trap, check=False, capture_output=True, timeout=60)
+    assert not (tmp_path / "sprung").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -126,3 +127,15 @@ def test_without_ssh_keygen_it_says_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingDependencyError, match="apt install openssh-client"):
         verify(bundle, trust)
+
+
+def test_a_keygen_that_hangs_is_one_line(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/ssh-keygen"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr("device.bundle.signature._TIMEOUT_S", 0.1)
+    (bundle / SIGNATURE_NAME).write_text("x")
+    with pytest.raises(BundleError, match="ssh-keygen: gave no answer"):
+        verify(bundle, Trust(tmp_path / "allowed_signers"))

@@ -267,6 +267,23 @@ def test_on_a_read_only_disk_the_current_bundle_runs(
     assert (start.root.name, start.on_trial) == (sha256, False)
     with pytest.raises(BundleError, match="Read-only file system"):
         store.confirm("host")
+    with pytest.raises(BundleError, match="Read-only file system"):
+        store.fall_back("host")
+
+
+def test_on_a_read_only_disk_the_previous_bundle_runs_where_the_current_one_has_rotted(
+    store: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (install(store, make_bundle(tmp_path, number)) for number in range(2))
+    for sha256 in (first, second):
+        store.switch(sha256)
+        run_well(store)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("device.bundle.store.point_link", refuse)
+    assert store.fall_back("host").manifest_sha256 == first
 
 
 class PowerCut(BaseException):
@@ -319,6 +336,51 @@ def test_two_installers_at_once_take_turns(store: BundleStore, tmp_path: Path) -
         thread.join()
     assert len(store.entries()) == 4
     assert not list(store.root.glob(".incoming-*"))
+
+
+def test_a_daemon_starts_while_another_bundle_is_being_proven(store: BundleStore, tmp_path: Path) -> None:
+    first = install(store, make_bundle(tmp_path, 1))
+    store.switch(first)
+    started: list[str] = []
+
+    def prove(_bundle: Bundle) -> None:
+        daemon = threading.Thread(target=lambda: started.append(store.start("host").root.name), daemon=True)
+        daemon.start()
+        daemon.join(10.0)
+
+    store.install(make_bundle(tmp_path, 2), trust=None, prove=prove)
+    assert started == [first]
+
+
+@pytest.mark.parametrize("harm", ["changed", "gone"])
+def test_a_bundle_that_rotted_in_the_store_is_mended_by_taking_it_in_again(
+    store: BundleStore, tmp_path: Path, harm: str
+) -> None:
+    source = make_bundle(tmp_path, 1)
+    sha256 = install(store, source)
+    store.switch(sha256)
+    labels = store.root / "bundles" / sha256 / LABELS_NAME
+    if harm == "changed":
+        labels.write_text("rotten\n")
+    else:
+        labels.unlink()
+    proven: list[Bundle] = []
+    store.install(source, trust=None, prove=proven.append)
+    assert open_bundle(store.start("host").root).manifest_sha256 == sha256
+    assert len(proven) == 1
+
+
+def test_a_new_bundle_goes_on_where_the_one_to_go_back_to_has_rotted(store: BundleStore, tmp_path: Path) -> None:
+    good, new = (install(store, make_bundle(tmp_path, number)) for number in range(2))
+    store.switch(good)
+    run_well(store)
+    store.switch(new)
+    (store.root / "bundles" / good / LABELS_NAME).write_text("rotten\n")
+    for _ in range(MAX_STARTS):
+        store.start("host")
+    start = store.start("host")
+    assert (start.root.name, start.on_trial) == (new, True)
+    assert LABELS_NAME in start.trouble
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -215,6 +215,18 @@ def test_boards_that_are_alike_share_a_payload_and_each_has_its_result(tmp_path:
     assert len(made) == 2
 
 
+def test_what_nobody_foresaw_of_one_board_leaves_the_others_their_results(tmp_path: Path, bundle: BundleFacts) -> None:
+    class Odd(FakeBoard):
+        def run(self, script: str, *, stdin: Path | None = None) -> Done:
+            raise TypeError("odd")
+
+    boards = [FakeBoard("a"), Odd("b"), FakeBoard("c")]
+    rollout = Rollout(Wishes(("litert",), None, tmp_path), lambda _: None, make)
+    results = rollout.to_all([Target(board, bundle) for board in boards], canary=False)
+    assert [result.state for result in results] == ["installed", "failed", "installed"]
+    assert results[1].detail == "TypeError('odd')"
+
+
 def test_boards_are_served_together(tmp_path: Path, bundle: BundleFacts) -> None:
     together = threading.Barrier(3, timeout=20)
 
@@ -237,6 +249,7 @@ def test_a_canary_goes_first_and_alone(rollout: Rollout, bundle: BundleFacts, fa
     expected = ["failed", "not tried", "not tried"] if fails else ["installed"] * 3
     assert [result.state for result in results] == expected
     assert [board.was_changed for board in rest] == [not fails] * 2
+    assert all(board.closed for board in (canary, *rest))
 
 
 def test_hosts_are_a_line_each(tmp_path: Path) -> None:

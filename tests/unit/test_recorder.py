@@ -287,6 +287,25 @@ def test_a_run_without_frames_has_no_figures_but_a_summary() -> None:
     assert format_summary(summary)
 
 
+def test_the_last_interval_is_kept_without_frames_too() -> None:
+    bench = Bench(ScriptedPower([MEASURED, MEASURED], MEASURED))
+    bench.run(frames=10, period_s=0.1)
+    bench.clock.advance(0.4)
+    bench.recorder.finish()
+    assert [record.energy_j for record in bench.intervals] == [MEASURED.energy_j] * 2
+    assert bench.intervals[-1].frames == 0
+    assert bench.intervals[-1].duration_s == pytest.approx(0.4)
+
+
+def test_dropped_frames_of_the_last_interval_are_kept() -> None:
+    bench = Bench(None, "none")
+    bench.run(frames=10, period_s=0.1)
+    bench.clock.advance(0.4)
+    bench.recorder.on_tick({FILES.uri: 3})
+    bench.recorder.finish()
+    assert [record.dropped for record in bench.intervals] == [0, 3]
+
+
 def test_damaged_frames_are_counted_and_told() -> None:
     bench = Bench(None, "none")
     bench.recorder.on_bad_frame(FILES.uri, SourceError("a.jpg", "is no image", reason="decode"))

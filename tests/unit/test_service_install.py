@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -214,6 +215,16 @@ def test_an_upgrade_keeps_the_release_before_and_no_other(
     assert sorted(layout.releases.iterdir()) == sorted(release for release in releases[1:] if release)
 
 
+def test_software_that_a_link_leads_to_stays_too(service: Service, layout: Layout, wanted: Installation) -> None:
+    # Boards whose card is small have /opt on another disk.
+    (layout.root / "disk").mkdir()
+    (layout.root / "opt").symlink_to("disk")
+    for _ in range(2):
+        service.install(wanted)
+        assert linked(layout.current) is not None
+        assert not layout.previous.is_symlink()
+
+
 def test_without_a_bundle_nothing_starts_and_later_those_that_run_are_tried(
     service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
 ) -> None:
@@ -365,6 +376,40 @@ def test_a_disk_that_fills_half_way_is_put_back_too(
     assert current(layout) == name_of(wanted.bundle)
 
 
+def test_an_install_that_is_broken_off_is_put_back_too(
+    service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
+) -> None:
+    service.install(wanted)
+    before = linked(layout.current)
+    asked = []
+
+    def interrupt_once(unit: str) -> bool:
+        asked.append(unit)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return False
+
+    board.never_ready = interrupt_once
+    with pytest.raises(KeyboardInterrupt):
+        service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, 2)))
+    assert linked(layout.current) == before
+    assert current(layout) == name_of(wanted.bundle)
+    assert board.running == {"ghostwatt@eco.service"}
+
+
+def test_a_disk_that_is_too_full_for_the_software_is_no_damaged_wheel(
+    service: Service, layout: Layout, wanted: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _content: bytes) -> int:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ServiceError, match=r"No space left on device.*free some space") as caught:
+        service.install(wanted)
+    assert caught.value.reason == "disk"
+    assert list(layout.releases.iterdir()) == [], "what is half there fills the disk"
+
+
 def test_a_first_install_that_does_not_come_up_says_so_and_leaves_nothing_running(
     service: Service, board: FakeBoard, wanted: Installation
 ) -> None:
@@ -424,6 +469,24 @@ def test_flags_of_the_environment_file_count_too(service: Service, layout: Layou
     (layout.configuration / "eco.env").write_text('GHOSTWATT_ARGS="--source rtsp://[2001:db8::1]:554/x"\n')
     service.install(wanted)
     assert "IPAddressAllow=2001:db8::1\n" in (layout.drop_ins("eco") / "50-network.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GHOSTWATT_ARGS='--camera --mqtt mqtt://203.0.113.5'\n",
+        'GHOSTWATT_ARGS="--camera --mqtt=mqtt://203.0.113.5"\n',
+        "GHOSTWATT_ARGS=--camera \\\n  --mqtt mqtt://me:pa=ss@203.0.113.5\n",
+        "# caf\xe9\nGHOSTWATT_ARGS=--mqtt mqtt://203.0.113.5\n",
+    ],
+)
+def test_the_environment_file_is_read_as_systemd_reads_it(
+    service: Service, layout: Layout, wanted: Installation, text: str
+) -> None:
+    layout.configuration.mkdir(parents=True)
+    (layout.configuration / "eco.env").write_bytes(text.encode("latin-1"))
+    service.install(wanted)
+    assert "IPAddressAllow=203.0.113.5\n" in (layout.drop_ins("eco") / "50-network.conf").read_text()
 
 
 # --- use ---
@@ -525,6 +588,22 @@ def test_half_a_wheel_leaves_no_release(service: Service, layout: Layout, wanted
     with pytest.raises(MissingDependencyError, match="copy it again"):
         service.install(wanted)
     assert linked(layout.current) is None
+
+
+def test_a_wheel_with_a_changed_byte_is_refused_in_one_line(tmp_path: Path) -> None:
+    content = b"spam and eggs " * 50
+    wheel = write_wheel(tmp_path, "x", {"a.py": content})
+    with zipfile.ZipFile(wheel) as stored:
+        files = {name: stored.read(name) for name in stored.namelist()}
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, data in files.items():
+            packed.writestr(name, data)
+    whole = wheel.read_bytes()
+    for place in range(len(whole)):
+        wheel.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with contextlib.suppress(MissingDependencyError):
+            unpack(wheel, tmp_path / "site")
+            assert (tmp_path / "site/a.py").read_bytes() == content
 
 
 def test_wheels_of_another_python_are_refused(service: Service, wanted: Installation) -> None:

@@ -163,6 +163,18 @@ def test_one_camera_that_is_away_excuses_nothing(heartbeat: Heartbeat, manager: 
     assert tick_for(heartbeat, clock, 60, manager) == []
 
 
+def test_patience_begins_when_the_last_camera_fails(heartbeat: Heartbeat, manager: Manager, clock: ManualClock) -> None:
+    heartbeat.on_frame()
+    heartbeat.on_interruption(interruption("a:", clock))
+    for _ in range(1000):
+        clock.advance(1.0)
+        heartbeat.on_frame()
+        manager.listen()
+    heartbeat.on_interruption(interruption("b:", clock))
+    assert len(tick_for(heartbeat, clock, 119, manager)) >= 119 / WATCHDOG_S * 4 - 2
+    assert tick_for(heartbeat, clock, 60, manager) == []
+
+
 def test_a_camera_that_is_back_must_give_frames_again(heartbeat: Heartbeat, manager: Manager, clock: ManualClock) -> None:
     heartbeat.on_frame()
     for is_over in (False, True):

@@ -220,3 +220,23 @@ class TestBackgroundSink:
             outlet.write(prediction(index), may_wait=True)
         outlet.close()
         assert [line for line in troubles if "the run goes on" in line] == ["sink: broken; the run goes on"]
+
+    def test_what_a_sink_did_not_foresee_stops_neither_it_nor_the_writer(self) -> None:
+        class Surprised(RecordingSink):
+            def write(self, record: Record) -> None:
+                if not self.records:
+                    self.records.append(record)
+                    raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+                super().write(record)
+
+        sink = Surprised()
+        troubles: list[str] = []
+        outlet = BackgroundSink(sink, flush_interval_s=60.0, on_trouble=troubles.append, capacity=4)
+        for index in range(10):
+            outlet.write(prediction(index), may_wait=False)
+            while outlet._queue.qsize() > 2 and outlet._thread.is_alive():
+                outlet._thread.join(0.001)
+        outlet.close()
+        assert len(sink.records) == 10
+        assert sink.closed
+        assert "surrogates not allowed" in troubles[0]

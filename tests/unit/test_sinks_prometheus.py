@@ -24,10 +24,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from device.clock import ManualClock
 from device.contract import Telemetry
 from device.errors import SinkError, UsageError
+from device.frames import AWAY
 from device.outlets import Outlets
 from device.protocols import Percentiles, Record
 from device.sinks.prometheus import PrometheusSink, _TableCollector, parse_listen
-from device.sinks.prometheus_series import FAMILIES, SeriesTable
+from device.sinks.prometheus_series import FAMILIES, REASONS, SeriesTable
 from tests.unit.mosquitto import wait_until
 from tests.unit.processes import free_port
 from tests.unit.records import interruption, interval, meter, prediction, run_record, source_interval
@@ -394,3 +395,7 @@ def test_serves_ipv6_where_there_is_such_a_thing() -> None:
 def test_a_client_that_says_nothing_keeps_nobody_waiting(page: Page) -> None:
     with socket.create_connection(("127.0.0.1", page.port)):
         assert "ghostwatt_run_info" in page.read()
+
+
+def test_every_reason_of_an_absence_is_there_from_the_start() -> None:
+    assert set(REASONS) >= AWAY

@@ -460,6 +460,10 @@ class Several:
         monkeypatch.setattr("device.frames.make_opener", lambda uri, options: lambda: self.open(uri.partition(":")[2]))
         monkeypatch.setattr("device.frames.names_camera", lambda uri: uri.startswith("fake:"))
 
+    def open_file(self, uri: str) -> Camera:
+        kind, _, name = uri.partition(":")
+        return Camera(self.clock, [1], is_recorded=True, uri=uri) if kind == "file" else self.open(name)
+
     def open(self, name: str) -> Camera:
         self.attempts[name] += 1
         life = self._lives[name].pop(0) if self._lives[name] else away(name)
@@ -504,6 +508,13 @@ def test_where_all_are_away_at_the_start_it_is_an_error(monkeypatch: pytest.Monk
     assert bench.told == []
 
 
+def test_a_file_does_not_stand_in_for_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Several(monkeypatch, left=[], clip=[[1]])
+    monkeypatch.setattr("device.frames.make_opener", lambda uri, options: lambda: bench.open_file(uri))
+    with pytest.raises(SourceError, match="fake:left: can't be reached"):
+        bench.open_frames("file:clip", "fake:left")
+
+
 @pytest.mark.parametrize("reason", ["unauthorised", "format", "permission", "certificate"])
 def test_what_somebody_must_change_is_an_error_whatever_the_others_do(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
     bench = Several(monkeypatch, left=[[1]], right=[away("right", reason)])
@@ -526,6 +537,20 @@ def test_one_of_several_ends_the_run_only_when_no_other_is_well(monkeypatch: pyt
     assert bench.attempts["right"] > 50
     with pytest.raises(SourceError, match="is being opened again"):
         left.read(TIMEOUT_S)
+    with pytest.raises(SourceError, match=r"fake:right: no good frame for [0-9]{4} s"):
+        read_for(right, bench.clock, 100.0)
+
+
+def test_patience_with_all_of_them_begins_when_the_last_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Several(monkeypatch, left=[[1, GONE], [1, GONE]], right=[[1, GONE]])
+    left, right = bench.open_frames("fake:left", "fake:right")
+    assert left.read(TIMEOUT_S)
+    assert right.read(TIMEOUT_S)
+    assert read_for(right, bench.clock, 1000.0) == 0
+    assert read_for(left, bench.clock, 5.0) == 1
+    with pytest.raises(SourceError, match="is being opened again"):
+        left.read(TIMEOUT_S)
+    assert read_for(right, bench.clock, 100.0) == 0
     with pytest.raises(SourceError, match=r"fake:right: no good frame for [0-9]{4} s"):
         read_for(right, bench.clock, 100.0)
 

@@ -215,6 +215,16 @@ def test_a_store_that_grows_too_large_loses_its_oldest_rows(path: Path) -> None:
     assert len(kept) > 300
 
 
+def test_runs_that_ended_before_their_first_interval_do_not_pile_up(path: Path) -> None:
+    gone = InterruptionRecord("v4l2:0", "ended", "gone" * 100, SECOND_NS, 3.0, 1, True, wall_time_s=NOW_S)
+    fill(path, *[[gone]] * 300, [second(index, age_s=100) for index in range(50)])
+    thin(path, LIMITS._replace(size_bytes=100_000))
+    connection = sqlite3.connect(path)
+    assert used_bytes(connection) <= 100_000
+    connection.close()
+    assert len(rows(path)) == 50
+
+
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 400))
 def test_counts_and_energy_are_kept_whatever_is_merged(tmp_path_factory: pytest.TempPathFactory, seed: int, count: int) -> None:
