@@ -216,13 +216,17 @@ def test_camera_that_stalls_again_and_again_is_opened_again(
     summary, errors = runner.daemon(flags, cameras, GHOSTWATT_STALL_AFTER=str(STALL_AFTER))
     assert summary["frames"] == 2 * STALL_AFTER + 1
     rows = runner.interruptions()
-    assert len(rows) >= 2
+    # The run may end in one: the camera stalls again while the last frame is looked at.
+    over = [row for row in rows if row["is_over"]]
+    assert len(over) >= 2
+    assert over in (rows, rows[:-1])
     for row in rows:
-        assert (row["reason"], row["source"], row["is_over"]) == ("stalled", "picamera2:0", 1)
+        assert (row["reason"], row["source"]) == ("stalled", "picamera2:0")
         assert 0.9 < row["duration_s"] < 30
-        assert row["attempts"] >= 1
-    assert errors.count("picamera2:0: stalled") == errors.count("picamera2:0: well again") == len(rows)
-    report.append(f"picamera2 stalled {len(rows)} times in {summary['frames']} frames, recovered each time")
+    assert all(row["attempts"] >= 1 for row in over)
+    assert errors.count("picamera2:0: stalled") == len(rows)
+    assert errors.count("picamera2:0: well again") == len(over)
+    report.append(f"picamera2 stalled {len(over)} times in {summary['frames']} frames, recovered each time")
 
 
 @pytest.mark.parametrize(
