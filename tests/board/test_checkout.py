@@ -33,17 +33,14 @@ from .harness.cache import Cache
 from .harness.camera import VirtualCamera, describe
 from .harness.machine import Machine
 from .harness.tree import REPOSITORY, VIRTUAL_CAMERA_FILE
+from .service_facts import HIGHEST_EXPOSURE, STATE, UNIT, WATTS
 
 pytestmark = pytest.mark.board
 
-UNIT = "ghostwatt@rpi4.service"
-STATE = "/var/lib/ghostwatt"
 CHECKOUT = "/home/pi/ghostwatt"
 WHEELS = "/home/pi/wheels"
 BUNDLE = "/home/pi/bundle"
-WATTS = 2.5
 RESULTS = 8
-HIGHEST_EXPOSURE = 1.5
 INSTALL_LIMIT_S = 900.0
 RESULTS_LIMIT_S = 240.0
 

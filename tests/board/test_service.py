@@ -32,14 +32,10 @@ from .harness.bare import bare_image
 from .harness.cache import Cache
 from .harness.machine import Machine
 from .harness.tree import REPOSITORY
+from .service_facts import HIGHEST_EXPOSURE, PROFILE, STATE, UNIT, WATTS
 
 pytestmark = pytest.mark.board
 
-PROFILE = "rpi4"
-UNIT = f"ghostwatt@{PROFILE}.service"
-STATE = "/var/lib/ghostwatt"
-WATTS = 2.5
-HIGHEST_EXPOSURE = 1.5
 DEPLOY_LIMIT_S = 900.0
 READY_LIMIT_S = 240.0
 BUNDLE_LIMIT_S = 300.0

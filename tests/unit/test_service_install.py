@@ -286,12 +286,18 @@ def test_software_that_says_less_than_its_installer_needs_is_refused(
     assert linked(layout.current) == before
 
 
+def fail_other_software(board: FakeBoard, layout: Layout) -> Path | None:
+    """From now on no software comes up but that which runs; gives its folder."""
+    software = linked(layout.current)
+    board.never_ready = lambda _: linked(layout.current) != software
+    return software
+
+
 def test_software_that_does_not_come_up_is_taken_back_with_its_bundle(
     service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
 ) -> None:
     service.install(wanted)
-    before = linked(layout.current)
-    board.never_ready = lambda _: linked(layout.current) != before
+    before = fail_other_software(board, layout)
     with pytest.raises(ServiceError, match=r"v4l2:/dev/video0: is not there: what ran before runs again") as caught:
         service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, 2)))
     assert caught.value.reason == "not_ready"
@@ -327,8 +333,7 @@ def test_the_first_bundle_on_trial_has_nothing_behind_it_and_comes_back_too(
     service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
 ) -> None:
     service.install(wanted)
-    software = linked(layout.current)
-    board.never_ready = lambda _: linked(layout.current) != software
+    software = fail_other_software(board, layout)
     with pytest.raises(ServiceError, match="what ran before runs again"):
         service.install(Installation(wheels(tmp_path / "new", b"new = 1"), bundle(tmp_path, 2)))
     assert (current(layout), BundleStore(layout.state).is_on_trial("eco")) == (name_of(wanted.bundle), True)
@@ -339,8 +344,7 @@ def test_what_cannot_be_put_back_is_told_and_the_rest_is_done(
     service: Service, layout: Layout, board: FakeBoard, wanted: Installation, tmp_path: Path
 ) -> None:
     service.install(wanted)
-    software = linked(layout.current)
-    board.never_ready = lambda _: linked(layout.current) != software
+    software = fail_other_software(board, layout)
     board.refused_actions = {"restore"}
     words = r"v4l2:/dev/video0: is not there: not all could be put back \(.*scores differ\)"
     with pytest.raises(ServiceError, match=words) as caught:
