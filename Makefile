@@ -47,7 +47,7 @@ $(STAMP): pyproject.toml
 setup: $(STAMP) native ## install the host's packages into .venv and build the native library
 
 native: $(STAMP) ## build the ExecuTorch library (ARCH=aarch64 for a board)
-	@$(PYTHON) -m device.native.build --arch $(ARCH)
+	@$(PYTHON) -m device.runtimes.native.build --arch $(ARCH)
 
 CONVERT := $(PYTHON) -m converter --profile $(PROFILE) $(if $(MODEL),--model $(MODEL)) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
 	$(if $(RECIPE),--recipe $(RECIPE)) $(if $(CALIBRATION),--calibration $(CALIBRATION)) \
@@ -72,7 +72,7 @@ doctor: setup ## what works on this machine, what doesn't, and what to do
 
 demo: setup ## convert for this machine and run the daemon on photographs
 	@$(PYTHON) -m converter --profile host
-	@$(PYTHON) -m converter.samples --out build/demo/photographs
+	@$(PYTHON) -m converter.data.samples --out build/demo/photographs
 	@for runtime in litert executorch; do \
 		$(PYTHON) -m device.run --bundle build/host --source images:build/demo/photographs --runtime $$runtime \
 			--predictions build/demo/$$runtime.jsonl --telemetry build/demo/telemetry.sqlite && echo || exit; done
@@ -97,7 +97,7 @@ eval: setup ## accuracy of eager, .pte and .tflite on the labelled folder DATA= 
 	@$(PYTHON) -m converter.evaluate --data $(DATA) $(EVALUATED) $(ARGS)
 
 recipes: setup ## what each quantisation recipe gives, in each format (MODEL=, WEIGHTS=)
-	@$(PYTHON) -m converter.recipe_comparison $(if $(MODEL),--model $(MODEL)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+	@$(PYTHON) -m converter.compare.recipes $(if $(MODEL),--model $(MODEL)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 compare: setup ## compare GhostNet and MobileNetV3 and check the article's claims (ARGS=--quick: those alone)
 	@$(PYTHON) -m converter.compare $(ARGS)
@@ -106,7 +106,7 @@ bench: setup ## the benchmarks, as ratios in one run
 	@$(PYTHON) -m tests.benchmarks $(ARGS)
 
 clean: ## remove build/ and the native library; the virtual environment stays
-	rm -rf build device/native/lib
+	rm -rf build device/runtimes/native/lib
 
 include converter/deploy/deploy.mk
 -include tests/board/board.mk

@@ -11,17 +11,17 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from converter.accuracy import Score
-from converter.checkpoints import find_checkpoint, known_names
+from converter.evaluate.accuracy import Score
 from converter.models import model_names
 from converter.profiles import FOLDER, SCHEMA_NAME, encode_schema, load_profile, profile_names
-from converter.progress import StageProgress
-from converter.recipes import RECIPES, default_recipe, find_recipe
-from converter.report import Report, read_report
+from converter.quantise.recipes import RECIPES, default_recipe, find_recipe
+from converter.report.record import Report, read_report
 from converter.stages import RUNTIMES, Request, convert
+from converter.weights.checkpoints import find_checkpoint, known_names
+from converter.work.progress import StageProgress
 from device.bundle import open_bundle
 from device.contract import Manifest
-from device.errors import ProfileError, exit_with_one_line, nearest
+from device.core.errors import ProfileError, exit_with_one_line, nearest
 
 BUILD = Path("build")
 CACHE = BUILD / "cache"

@@ -12,8 +12,8 @@ import msgspec
 import yaml
 
 from device.contract import Profile
-from device.errors import ProfileError, nearest
-from device.registry import METERS, SOURCES, Entry
+from device.core.errors import ProfileError, nearest
+from device.core.registry import METERS, SOURCES, Entry
 
 FOLDER = Path(__file__).parent.parent / "firmware_profiles"
 SCHEMA_NAME = "schema.json"

@@ -21,21 +21,21 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from converter.accuracy import change
-from converter.cache import Cache, hash_sources, installed_versions, make_key
-from converter.checkpoints import Checkpoint, load_checkpoint
+from converter.data.photographs import ImageSet, Photographs, choose_photographs
+from converter.evaluate.accuracy import change
+from converter.evaluate.latency import Latency, measure_latency
+from converter.evaluate.sensitivity import IMAGES, LayerNoise, measure_sensitivity
+from converter.evaluate.verify import Verification, artefact_logits, compare, eager_logits, require_floor
 from converter.exporters import Exported, load_exporter
 from converter.exporters.quiet import quiet
-from converter.folding import fold
-from converter.latency import Latency, measure_latency
 from converter.models.counting import count_macs, count_parameters
-from converter.page import write_page
-from converter.photographs import ImageSet, Photographs, choose_photographs
 from converter.profiles import LoadedProfile
-from converter.recipes import Recipe, default_recipe, find_recipe
-from converter.report import ArtefactReport, PhotographSet, Report, judge, summarise_noise, write_report
-from converter.sensitivity import IMAGES, LayerNoise, measure_sensitivity
-from converter.verify import Verification, artefact_logits, compare, eager_logits, require_floor
+from converter.quantise.folding import fold
+from converter.quantise.recipes import Recipe, default_recipe, find_recipe
+from converter.report.page import write_page
+from converter.report.record import ArtefactReport, PhotographSet, Report, judge, summarise_noise, write_report
+from converter.weights.checkpoints import Checkpoint, load_checkpoint
+from converter.work.cache import Cache, hash_sources, installed_versions, make_key
 from device import __version__
 from device.bundle import (
     GOLDEN_NAME,
@@ -48,7 +48,7 @@ from device.bundle import (
     write_golden,
 )
 from device.contract import MANIFEST_SCHEMA, Artefact, Manifest, ModelCard, Preprocessing, Profile
-from device.errors import ConversionError
+from device.core.errors import ConversionError
 
 RUNTIMES = ("executorch", "litert")
 """Formats of a bundle, the one that takes longer to make first."""
@@ -96,7 +96,7 @@ class Prepared(msgspec.Struct, frozen=True):
     Attributes:
         checkpoint: as loaded.
         preprocessing: the weights', at the profile's input size.
-        network: batch norm and normalisation folded in; see `converter.folding`.
+        network: batch norm and normalisation folded in; see `converter.quantise.folding`.
         recipes: runtime name -> how to quantise for its format.
     """
 
@@ -407,7 +407,7 @@ def _fill(folder: Path, made: Conversion) -> Manifest:
         versions=versions,
     )
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
-    # Not among the manifest's files: they hold how long an inference took this time. See `converter.report`.
+    # Not among the manifest's files: they hold how long an inference took this time. See `converter.report.record`.
     write_page(folder, report, made.latency)
     return manifest
 

@@ -21,28 +21,28 @@ from typing import NamedTuple
 import msgspec
 
 from device import __version__
-from device.board import BoardFacts, detect_board
 from device.bundle import Bundle, find_bundle, open_bundle
+from device.bundle.selftest import run_self_test
 from device.bundle.store import BundleStore
-from device.clock import SystemClock
-from device.console import StatusLine, format_summary
 from device.contract import Profile
-from device.errors import BundleError, GhostwattError, SourceError, UsageError, exit_with_one_line
-from device.flags import positive_float, positive_int, share
-from device.frames import camera_options, open_frames
+from device.core.clock import SystemClock
+from device.core.errors import BundleError, GhostwattError, SourceError, UsageError, exit_with_one_line
+from device.core.flags import positive_float, positive_int, share
+from device.core.registry import RUNTIMES, SOURCES
+from device.daemon.console import StatusLine, format_summary
+from device.daemon.heat_limit import ThermalLimit
+from device.daemon.link import ServiceLink, mark_journal_lines, open_channels
+from device.daemon.outlets import MqttWish, Outlets
+from device.daemon.pipeline import Observer, Pipeline
+from device.daemon.recorder import Instruments, Recorder, RunSummary, Tell
+from device.daemon.trial import TrialObserver, trial_of
+from device.machine.board import BoardFacts, detect_board
+from device.machine.memory import read_memory
+from device.machine.thermals import SysfsThermals
 from device.meters.sampler import PowerSampler
 from device.meters.select import open_meters
-from device.meters.thermals import SysfsThermals
-from device.outlets import MqttWish, Outlets
-from device.pipeline import Observer, Pipeline
-from device.process import read_memory
 from device.protocols import Clock, FrameSource, Interruption, RunRecord, Runtime, Session
-from device.recorder import Instruments, Recorder, RunSummary, Tell
-from device.registry import RUNTIMES, SOURCES
-from device.selftest import run_self_test
-from device.service.link import ServiceLink, mark_journal_lines, open_channels
-from device.thermal_limit import ThermalLimit
-from device.trial import TrialObserver, trial_of
+from device.sources.opening import camera_options, open_frames
 
 BUILD = Path("build")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from converter.cache import Cache
 from converter.compare.comparison import LEAST_ROUNDS, Measurement, Pixels, build, measure, read_photographs, this_machine
 from converter.compare.exports import Exports, Results, Task
 from converter.compare.networks import NETWORKS, QUICK, find_networks
@@ -18,8 +17,9 @@ from converter.compare.page import HTML_NAME, PNG_NAME, write_comparison
 from converter.compare.progress import ExportProgress
 from converter.compare.records import JSON_NAME, encode, read_arm_counts
 from converter.compare.table import print_comparison
-from converter.machine import Machine
-from device.errors import UsageError, exit_with_one_line
+from converter.work.cache import Cache
+from converter.work.machine import Machine
+from device.core.errors import UsageError, exit_with_one_line
 
 BUILD = Path("build")
 RUNTIMES = ("litert", "executorch")

@@ -12,22 +12,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.cache import installed_versions
-from converter.checkpoints import find_checkpoint, read_card
 from converter.compare.claims import judge
 from converter.compare.exports import NUM_CLASSES, SEED, Lowered, Results
 from converter.compare.latency import Runnable, measure_rounds, summarise
 from converter.compare.networks import REFERENCE, Network
 from converter.compare.records import SCHEMA, ArmCounts, ArtefactFigures, Comparison, Row, with_arm_counts
+from converter.data.photographs import PACK_SUFFIX, read_folder, read_pack
 from converter.exporters.quiet import quiet
-from converter.machine import LoadMeter, Machine, describe_machine
 from converter.models import create_model
 from converter.models.counting import count_macs, count_parameters
-from converter.photographs import PACK_SUFFIX, read_folder, read_pack
+from converter.weights.checkpoints import find_checkpoint, read_card
+from converter.work.cache import installed_versions
+from converter.work.machine import LoadMeter, Machine, describe_machine
 from device import __version__
 from device.contract import Preprocessing
-from device.errors import GhostwattError
-from device.registry import RUNTIMES
+from device.core.errors import GhostwattError
+from device.core.registry import RUNTIMES
 
 INPUT_PX = 224
 IMAGES = 16

@@ -18,12 +18,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.cache import Cache, hash_imported, installed_versions, make_key
 from converter.compare.lowering import EXPORTED_NAME, FAILURE_NAME, LoweringJob
 from converter.compare.networks import Network
 from converter.compare.progress import Tell
 from converter.exporters import Exported
-from converter.recipes import Recipe, default_recipe
+from converter.quantise.recipes import Recipe, default_recipe
+from converter.work.cache import Cache, hash_imported, installed_versions, make_key
 
 NUM_CLASSES = 1000
 SEED = 0

@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 
 from converter.compare.weights import fresh_network
-from converter.equalisation import artefact_input
 from converter.exporters import Exported, load_exporter
 from converter.exporters.quiet import quiet
-from converter.folding import fold
-from converter.recipes import Recipe
+from converter.quantise.equalisation import artefact_input
+from converter.quantise.folding import fold
+from converter.quantise.recipes import Recipe
 from device.contract import Preprocessing
-from device.errors import GhostwattError
+from device.core.errors import GhostwattError
 
 EXPORTED_NAME = "exported.json"
 FAILURE_NAME = "failure.txt"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from device.errors import UsageError, nearest
+from device.core.errors import UsageError, nearest
 
 GHOSTNET_PAPER = "Han et al., GhostNet, CVPR 2020 (arXiv 1911.11907)"
 MOBILENETV3_README = "TensorFlow models, research/slim/nets/mobilenet/README.md; network: Howard et al. (arXiv 1905.02244)"

@@ -9,7 +9,7 @@ import jinja2
 from converter.compare.claims import format_verdict
 from converter.compare.figures import DARK, LIGHT, RUNTIME_TITLES, Palette, draw_png, draw_svgs
 from converter.compare.records import JSON_NAME, Comparison, encode, replace_file
-from converter.machine import format_machine
+from converter.work.machine import format_machine
 
 HTML_NAME = "compare.html"
 PNG_NAME = "compare.png"
@@ -25,7 +25,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
 def render(comparison: Comparison) -> str:
     """The page: one file that fetches nothing."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("converter"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.PackageLoader("converter.compare"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     environment.globals |= {
         "format_machine": format_machine,

@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 
 from converter.compare.networks import Published
-from converter.machine import Machine
-from device.errors import ConversionError
+from converter.work.machine import Machine
+from device.core.errors import ConversionError
 
 SCHEMA = 1
 JSON_NAME = "compare.json"

@@ -8,7 +8,7 @@ from rich.table import Table
 from converter.compare.claims import format_verdict
 from converter.compare.figures import RUNTIME_TITLES
 from converter.compare.records import ArtefactFigures, Comparison
-from converter.machine import format_machine
+from converter.work.machine import format_machine
 
 _LEAST_WIDTH = 128
 """Where there is no terminal, or a narrow one: a line of a table stays a line."""

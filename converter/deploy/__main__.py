@@ -13,7 +13,7 @@ from pathlib import Path
 from converter.deploy.payload import read_bundle
 from converter.deploy.rollout import Result, Rollout, Target, Wishes
 from converter.deploy.transport import LocalTransport, SshTransport, Transport
-from device.errors import DeployError, exit_with_one_line
+from device.core.errors import DeployError, exit_with_one_line
 
 PROJECT = Path(__file__).parents[2]
 

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from converter.deploy.probe import BoardProbe
 from converter.deploy.wheel import write_wheel
-from device.errors import BundleError, DeployError
-from device.native.build import build
-from device.registry import METERS, RUNTIMES, SOURCES, Registry
+from device.core.errors import BundleError, DeployError
+from device.core.registry import METERS, RUNTIMES, SOURCES, Registry
+from device.runtimes.native.build import build
 from device.service.release import name_release
 from device.service.wheels import find_wheels
 
@@ -45,7 +45,7 @@ class BundleFacts(NamedTuple):
         profile: likewise.
         arch: that it was made for.
         files: in it.
-        hints: what to install for the profile's camera, meters and runtime, as `device.registry` has it.
+        hints: what to install for the profile's camera, meters and runtime, as `device.core.registry` has it.
     """
 
     root: Path
@@ -189,7 +189,7 @@ def make_payload(kind: Kind, bundle: BundleFacts, *, signers: Path | None, folde
     for old in wheels.glob("ghostwatt-*.whl"):
         old.unlink()
     fetch_wheels(kind, wheels)
-    build(kind.arch, out=PROJECT / "device/native/lib" / kind.arch)
+    build(kind.arch, out=PROJECT / "device/runtimes/native/lib" / kind.arch)
     own = write_wheel(wheels, kind.arch)
     found = find_wheels(wheels)
     archive = home / f"{bundle.profile}.tar"

@@ -6,7 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from converter.deploy.transport import Transport
-from device.errors import DeployError
+from device.core.errors import DeployError
 
 LEAST_PYTHON = (3, 11)
 LEAST_SYSTEMD = 252

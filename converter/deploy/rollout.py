@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from converter.deploy.payload import BundleFacts, Kind, Payload, kind_of, make_payload
 from converter.deploy.probe import BoardProbe, probe, require_fit
 from converter.deploy.transport import Transport
-from device.errors import DeployError, GhostwattError
+from device.core.errors import DeployError, GhostwattError
 
 AT_ONCE = 8
 """Boards that are served at the same time: more would only share the host's network."""

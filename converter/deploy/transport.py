@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from device.errors import DeployError
-from device.programs import HUNG, Done, run_program
+from device.core.errors import DeployError
+from device.core.programs import HUNG, Done, run_program
 
 CONNECT_TIMEOUT_S = 15
 SCRIPT_TIMEOUT_S = 1800.0

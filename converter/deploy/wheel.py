@@ -45,7 +45,7 @@ def write_wheel(folder: Path, arch: str) -> Path:
 
 
 def _sources(arch: str) -> list[Path]:
-    library = DEVICE / "native/lib" / arch
+    library = DEVICE / "runtimes/native/lib" / arch
     return sorted(
         path
         for path in DEVICE.rglob("*")

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from converter.recipes import Recipe
+from converter.quantise.recipes import Recipe
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
-from device.errors import ConversionError, UsageError, nearest
+from device.core.errors import ConversionError, UsageError, nearest
 
 Pixels = NDArray[np.uint8]
 
@@ -50,7 +50,7 @@ class Exporter(Protocol):
 
     @property
     def runtime(self) -> str:
-        """Name of the runtime that runs the artefact, as `device.registry` knows it."""
+        """Name of the runtime that runs the artefact, as `device.core.registry` knows it."""
 
     @property
     def suffix(self) -> str:
@@ -62,7 +62,7 @@ class Exporter(Protocol):
         """Quantises and lowers a network.
 
         Args:
-            network: from `converter.folding.fold`; left as it is.
+            network: from `converter.quantise.folding.fold`; left as it is.
             pixels: ``(N, S, S, 3)`` uint8: images to calibrate on; S is the input size.
             recipe: how to quantise.
             out: the artefact's file; written atomically.

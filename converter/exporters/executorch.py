@@ -28,15 +28,15 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
-from converter.calibration import BATCH_IMAGES, ActivationRange
-from converter.correction import prepare_layers
-from converter.equalisation import artefact_input
 from converter.exporters import INPUT_LIMITS, Exported, Pixels, Step, require_one_delegate
 from converter.exporters.quiet import quiet
-from converter.recipes import Recipe
+from converter.quantise.calibration import BATCH_IMAGES, ActivationRange
+from converter.quantise.correction import prepare_layers
+from converter.quantise.equalisation import artefact_input
+from converter.quantise.recipes import Recipe
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
-from device.errors import ConversionError
+from device.core.errors import ConversionError
 
 _OVERLOAD = re.compile("_(default|tensor|scalar|dim)$")
 _SMALLEST_STEP = 2.0**-20

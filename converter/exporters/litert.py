@@ -19,15 +19,15 @@ from litert_torch.progress import config as progress_config
 from numpy.typing import NDArray
 from torch import fx
 
-from converter.calibration import ActivationRange
-from converter.correction import prepare_layers
-from converter.equalisation import artefact_input
 from converter.exporters import INPUT_LIMITS, Exported, Pixels, Step, require_one_delegate
 from converter.exporters.quiet import quiet
-from converter.recipes import Recipe
+from converter.quantise.calibration import ActivationRange
+from converter.quantise.correction import prepare_layers
+from converter.quantise.equalisation import artefact_input
+from converter.quantise.recipes import Recipe
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
-from device.errors import ConversionError
+from device.core.errors import ConversionError
 
 Ranges = dict[str, dict[str, NDArray[np.float32]]]
 """ai-edge-quantizer's: tensor name -> ``min`` and ``max``, each with the tensor's rank."""

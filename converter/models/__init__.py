@@ -10,7 +10,7 @@ from torch import nn
 from converter.models.efficientnet_lite import EfficientNetLite
 from converter.models.ghostnet import ARTICLE_TABLE, PAPER_TABLE, GhostNet
 from converter.models.mobilenetv3 import LARGE_TABLE, SMALL_TABLE, MobileNetV3
-from device.errors import UsageError, nearest
+from device.core.errors import UsageError, nearest
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {
     "efficientnet_lite0": EfficientNetLite,

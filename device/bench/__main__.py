@@ -16,9 +16,9 @@ from device.bench.result import BenchResult, encode_result
 from device.bench.rounds import system_surroundings
 from device.bench.runner import Bench, interrupt_on_termination
 from device.bench.table import format_result
-from device.board import detect_board
-from device.durable import write_durably
-from device.errors import BenchError, UsageError, exit_with_one_line
+from device.core.durable import write_durably
+from device.core.errors import BenchError, UsageError, exit_with_one_line
+from device.machine.board import detect_board
 
 RESULT_NAME = "bench.json"
 

@@ -16,7 +16,7 @@ import msgspec
 from device.bench.plan import LEAST_INFERENCES
 from device.bench.result import Failure
 from device.bench.rounds import Job, Outcome, run_job, system_surroundings
-from device.errors import GhostwattError
+from device.core.errors import GhostwattError
 
 GRACE_S = 120.0
 """For loading, and for `LEAST_INFERENCES` of a slow network, before a process counts as hung."""

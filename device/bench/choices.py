@@ -12,11 +12,11 @@ from typing import NamedTuple
 from device.bench.plan import find_choices
 from device.bench.rounds import opened_meters, system_surroundings
 from device.bench.runner import Candidate
-from device.board import BoardFacts
 from device.bundle import Bundle, find_bundle, open_bundle
-from device.errors import UsageError
-from device.flags import positive_int
-from device.registry import RUNTIMES
+from device.core.errors import UsageError
+from device.core.flags import positive_int
+from device.core.registry import RUNTIMES
+from device.machine.board import BoardFacts
 
 BUILD = Path("build")
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from device.bench.result import Conditions, Flag
-from device.other_load import OtherLoadMeter
+from device.machine.other_load import OtherLoadMeter
+from device.machine.sysfs import read_text
 from device.protocols import Clock, Thermals, ThermalSample
-from device.sysfs import read_text
 
 STEADY_GOVERNOR = "performance"
 """Of cpufreq's governors the only one that doesn't change the frequency with the load and may reach the highest.

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from device import __version__
 from device.bench.result import BenchMachine
-from device.board import detect_board
-from device.machine import name_machine, read_processor
-from device.sysfs import read_text
+from device.machine.board import detect_board
+from device.machine.identity import name_machine, read_processor
+from device.machine.sysfs import read_text
 
 
 def describe_machine(root: Path = Path("/")) -> BenchMachine:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from device.bench.result import Choice, Settings
 from device.bundle import Bundle
 from device.contract import Artefact
-from device.errors import UsageError, nearest
+from device.core.errors import UsageError, nearest
 
 CONFORMING = Settings(conforms=True, rounds=5, warm_up_s=2.0, latency_s=10.0, energy_s=10.0, idle_s=30.0)
 QUICK = Settings(conforms=False, rounds=3, warm_up_s=0.2, latency_s=1.0, energy_s=2.0, idle_s=3.0)

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from device.contract.profile import Scope
-from device.errors import BenchError
+from device.core.errors import BenchError
 
 FlagCode = Literal[
     "too_short", "throttled", "governor", "frequency_moved", "other_load", "stolen_time", "battery_charging", "interrupted"

@@ -15,13 +15,13 @@ from device.bench.plan import find_artefact
 from device.bench.result import Choice, Failure, Idle, Round, Window
 from device.bench.window import Sampler, measure_idle_power, measure_window, warm_up
 from device.bundle import Bundle, open_bundle
-from device.clock import SystemClock
 from device.contract import Power, Profile
-from device.errors import BenchError, MeterError
+from device.core.clock import SystemClock
+from device.core.errors import BenchError, MeterError
+from device.core.registry import RUNTIMES
+from device.machine.memory import read_memory
 from device.meters import PowerSampler, SysfsThermals, open_meters
-from device.process import read_memory
 from device.protocols import Clock, Image, PowerMeter, Runtime, Session
-from device.registry import RUNTIMES
 
 
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,7 +17,7 @@ from device.bench.figures import summarise_choice
 from device.bench.machine import describe_machine
 from device.bench.result import BenchResult, Choice, Conditions, Failure, Flag, Idle, Round, Settings
 from device.bench.rounds import Job, Outcome
-from device.errors import BenchError
+from device.core.errors import BenchError
 
 Execute = Callable[[Job], Outcome]
 Tell = Callable[[str], None]

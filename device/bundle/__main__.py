@@ -15,8 +15,8 @@ from device.bundle.prove import prove_by_self_test
 from device.bundle.reader import Bundle, open_bundle
 from device.bundle.signature import CONFIGURATION, find_trust, sign, verify
 from device.bundle.store import BundleStore, Stored, describe_model
-from device.errors import exit_with_one_line
-from device.state import find_state_folder
+from device.core.errors import exit_with_one_line
+from device.core.state import find_state_folder
 
 
 def build_parser() -> argparse.ArgumentParser:

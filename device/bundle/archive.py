@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from device.bundle.reader import list_names, open_bundle
-from device.durable import is_full
-from device.errors import BundleError
+from device.core.durable import is_full
+from device.core.errors import BundleError
 
 MAX_FILES = 64
 MAX_BYTES = 256 * 1024 * 1024

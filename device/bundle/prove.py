@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from device.bundle.reader import Bundle
-from device.errors import SelfTestError
-from device.programs import HUNG, last_error, run_program
+from device.core.errors import SelfTestError
+from device.core.programs import HUNG, last_error, run_program
 
 TIMEOUT_S = 300.0
 """For the golden images of one runtime; a Pi Zero 2 W takes seconds, an emulated board minutes."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.contract import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA, Artefact, FileEntry, Manifest
-from device.errors import BundleError, nearest
+from device.core.errors import BundleError, nearest
 
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from device.bundle.reader import MANIFEST_NAME, SIGNATURE_NAME
-from device.errors import BundleError, MissingDependencyError
+from device.core.errors import BundleError, MissingDependencyError
 
 CONFIGURATION = Path("/etc/ghostwatt")
 """The folder in which a board names those whose bundles it takes."""

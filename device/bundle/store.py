@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from device.contract import Manifest
 
 from device.bundle.reader import SIGNATURE_NAME, Bundle, list_names, open_bundle
-from device.durable import point_link, sync_folder, write_durably
-from device.errors import BundleError, UsageError
+from device.core.durable import point_link, sync_folder, write_durably
+from device.core.errors import BundleError, UsageError
 
 KEEP = 3
 """Bundles of a profile that stay beside ``current`` and ``previous``."""

@@ -51,7 +51,7 @@ class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         input_px: side of the square that the network sees.
         fit: ``crop`` takes the central square, ``letterbox`` pads to a square, ``stretch`` ignores the aspect.
         crop_fraction: with ``crop``, the square's side as a share of the frame's short side.
-        interpolation: for enlarging; what shrinks is averaged over areas, whatever stands here (see `device.imaging.resize`).
+        interpolation: for enlarging; what shrinks is averaged over areas, whatever stands here (`device.image.opencv.resize`).
         mean: per channel (R, G, B), of pixels scaled to 0..1. Folded into the artefact: the board subtracts nothing.
         std: likewise.
     """

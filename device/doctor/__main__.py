@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 
 from device import __version__
-from device.board import detect_board
 from device.bundle import Bundle, find_bundle, open_bundle
+from device.core.errors import DoctorError, GhostwattError, exit_with_one_line
+from device.core.state import find_state_folder
 from device.doctor.check import PROBE_TIMEOUT_S, Check, Patient, Probe, examine, make_patient
 from device.doctor.checks_cameras import check_ribbon, check_v4l2
 from device.doctor.checks_health import check_clock, check_disk, check_governor, check_heat, check_memory
@@ -21,8 +22,7 @@ from device.doctor.checks_runtimes import ATTEMPT_TIMEOUT_S, check_bundle, runti
 from device.doctor.checks_service import check_service
 from device.doctor.checks_system import check_board, check_processor, check_python, check_system
 from device.doctor.table import format_table, sum_up
-from device.errors import DoctorError, GhostwattError, exit_with_one_line
-from device.state import find_state_folder
+from device.machine.board import detect_board
 
 BUILD = Path("build")
 

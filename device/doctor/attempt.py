@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 
 from device.bundle import open_bundle
-from device.errors import exit_with_one_line
-from device.registry import RUNTIMES
-from device.selftest import SelfTestResult, run_self_test
+from device.bundle.selftest import SelfTestResult, run_self_test
+from device.core.errors import exit_with_one_line
+from device.core.registry import RUNTIMES
 
 
 class Attempt(msgspec.Struct, frozen=True):

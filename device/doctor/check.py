@@ -18,11 +18,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from device.board import BoardFacts, detect_board
 from device.bundle import Bundle
 from device.contract import Profile
-from device.errors import GhostwattError
-from device.programs import Run, run_program
+from device.core.errors import GhostwattError
+from device.core.programs import Run, run_program
+from device.machine.board import BoardFacts, detect_board
 
 Verdict = Literal["ok", "warn", "fail", "unsupported"]
 """``unsupported``: this machine has no such thing, or can't tell. That isn't "ok"."""

@@ -10,9 +10,9 @@ import importlib.util
 import re
 from collections.abc import Iterator
 
+from device.core.programs import NOT_THERE
 from device.doctor.check import COMMAND_TIMEOUT_S, Check, Patient, Verdict
-from device.programs import NOT_THERE
-from device.sources.v4l2_formats import COSTS_NS, CameraListing, FrameSize, list_cameras
+from device.sources.v4l2.formats import COSTS_NS, CameraListing, FrameSize, list_cameras
 
 LISTERS = ("rpicam-hello", "libcamera-hello")
 """The second is the name until Bookworm."""

@@ -12,12 +12,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from device.clock import SystemClock
+from device.core.clock import SystemClock
+from device.core.errors import MeterError
 from device.doctor.check import Check, Patient, read_long
-from device.errors import MeterError
-from device.meters.thermals import THROTTLE_FLAGS, SysfsThermals
-from device.meters.vcio import Mailbox
-from device.sysfs import read_int, read_text
+from device.machine.sysfs import read_int, read_text
+from device.machine.thermals import THROTTLE_FLAGS, SysfsThermals
+from device.machine.vcio import Mailbox
 
 WARM_C = 75.0
 """From here a passively cooled Pi is near where its firmware slows it down (80, and 85 degrees)."""

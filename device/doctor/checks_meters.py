@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from device.clock import SystemClock
 from device.contract import Board, Meter, Power
 from device.contract.profile import Scope
+from device.core.clock import SystemClock
+from device.core.errors import GhostwattError, MeterError
+from device.core.registry import METERS
 from device.doctor.check import Check, Patient, Verdict, of_error
-from device.errors import GhostwattError, MeterError
+from device.machine.sysfs import read_text
+from device.machine.vcio import NODES
 from device.meters.ina2xx import CHIPS
-from device.meters.vcio import NODES
 from device.protocols import PowerMeter
-from device.registry import METERS
-from device.sysfs import read_text
 
 METER_TIMEOUT_S = 20.0
 """For looking at one: the slowest gives up by itself after 8 s, and its word is worth more than that it hangs."""
@@ -128,7 +128,7 @@ def _name_chips(patient: Patient) -> Iterator[Check]:
 
 def _judge_headline(meter: Found) -> Check:
     if meter.is_estimate:
-        fix = "fit a meter (INA219, INA226, wall plug), or measure a model: python -m device.calibrate-power"
+        fix = "fit a meter (INA219, INA226, wall plug), or measure a model: python -m device.calibrate"
         return Check("power", "warn", f"only an estimate ({meter.source})", fix)
     return Check("power", "ok", f"headline: {meter.source}, {meter.scope}, measured")
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from device.doctor.check import Check, Patient, read_long
-from device.sysfs import read_text
+from device.machine.sysfs import read_text
 
 OLDEST_PYTHON = (3, 11)
 NEWEST_PYTHON = (3, 13)

@@ -3,8 +3,8 @@
 A meter's class has ``open(config, board, root, clock)``, a classmethod that raises `MeterError` where the meter isn't there.
 """
 
+from device.machine.thermals import SysfsThermals
 from device.meters.sampler import PowerSampler
 from device.meters.select import open_meters
-from device.meters.thermals import SysfsThermals
 
 __all__ = ["PowerSampler", "SysfsThermals", "open_meters"]

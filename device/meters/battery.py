@@ -20,15 +20,15 @@ import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from device.clock import SystemClock
 from device.contract import Board, Meter
 from device.contract.profile import Scope
-from device.errors import MeterError
+from device.core.clock import SystemClock
+from device.core.errors import MeterError
+from device.core.resources import Resource
+from device.machine.sysfs import read_int, read_text
 from device.meters.reading import read_number
 from device.meters.slow import SlowMeter
 from device.protocols import Clock, PowerSample
-from device.resources import Resource
-from device.sysfs import read_int, read_text
 
 LEAST_CURRENT_A = 0.01
 """A machine that runs a network draws more; less means that microamperes were expected and milliamperes came."""

@@ -3,7 +3,7 @@
 Two points make a straight line through utilisation. What lies on it is still an estimate: it knows nothing of cameras, USB or
 the network, and two loads of the same utilisation may draw different power.
 
-`device.calibrate_power` writes it, `device.meters.estimate` reads it.
+`device.calibrate` writes it, `device.meters.estimate` reads it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from device.board import read_compatible
 from device.contract.profile import Scope, Share
-from device.errors import MeterError
+from device.core.errors import MeterError
+from device.core.state import find_state_folder, replace_file
+from device.machine.board import read_compatible
+from device.machine.sysfs import read_text
 from device.protocols import ThrottleFlag
-from device.state import find_state_folder, replace_file
-from device.sysfs import read_text
 
 FILE_NAME = "power-model.json"
 
@@ -29,7 +29,7 @@ MIN_RISE = 0.03
 MIN_UTILISATION_RISE = 0.4
 """A line through two points that lie closer together says little of what is outside them."""
 
-_REDO = "run python -m device.calibrate-power on this board, or remove the file"
+_REDO = "run python -m device.calibrate on this board, or remove the file"
 
 
 class PowerModel(NamedTuple):
@@ -126,7 +126,7 @@ def identify_board(root: Path = Path("/")) -> BoardIdentity | None:
 
 
 def calibration_path(root: Path = Path("/")) -> Path:
-    """Where the model of this machine is kept, see `device.state`."""
+    """Where the model of this machine is kept, see `device.core.state`."""
     return find_state_folder(root) / FILE_NAME
 
 

@@ -11,15 +11,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from device.board import read_compatible
-from device.clock import SystemClock
 from device.contract import Board, Meter
 from device.contract.profile import Scope
-from device.errors import MeterError
+from device.core.clock import SystemClock
+from device.core.errors import MeterError
+from device.core.resources import Resource
+from device.machine.board import read_compatible
+from device.machine.utilisation import Ticks, read_ticks
 from device.meters.calibration import PowerModel, read_calibration
-from device.meters.utilisation import Ticks, read_ticks
 from device.protocols import Clock, PowerSample
-from device.resources import Resource
 
 POWER_MODELS = {
     "raspberrypi,3-model-b": PowerModel(1.0782, 3.4774),
@@ -33,7 +33,7 @@ POWER_MODELS = {
 class EstimateMeter(Resource):
     """A board's power by a model of its processor's utilisation. Knows nothing of cameras, USB or the network.
 
-    The model is the board's own where `device.calibrate_power` has measured one, and else the published one of the board that
+    The model is the board's own where `device.calibrate` has measured one, and else the published one of the board that
     the device tree names, whatever the profile says: a model of another board would be a lie. An own model that can't be used
     is an error: the published one does not step in for it.
 
@@ -99,6 +99,6 @@ def find_published_model(root: Path = Path("/")) -> PowerModel:
         "estimate",
         f"no model of the power of {compatible[0] if compatible else 'a machine without a device tree'}",
         expected=f"one of {', '.join(sorted(POWER_MODELS))}",
-        remedy="fit a sensor, or measure the board's own model once: python -m device.calibrate-power",
+        remedy="fit a sensor, or measure the board's own model once: python -m device.calibrate",
         reason="missing",
     )

@@ -18,12 +18,12 @@ from typing import Self
 
 from usb_multimeter import DataLogger, Device, ElectricalMeasurement, StopProvider, USBMeter, all_devices
 
-from device.clock import SystemClock
 from device.contract import Board, Meter
 from device.contract.profile import Scope
-from device.errors import MeterError
+from device.core.clock import SystemClock
+from device.core.errors import MeterError
+from device.core.resources import Resource
 from device.protocols import Clock, PowerSample
-from device.resources import Resource
 
 STALL_S = 1.0
 """Silence after which the meter is opened anew: it sends 25 packets a second."""

@@ -19,14 +19,14 @@ import re
 from pathlib import Path
 from typing import Self
 
-from device.clock import SystemClock
 from device.contract import Board, Meter
 from device.contract.profile import Scope
-from device.errors import MeterError
+from device.core.clock import SystemClock
+from device.core.errors import MeterError
+from device.core.resources import Resource
+from device.machine.sysfs import read_int, read_text
 from device.meters.reading import read_number
 from device.protocols import Clock, PowerSample
-from device.resources import Resource
-from device.sysfs import read_int, read_text
 
 FULL_SCALE_V = {
     "ina219": 0.320,

@@ -20,13 +20,13 @@ from typing import ClassVar, NamedTuple, Self
 
 import smbus2
 
-from device.clock import SystemClock
 from device.contract import Board, Meter
 from device.contract.profile import Scope
-from device.errors import MeterError
+from device.core.clock import SystemClock
+from device.core.errors import MeterError
+from device.core.resources import Resource
 from device.meters.ina2xx import CHIPS, require_chip_address, require_shunt
 from device.protocols import Clock, PowerSample
-from device.resources import Resource
 
 DEFAULT_BUS = 1
 """The one on the Raspberry Pi's 40-pin header."""

@@ -1,7 +1,7 @@
 """Plugs that meter what is drawn from the wall, asked over HTTP on the local network. They see the power supply's loss too.
 
-The address stands in the profile; a password never does: it is taken from the netrc file, see `device.address`, by the plug's
-host, and stands in no message.
+The address stands in the profile; a password never does: it is taken from the netrc file, see `device.net.address`, by the
+plug's host, and stands in no message.
 
 References:
     Shelly, "Gen2+ device API": ``GET /rpc/Switch.GetStatus?id=0`` with ``apower`` in watts; ``/shelly`` tells the generation
@@ -24,14 +24,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from device.address import Address, add_credentials, parse_address
-from device.clock import SystemClock
 from device.contract import Board, Meter
 from device.contract.profile import Scope
-from device.errors import MeterError, UsageError
-from device.http import make_opener
+from device.core.clock import SystemClock
+from device.core.errors import MeterError, UsageError
 from device.meters.slow import SlowMeter
-from device.network import connection_failure
+from device.net.address import Address, add_credentials, parse_address
+from device.net.failures import connection_failure
+from device.net.http import make_opener
 from device.protocols import Clock
 
 MAX_POWER_W = 10_000.0

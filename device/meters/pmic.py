@@ -16,14 +16,14 @@ import re
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from device.clock import SystemClock
 from device.contract import Board, Meter
 from device.contract.profile import Scope
-from device.errors import MeterError
+from device.core.clock import SystemClock
+from device.core.errors import MeterError
+from device.core.resources import Resource
+from device.machine.vcio import PROGRAM_TIMEOUT_S, Firmware, Mailbox, VcgencmdProgram
 from device.meters.slow import SlowMeter
-from device.meters.vcio import PROGRAM_TIMEOUT_S, Firmware, Mailbox, VcgencmdProgram
 from device.protocols import Clock, PowerSample
-from device.resources import Resource
 
 COMMAND = "pmic_read_adc"
 

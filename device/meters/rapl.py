@@ -15,14 +15,14 @@ import re
 from pathlib import Path
 from typing import Self
 
-from device.clock import SystemClock
 from device.contract import Board, Meter
 from device.contract.profile import Scope
-from device.errors import MeterError
+from device.core.clock import SystemClock
+from device.core.errors import MeterError
+from device.core.resources import Resource
+from device.machine.sysfs import read_text
 from device.meters.reading import read_number
 from device.protocols import Clock, PowerSample
-from device.resources import Resource
-from device.sysfs import read_text
 
 MAX_POWER_W = 5000.0
 """Per package. More means that the counter was reset (by a suspend), not that it wrapped."""

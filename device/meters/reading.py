@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from device.errors import MeterError
+from device.core.errors import MeterError
 
 
 def read_number(path: Path, *, permission_remedy: str = "") -> int:

@@ -9,10 +9,10 @@ from typing import Self
 
 import msgspec
 
-from device.clock import SystemClock
+from device.core.clock import SystemClock
+from device.core.resources import Resource
 from device.meters.slow import SlowMeter
 from device.protocols import Clock, MeterTotal, PowerFigure, PowerMeter, PowerSample
-from device.resources import Resource
 
 MAX_GAP_PERIODS = 5
 MIN_GAP_S = 0.5

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from device.clock import SystemClock
 from device.contract import Board, Power
-from device.errors import MeterError, MissingDependencyError
+from device.core.clock import SystemClock
+from device.core.errors import MeterError, MissingDependencyError
+from device.core.registry import METERS
 from device.protocols import Clock, PowerMeter
-from device.registry import METERS
 
 
 def open_meters(

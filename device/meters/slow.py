@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
+from device.core.resources import Resource
 from device.protocols import Clock, PowerSample
-from device.resources import Resource
 
 
 class SlowMeter(Resource):

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from device import __version__
 from device.bench.result import BenchResult, read_result
-from device.durable import write_durably
-from device.errors import BenchError, ReportError, exit_with_one_line, nearest
+from device.core.durable import write_durably
+from device.core.errors import BenchError, ReportError, exit_with_one_line, nearest
 from device.protocols import RunRecord
 from device.report import page, plots, table
 from device.report.course import HEAT_LIMIT, Course
-from device.report.read import Extent, Store
 from device.report.summary import Report, RunReport, make_report, summarise_run
+from device.telemetry.read import Extent, Store
 
 DEFAULT_PAGE = Path("report.html")
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from device.report.plots import SCOPES, Palette, new_figure, style_axes, write_heading
-from device.report.read import Extent, Point, PowerPoint, Span, Spread
 from device.report.summary import RunPower, RunReport, describe_length
+from device.telemetry.read import Extent, Point, PowerPoint, Span, Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ class Course(NamedTuple):
 
     Attributes:
         extent: of the run.
-        points: see `device.report.read.Store.read_points`.
+        points: see `device.telemetry.read.Store.read_points`.
         power: each source, and its points.
         gaps: when nothing was recorded.
         interrupted: when a source gave no good frames.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from device.errors import MissingDependencyError
+from device.core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,7 +20,7 @@ from device import __version__
 from device.bench.result import BenchResult, ChoiceResult, Interval
 from device.contract.profile import Scope
 from device.protocols import MeterRecord, RunRecord
-from device.report.read import Extent, Interruptions, PowerSums, SourceSums, Spread, Store
+from device.telemetry.read import Extent, Interruptions, PowerSums, SourceSums, Spread, Store
 
 ThrottleState = Literal["throttled", "not_throttled", "unsupported"]
 Method = Literal["run", "bench"]

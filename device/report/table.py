@@ -10,7 +10,6 @@ from typing import Any, Literal
 import msgspec
 
 from device.protocols import RunRecord
-from device.report.read import Extent, Spread
 from device.report.summary import (
     Range,
     Report,
@@ -19,6 +18,7 @@ from device.report.summary import (
     ThrottleState,
     describe_length,
 )
+from device.telemetry.read import Extent, Spread
 
 
 class Figure(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import numpy as np
 
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
-from device.errors import InferenceError, ModelLoadError
+from device.core.errors import InferenceError, ModelLoadError
 from device.protocols import Image
 
 IDENTIFIER_OFFSET = 4

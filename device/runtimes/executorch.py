@@ -19,7 +19,7 @@ import numpy as np
 
 from device.contract import TensorSpec
 from device.contract.tensor import DType
-from device.errors import InferenceError, MissingDependencyError, ModelLoadError
+from device.core.errors import InferenceError, MissingDependencyError, ModelLoadError
 from device.protocols import Array, Image
 from device.runtimes import checks
 
@@ -126,7 +126,7 @@ class ExecuTorchRuntime:
     name = "executorch"
 
     def __init__(self, library_dir: Path | None = None) -> None:
-        self._library_dir = library_dir or Path(__file__).parents[1] / "native" / "lib" / platform.machine()
+        self._library_dir = library_dir or Path(__file__).parent / "native" / "lib" / platform.machine()
 
     @cached_property
     def _library(self) -> _Library:

@@ -18,8 +18,8 @@ import numpy as np
 
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT, DType
-from device.errors import InferenceError, MissingDependencyError
-from device.process import release_file_pages
+from device.core.errors import InferenceError, MissingDependencyError
+from device.machine.memory import release_file_pages
 from device.protocols import Array, Image
 from device.runtimes import checks
 

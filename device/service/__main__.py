@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from device.errors import ServiceError, exit_with_one_line
+from device.core.errors import ServiceError, exit_with_one_line
 from device.service.commands import Commands
 from device.service.install import Installation, Service
 from device.service.layout import Layout, unit_name

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from device.errors import ServiceError
-from device.programs import Done, Run, run_program
+from device.core.errors import ServiceError
+from device.core.programs import Done, Run, run_program
 
 TIMEOUT_S = 900.0
 """For the slowest: the self-test on an emulated board."""

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from device.durable import point_link, sync_folder, write_durably
-from device.errors import GhostwattError, ServiceError
-from device.programs import last_error
+from device.core.durable import point_link, sync_folder, write_durably
+from device.core.errors import GhostwattError, ServiceError
+from device.core.programs import last_error
 from device.service.commands import Commands
 from device.service.layout import USER, Layout, unit_name
 from device.service.release import linked, make_release, switch_release

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from device.durable import point_link, sync_folder
-from device.errors import MissingDependencyError, ServiceError
+from device.core.durable import point_link, sync_folder
+from device.core.errors import MissingDependencyError, ServiceError
 from device.service.layout import Layout
 from device.service.wheels import find_wheels, fingerprint, unpack
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from urllib.parse import urlsplit
 
-from device.errors import (
+from device.core.errors import (
     BoardError,
     MissingDependencyError,
     ProfileError,
@@ -51,7 +51,7 @@ WorkingDirectory={state}
 # Up is who made its first inference on a real frame. Cameras get the time that the daemon itself has patience for.
 TimeoutStartSec={start_limit}
 TimeoutStopSec=20
-# A sign of life comes after a finished frame, see device/service/heartbeat.py.
+# A sign of life comes after a finished frame, see device/daemon/heartbeat.py.
 WatchdogSec={watchdog}
 TimeoutAbortSec=10
 Restart=on-failure

@@ -19,8 +19,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from device.durable import is_full
-from device.errors import MissingDependencyError
+from device.core.durable import is_full
+from device.core.errors import MissingDependencyError
 
 LEFT_OUT = (
     # Tests, type stubs, headers and compilers' helpers of packages.

@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from device.errors import SinkError
+from device.core.errors import SinkError
+from device.core.resources import Resource
 from device.protocols import Record, Sink
-from device.resources import Resource
 
 
 class BackgroundSink(Resource):

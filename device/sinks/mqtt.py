@@ -27,10 +27,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from device.address import Address, add_credentials, parse_address
-from device.errors import SinkError, UsageError
+from device.core.errors import SinkError, UsageError
+from device.core.resources import Resource
+from device.net.address import Address, add_credentials, parse_address
 from device.protocols import Record, RunRecord
-from device.resources import Resource
 from device.sinks.home_assistant import STATUS_TOPIC, Identity, Topics, describe, identify
 from device.sinks.mqtt_state import MqttState, Shown
 

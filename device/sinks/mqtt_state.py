@@ -1,15 +1,16 @@
 """What the broker is told: one JSON object for all records since the last one.
 
-Latency's p50 is a mean that weighs each interval by its frames, power one as in `device.power_mean`. Percentiles can't be
-merged: p99 is the largest of any interval. Measured and estimated watts have keys of their own, so that nothing mixes them.
+Latency's p50 is a mean that weighs each interval by its frames, power one as in `device.telemetry.power_mean`. Percentiles
+can't be merged: p99 is the largest of any interval. Measured and estimated watts have keys of their own, so that nothing
+mixes them.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from device.power_mean import PowerMean
 from device.protocols import InterruptionRecord, IntervalRecord, Prediction, Record, SourceIntervalRecord
+from device.telemetry.power_mean import PowerMean
 
 HARMLESS = ("dark",)
 """Reasons that are no trouble of the camera: rooms are dark at night."""

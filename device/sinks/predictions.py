@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from device.errors import SinkError
+from device.core.errors import SinkError
+from device.core.resources import Resource
 from device.protocols import Prediction, Record
-from device.resources import Resource
 
 
 class PredictionsFile(Resource):

@@ -19,9 +19,9 @@ from prometheus_client import CollectorRegistry, Metric, make_wsgi_app
 from prometheus_client.core import Sample
 from prometheus_client.registry import Collector
 
-from device.errors import SinkError, UsageError
+from device.core.errors import SinkError, UsageError
+from device.core.resources import Resource
 from device.protocols import Clock, Record
-from device.resources import Resource
 from device.sinks.prometheus_series import SeriesTable
 
 DEFAULT_HOST = "127.0.0.1"

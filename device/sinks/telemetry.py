@@ -20,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from device.contract import Telemetry
-from device.errors import SinkError
+from device.core.errors import SinkError
+from device.core.resources import Resource
 from device.protocols import Record, RunRecord
-from device.resources import Resource
-from device.sinks.telemetry_retention import Limits, thin_out
-from device.sinks.telemetry_schema import Row, insert, prepare_tables
+from device.telemetry.retention import Limits, thin_out
+from device.telemetry.schema import Row, insert, prepare_tables
 
 _HEADER = b"SQLite format 3\x00"
 _SUFFIXES = (".sqlite", ".sqlite3", ".db")

@@ -1,4 +1,4 @@
-"""Frame sources: where pictures come from. `open_source` turns a URI into one; `device.registry` knows which there are."""
+"""Frame sources: where pictures come from. `open_source` turns a URI into one; the registry knows which there are."""
 
 from device.sources.base import SourceOptions
 from device.sources.uri import make_opener, names_camera, open_source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device.errors import SourceError
+from device.core.errors import SourceError
 from device.protocols import Frame, SourceSpec
 from device.sources.base import BaseSource
 

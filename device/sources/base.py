@@ -6,11 +6,11 @@ import threading
 
 import msgspec
 
-from device.clock import SystemClock
 from device.contract import Picamera2, Preprocessing
-from device.errors import SourceError
+from device.core.clock import SystemClock
+from device.core.errors import SourceError
+from device.core.resources import Resource
 from device.protocols import Clock, SourceSpec
-from device.resources import Resource
 
 
 class SourceOptions(msgspec.Struct, frozen=True):

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import NoReturn, Self
 
-from device.errors import SourceError, UsageError
-from device.imaging import decode_image
+from device.core.errors import SourceError, UsageError
+from device.image.opencv import decode_image
 from device.protocols import Frame, SourceSpec
 from device.sources.base import BaseSource, SourceOptions
 from device.sources.pace import Pace, choose_rate_fps

@@ -45,7 +45,7 @@ class Streams(NamedTuple):
 
 
 def choose_streams(preprocessing: Preprocessing | None, sensor_px: SizePx, size_px: SizePx = DEFAULT_SIZE_PX) -> Streams:
-    """Chooses the smallest streams from which `device.preprocess.fit_frame` enlarges nothing.
+    """Chooses the smallest streams from which `device.image.preprocess.fit_frame` enlarges nothing.
 
     Args:
         preprocessing: what the network wants; None for the whole picture at ``size_px``.
@@ -221,8 +221,8 @@ _GREEN_OF_U, _BLUE_OF_U = _CHROMA * np.int32(_GREEN_U), _CHROMA * np.int32(_BLUE
 def yuv420_to_rgb(planes: Bytes, size_px: SizePx) -> Image:
     """Converts a picture in YUV 4:2:0 by tables: BT.601's matrix, limited range (libcamera's ``SMPTE170M``).
 
-    The same pixels as `device.imaging.convert_raw` gives for YU12, which needs OpenCV: on a board, 90 MB. Four pixels share a
-    colour.
+    The same pixels as `device.image.opencv.convert_raw` gives for YU12, which needs OpenCV: on a board, 90 MB. Four pixels
+    share a colour.
 
     Args:
         planes: ``(H * W * 3 / 2,)``: Y, U and V one behind another, without padding.

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from device.errors import SourceError
+from device.core.errors import SourceError
 from device.protocols import Frame, Image, SourceSpec
 from device.sources.base import BaseSource, SourceOptions
 

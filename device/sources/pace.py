@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from device.errors import SourceError, UsageError
+from device.core.errors import SourceError, UsageError
 from device.protocols import Clock
 
 MAX_RATE_FPS = 1000.0

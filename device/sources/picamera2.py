@@ -30,7 +30,7 @@ try:
     from picamera2 import MappedArray, Picamera2
 except ValueError as _error:
     # A module of picamera2's that was compiled for another numpy than the one in this environment.
-    from device.errors import MissingDependencyError
+    from device.core.errors import MissingDependencyError
 
     raise MissingDependencyError(
         "source picamera2",
@@ -41,7 +41,7 @@ except ValueError as _error:
     ) from _error
 
 from device.contract import Picamera2 as Picamera2Options
-from device.errors import ProfileError, SourceError
+from device.core.errors import ProfileError, SourceError
 from device.protocols import Image
 from device.sources.base import SourceOptions
 from device.sources.isp import (
@@ -463,7 +463,7 @@ def find_conversion(where: str) -> Callable[[Bytes, SizePx], Image]:
     """
     if importlib.util.find_spec("cv2") is None:
         return yuv420_to_rgb
-    from device.imaging import convert_raw
+    from device.image.opencv import convert_raw
 
     return lambda planes, size_px: convert_raw(planes.data, where, fourcc="YU12", width_px=size_px[0], height_px=size_px[1])
 

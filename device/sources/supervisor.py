@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from device.contract import Backoff
-from device.errors import GhostwattError, SourceError
+from device.core.errors import GhostwattError, SourceError
 from device.protocols import Clock, Frame, FrameSource, Interruption
 from device.sources.base import BaseSource
 from device.sources.watch import FrameWatch

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from device.errors import UsageError
+from device.core.errors import UsageError
 from device.protocols import Frame, Image, SourceSpec
 from device.sources.base import BaseSource, SourceOptions
 from device.sources.pace import MAX_RATE_FPS, Pace

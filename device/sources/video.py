@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self, TypeVar
 
-from device.errors import SourceError, UsageError
-from device.imaging import VideoFile
+from device.core.errors import SourceError, UsageError
+from device.image.opencv import VideoFile
 from device.protocols import Frame, SourceSpec
 from device.sources.base import BaseSource, SourceOptions
 from device.sources.pace import Pace, choose_rate_fps

@@ -15,11 +15,11 @@ from device import __version__
 from device.bench.child import run_in_child
 from device.bench.choices import add_choice_flags, describe_wait, find_candidates, look_for_meters, open_bundles, tell
 from device.bench.runner import Candidate, interrupt_on_termination
-from device.board import detect_board
 from device.bundle import Bundle
-from device.durable import write_durably
-from device.errors import BenchError, UsageError, exit_with_one_line
-from device.flags import positive_float
+from device.core.durable import write_durably
+from device.core.errors import BenchError, UsageError, exit_with_one_line
+from device.core.flags import positive_float
+from device.machine.board import detect_board
 from device.tune.aims import Aim, LeastEnergy, LeastPowerAtRate, MostFrames, MostFramesWithinPower
 from device.tune.governor import Governors
 from device.tune.profile_text import FIRST_LINE, check_name, write_profile

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from device.errors import BenchError, UsageError
-from device.resources import Resource
-from device.sysfs import read_text
+from device.core.errors import BenchError, UsageError
+from device.core.resources import Resource
+from device.machine.sysfs import read_text
 
 BY_HAND = "userspace"
 """The governor that leaves the frequency to a program: there is none here."""

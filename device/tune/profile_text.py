@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 from device.contract import Profile
-from device.errors import UsageError
+from device.core.errors import UsageError
 from device.tune.result import PointResult, TuneResult
 from device.tune.table import format_tuning
 

@@ -15,7 +15,7 @@ from device.bench.rounds import Job
 from device.bench.runner import Execute, Tell
 from device.bench.table import format_power
 from device.contract.profile import Scope
-from device.errors import BenchError
+from device.core.errors import BenchError
 from device.tune.aims import Aim
 from device.tune.result import PointResult, State, TuneResult, TuneSettings
 from device.tune.search import Pick, Sample, Search, Trial, find_front

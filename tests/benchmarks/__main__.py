@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from device.bench.machine import describe_machine, format_machine
-from device.errors import exit_with_one_line
+from device.core.errors import exit_with_one_line
 from tests.benchmarks import camera_overhead, daemon_overhead
 
 CAMERA_SIZES_PX = ((640, 480), (1280, 720))

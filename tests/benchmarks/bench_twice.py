@@ -14,7 +14,7 @@ from device.bench.machine import format_machine
 from device.bench.result import BenchResult, Interval, read_result
 from device.bench.runner import describe_choice
 from device.bench.table import format_columns, format_interval
-from device.errors import exit_with_one_line
+from device.core.errors import exit_with_one_line
 
 
 def run_bench(folder: Path, arguments: list[str]) -> BenchResult:

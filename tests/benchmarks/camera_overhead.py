@@ -29,13 +29,13 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from device.bundle import Bundle, open_bundle
-from device.clock import SystemClock
 from device.contract import Artefact, Limits, Preprocessing
-from device.errors import SourceError, UsageError
-from device.imaging import convert_raw, decode_jpeg, least_side_px
-from device.pipeline import Pipeline, StageTimes
+from device.core.clock import SystemClock
+from device.core.errors import SourceError, UsageError
+from device.core.resources import Resource
+from device.daemon.pipeline import Pipeline, StageTimes
+from device.image.opencv import convert_raw, decode_jpeg, least_side_px
 from device.protocols import Array, FrameSource, Image, Prediction
-from device.resources import Resource
 from device.sources import SourceOptions
 from device.sources.isp import choose_streams, copy_yuv420, yuv420_to_rgb
 from device.sources.live import LiveSource, Picture

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from device.bundle import open_bundle
-from device.registry import RUNTIMES
+from device.core.registry import RUNTIMES
 
 ROUNDS = 5
 

@@ -1,6 +1,6 @@
 """What a camera's pixel formats cost to bring to RGB: ``python -m tests.benchmarks.pixel_formats [PHOTO]``.
 
-`device.sources.v4l2_formats.COSTS_NS` are its figures; only their ratios matter there.
+`device.sources.v4l2.formats.COSTS_NS` are its figures; only their ratios matter there.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import skimage.data
 
-from device.errors import exit_with_one_line
-from device.imaging import RAW_FORMATS, convert_raw, decode_image, decode_jpeg
+from device.core.errors import exit_with_one_line
+from device.image.opencv import RAW_FORMATS, convert_raw, decode_image, decode_jpeg
 from device.protocols import Image
 
 SIZES_PX = ((640, 480), (1280, 720), (1920, 1080))

@@ -16,15 +16,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from converter.accuracy import change, score
+from converter.evaluate.accuracy import change, score
+from converter.evaluate.verify import artefact_logits, compare, eager_logits
 from converter.exporters import Exported
 from converter.profiles import load_profile
-from converter.recipes import default_recipe, recipe_names
+from converter.quantise.recipes import default_recipe, recipe_names
 from converter.stages import EXPORTED_NAME, RUNTIMES, Request, choose, export_all, load
-from converter.verify import artefact_logits, compare, eager_logits
-from device.errors import exit_with_one_line
+from device.core.errors import exit_with_one_line
+from device.core.registry import RUNTIMES as RUNTIME_CLASSES
 from device.protocols import Session
-from device.registry import RUNTIMES as RUNTIME_CLASSES
 from tests.benchmarks.__main__ import machine
 
 ROUNDS = 200

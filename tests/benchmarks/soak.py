@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from device.errors import UsageError, exit_with_one_line
+from device.core.errors import UsageError, exit_with_one_line
 from tests.benchmarks.__main__ import machine
 
 SETTLED_AFTER = 0.25

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from device.errors import exit_with_one_line
+from device.core.errors import exit_with_one_line
 from device.tune.result import TuneResult
 from device.tune.table import format_tuning
 

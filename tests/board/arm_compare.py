@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from converter.cache import Cache as Artefacts
 from converter.compare.comparison import add_arm_counts
 from converter.compare.exports import Lowered, find_by_sha256
 from converter.compare.page import write_comparison
 from converter.compare.records import ArmCounts, Comparison, read_arm_counts, read_comparison, write_arm_counts
 from converter.compare.table import print_comparison
-from device.errors import ConversionError, exit_with_one_line
+from converter.work.cache import Cache as Artefacts
+from device.core.errors import ConversionError, exit_with_one_line
 
 from .arm_cost import CPUS, install, measure
 from .harness import cost, tree, user

@@ -75,7 +75,7 @@ def measure_all(cache: Cache, installation: Path, bundle: Path) -> Costs:
 
 def install(root: Path) -> None:
     """Lays out what a board has of this project, with the programs of the tests beside it."""
-    command = [sys.executable, "-m", "device.native.build", "--arch", "aarch64"]
+    command = [sys.executable, "-m", "device.runtimes.native.build", "--arch", "aarch64"]
     subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
     shutil.copytree(REPOSITORY / "device", root / "device", ignore=shutil.ignore_patterns("__pycache__", "x86_64"))
     programs = Path(__file__).parent / "programs"

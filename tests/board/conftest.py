@@ -98,7 +98,7 @@ def photographs(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle's golden images as files."""
     pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'")
     from device.bundle import open_bundle
-    from device.imaging import encode_image
+    from device.image.opencv import encode_image
 
     folder = tmp_path_factory.mktemp("photographs")
     for number, pixels in enumerate(open_bundle(bundle).golden().pixels):

@@ -11,12 +11,12 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the host's packages: make setup")
 
-from converter.cache import Cache as Artefacts
 from converter.compare.exports import Lowered, find_by_sha256
 from converter.compare.lowering import EXPORTED_NAME
 from converter.compare.records import SCHEMA, ArtefactFigures, Comparison, Row
-from converter.machine import describe_machine
-from device.errors import ConversionError
+from converter.work.cache import Cache as Artefacts
+from converter.work.machine import describe_machine
+from device.core.errors import ConversionError
 from tests.unit.bundles import MODELS
 from tests.unit.fakes import INPUT, OUTPUT
 

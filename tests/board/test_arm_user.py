@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from device.errors import ModelLoadError
+from device.core.errors import ModelLoadError
 from tests.unit.bundles import write_fp32_bundle
 
 from .conftest import PROGRAMS, RUNTIMES

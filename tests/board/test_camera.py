@@ -135,7 +135,7 @@ def test_colours_are_in_order(runner: Runner, platform: str, padded: str, input_
 
 def test_top_is_up_and_left_is_left(runner: Runner) -> None:
     pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[camera]'")
-    from device.imaging import encode_image
+    from device.image.opencv import encode_image
 
     encode_image(runner.share / "picture.jpg", np.repeat(np.repeat(QUADRANTS, 128, axis=0), 128, axis=1))
     cameras = [camera((224, 224), picture="/share/picture.jpg")]
@@ -178,7 +178,7 @@ def test_camera_in_use_is_told_and_can_be_had_later(runner: Runner) -> None:
 @pytest.mark.parametrize("runtime", ["litert", "executorch"])
 def test_daemon_runs_the_bundle_on_camera_frames(runner: Runner, bundle: Path, runtime: str, report: list[str]) -> None:
     pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[camera]'")
-    from device.imaging import encode_image
+    from device.image.opencv import encode_image
 
     preprocessing = open_bundle(bundle).manifest.model.preprocessing
     streams = choose_streams(preprocessing, (1280, 720))

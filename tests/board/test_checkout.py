@@ -23,7 +23,7 @@ from converter.deploy.probe import BoardProbe, probe
 from converter.deploy.transport import SshTransport
 from device.bundle import open_bundle
 from device.contract import Meter, Power, Telemetry
-from device.native import build as native
+from device.runtimes.native import build as native
 from device.sources.isp import choose_streams
 from tests.unit.bundles import copy_bundle, write_fp32_bundle
 
@@ -77,7 +77,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (REPOSITORY / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, root / name)
-    native.build("aarch64", out=root / "device/native/lib/aarch64")
+    native.build("aarch64", out=root / "device/runtimes/native/lib/aarch64")
     return root
 
 

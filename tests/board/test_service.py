@@ -23,8 +23,8 @@ import pytest
 from device.bundle import GOLDEN_NAME, MANIFEST_NAME, Golden, open_bundle, write_golden
 from device.bundle.store import MAX_STARTS
 from device.contract import Meter, Power
+from device.daemon.trial import PROVEN_AFTER
 from device.service.unit import RESTART_S, WATCHDOG_S
-from device.trial import PROVEN_AFTER
 from tests.unit.bundles import change_manifest, copy_bundle, write_fp32_bundle
 
 from .conftest import require_tools

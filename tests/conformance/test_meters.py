@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import pytest
 
-from device.clock import ManualClock
 from device.contract import Board, Meter, Power
-from device.errors import MeterError
-from device.meters import PowerSampler, open_meters, vcio
+from device.core.clock import ManualClock
+from device.core.errors import MeterError
+from device.core.registry import METERS
+from device.machine import vcio
+from device.meters import PowerSampler, open_meters
 from device.protocols import PowerMeter
-from device.registry import METERS
 from tests.unit.firmware import firmware_ioctl
 from tests.unit.i2c import FakeSMBus, poke
 from tests.unit.plugs import FakePlug

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from device.clock import SystemClock
-from device.errors import SinkError
+from device.core.clock import SystemClock
+from device.core.errors import SinkError
+from device.core.registry import SINKS
 from device.protocols import Record, Sink
-from device.registry import SINKS
 from device.sinks.predictions import PredictionsFile
 from device.sinks.telemetry import TelemetryStore
 from tests.unit.processes import free_port

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from device.clock import ManualClock, SystemClock
-from device.errors import SourceError
+from device.core.clock import ManualClock, SystemClock
+from device.core.errors import SourceError
+from device.core.registry import SOURCES
 from device.protocols import Clock, Frame, FrameSource, Image, Interruption
-from device.registry import SOURCES
 from device.sources import SourceOptions, make_opener
 from device.sources.supervisor import Patience, SupervisedSource
 from tests.unit import fake_mjpeg, fake_opencv, fake_picamera2
@@ -98,7 +98,7 @@ def stored(uri: str, frames: int, spots: Callable[[int], list[Spot]], rate_fps: 
 
 def make_images(bench: Bench, rate_fps: float | None = None) -> Case:
     need_opencv()
-    from device.imaging import encode_image
+    from device.image.opencv import encode_image
 
     photos = bench.folder / "photos"
     (photos / "deeper").mkdir(parents=True)
@@ -187,7 +187,7 @@ def yuyv() -> bytes:
 def make_v4l2(fourcc: str, picture: Callable[[], bytes], garbled: Callable[[bytes], bytes]) -> Maker:
     def make(bench: Bench) -> Case:
         need_opencv()
-        from device.sources.v4l2_formats import FrameSize, PixelFormat
+        from device.sources.v4l2.formats import FrameSize, PixelFormat
 
         driver = FakeDriver((PixelFormat(fourcc, fourcc, (FrameSize(WIDTH_PX, HEIGHT_PX, (30.0,)),)),))
         make_tree(bench.folder, {"node": "video0", "name": "HD Webcam", "port": "1-1.2"})

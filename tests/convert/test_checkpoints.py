@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from converter.checkpoints import Card, card_path, load_checkpoint, save_checkpoint
 from converter.models import create_model
-from converter.published import PUBLISHED, find_imagenet
+from converter.weights.checkpoints import Card, card_path, load_checkpoint, save_checkpoint
+from converter.weights.published import PUBLISHED, find_imagenet
 from device.contract import Preprocessing
-from device.errors import ConversionError
+from device.core.errors import ConversionError
 
 pytestmark = pytest.mark.host
 

@@ -17,7 +17,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from converter.cache import Cache, hash_imported
 from converter.compare.__main__ import main
 from converter.compare.claims import judge, judge_parameters, judge_speed
 from converter.compare.comparison import LEAST_ROUNDS, Measurement, make_notes, measure
@@ -39,10 +38,11 @@ from converter.compare.records import (
 )
 from converter.compare.table import print_comparison
 from converter.compare.weights import fresh_network
-from converter.equalisation import artefact_input
-from converter.machine import LoadMeter, Machine, describe_machine, format_machine
-from device.clock import ManualClock
-from device.errors import ConversionError, UsageError, exit_with_one_line
+from converter.quantise.equalisation import artefact_input
+from converter.work.cache import Cache, hash_imported
+from converter.work.machine import LoadMeter, Machine, describe_machine, format_machine
+from device.core.clock import ManualClock
+from device.core.errors import ConversionError, UsageError, exit_with_one_line
 from tests.convert.test_exporters import photographs
 
 pytestmark = pytest.mark.host
@@ -320,12 +320,12 @@ def test_the_cache_key_depends_on_all_that_shapes_an_artefact(tmp_path: Path) ->
 
 def test_the_hash_of_sources_follows_imports_and_no_further() -> None:
     assert hash_imported("converter.compare.lowering") == hash_imported("converter.compare.lowering")
-    from converter.cache import _imported_files
+    from converter.work.cache import _imported_files
 
     root = Path(__file__).parents[2]
     names = {str(path.relative_to(root)) for path in _imported_files("converter.compare.lowering", root)}
     assert {"converter/compare/weights.py", "converter/exporters/litert.py", "converter/models/ghostnet.py"} <= names
-    assert not {"converter/compare/networks.py", "converter/train.py", "converter/stages.py"} & names
+    assert not {"converter/compare/networks.py", "converter/train/__main__.py", "converter/stages.py"} & names
     assert all(name.startswith(("converter/", "device/")) for name in names)
 
 

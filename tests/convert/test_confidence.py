@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from converter.checkpoints import Card, save_checkpoint
-from converter.confidence import THRESHOLDS, main
+from converter.evaluate.confidence import THRESHOLDS, main
 from converter.models import create_model
+from converter.weights.checkpoints import Card, save_checkpoint
 from device.contract import Preprocessing
-from device.errors import ConversionError, TrainingError
+from device.core.errors import ConversionError, TrainingError
 
 pytestmark = pytest.mark.host
 

@@ -14,14 +14,14 @@ import pytest
 
 from converter import stages
 from converter.__main__ import main
-from converter.page import main as write_page_again
-from converter.photographs import read_pack, spread, write_pack
+from converter.data.photographs import read_pack, spread, write_pack
+from converter.data.samples import main as unpack_samples
+from converter.evaluate.verify import require_floor
 from converter.profiles import load_profile
-from converter.recipes import find_recipe
-from converter.samples import main as unpack_samples
-from converter.verify import require_floor
+from converter.quantise.recipes import find_recipe
+from converter.report.page import main as write_page_again
 from device.bundle import Bundle, open_bundle
-from device.errors import ConversionError
+from device.core.errors import ConversionError
 from tests.daemon.conftest import PROJECT, daemon, environment
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -231,7 +231,7 @@ def test_the_list_names_profiles_models_and_weights() -> None:
 
 
 def test_a_pack_gives_equal_bytes_and_keeps_its_halves_apart(photographs: Path, tmp_path: Path) -> None:
-    from converter.datasets import read_labelled_folder
+    from converter.data.datasets import read_labelled_folder
     from device.contract import Preprocessing
 
     folder = read_labelled_folder(photographs)

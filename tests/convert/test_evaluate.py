@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from converter import evaluate
-from converter.checkpoints import Card, card_path, load_checkpoint, save_checkpoint
-from converter.evaluate import main
+from converter.evaluate import __main__ as evaluate
+from converter.evaluate.__main__ import main
 from converter.models import create_model
+from converter.weights.checkpoints import Card, card_path, load_checkpoint, save_checkpoint
 from device.bundle import MANIFEST_NAME, encode_manifest, open_bundle
 from device.contract import Preprocessing
-from device.errors import BundleError, ConversionError, GhostwattError, TrainingError, UsageError
-from device.registry import RUNTIMES
+from device.core.errors import BundleError, ConversionError, GhostwattError, TrainingError, UsageError
+from device.core.registry import RUNTIMES
 from tests.unit.bundles import write_tiny_bundle
 from tests.unit.fakes import LABELS, SIDE_PX, coloured
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from converter.equalisation import artefact_input, equalise
 from converter.exporters import Exported, load_exporter
-from converter.folding import fold
 from converter.models import create_model
 from converter.models.efficientnet_lite import same_padding
 from converter.models.ghostnet import Bottleneck, GhostNet
 from converter.models.layers import SqueezeExcite
-from converter.recipes import find_recipe
+from converter.quantise.equalisation import artefact_input, equalise
+from converter.quantise.folding import fold
+from converter.quantise.recipes import find_recipe
 from device.contract import Preprocessing
-from device.errors import ConversionError, UsageError
+from device.core.errors import ConversionError, UsageError
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
@@ -251,8 +251,8 @@ EXPORT_AND_HASH = """
 import hashlib, sys
 from pathlib import Path
 from converter.exporters import load_exporter
-from converter.folding import fold
-from converter.recipes import find_recipe
+from converter.quantise.folding import fold
+from converter.quantise.recipes import find_recipe
 from device.contract import Preprocessing
 from tests.convert.test_exporters import photographs, tiny_network
 out = Path(sys.argv[2])

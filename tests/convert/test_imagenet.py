@@ -11,15 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from converter.checkpoints import Checkpoint, load_checkpoint
+from converter.data.photographs import PACK_SUFFIX, read_pack
+from converter.evaluate.verify import artefact_logits, eager_logits
 from converter.exporters import Exported, load_exporter
-from converter.folding import fold
-from converter.photographs import PACK_SUFFIX, read_pack
-from converter.recipes import default_recipe
-from converter.verify import artefact_logits, eager_logits
+from converter.quantise.folding import fold
+from converter.quantise.recipes import default_recipe
+from converter.weights.checkpoints import Checkpoint, load_checkpoint
 from device.contract import Preprocessing
-from device.imaging import decode_image
-from device.preprocess import fit_frame
+from device.image.opencv import decode_image
+from device.image.preprocess import fit_frame
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from converter.checkpoints import load_strictly
 from converter.models import classifier_name, create_model, model_names
 from converter.models.counting import count_macs, count_parameters
 from converter.models.layers import make_divisible
-from device.errors import UsageError
+from converter.weights.checkpoints import load_strictly
+from device.core.errors import UsageError
 
 pytestmark = pytest.mark.host
 

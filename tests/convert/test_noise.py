@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from converter.models import create_model
-from converter.noise import QuantisationNoise
+from converter.train.noise import QuantisationNoise
 
 pytestmark = pytest.mark.host
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from converter.profiles import FOLDER, SCHEMA_NAME, encode_schema, load_profile, profile_names
 from device.contract import Profile
-from device.errors import ProfileError
+from device.core.errors import ProfileError
 
 pytestmark = pytest.mark.host
 

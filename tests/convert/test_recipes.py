@@ -13,18 +13,25 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from converter.correction import correct_layers
-from converter.equalisation import artefact_input
+from converter.evaluate.sensitivity import LayerNoise, Simulation, measure_sensitivity
+from converter.evaluate.sensitivity import main as sensitivity_command
+from converter.evaluate.verify import Verification, require_floor
 from converter.exporters import load_exporter
-from converter.folding import fold
 from converter.models.layers import HardSwish, SqueezeExcite
-from converter.recipes import Recipe, find_recipe, recipe_names
-from converter.sensitivity import LayerNoise, Simulation, measure_sensitivity
-from converter.sensitivity import main as sensitivity_command
-from converter.simulation import find_layers, find_sites, measure_limits, round_activations, round_weights, weight_scales
-from converter.verify import Verification, require_floor
+from converter.quantise.correction import correct_layers
+from converter.quantise.equalisation import artefact_input
+from converter.quantise.folding import fold
+from converter.quantise.recipes import Recipe, find_recipe, recipe_names
+from converter.quantise.simulation import (
+    find_layers,
+    find_sites,
+    measure_limits,
+    round_activations,
+    round_weights,
+    weight_scales,
+)
 from device.contract import Preprocessing
-from device.errors import ConversionError, UsageError
+from device.core.errors import ConversionError, UsageError
 from tests.convert.test_exporters import photographs, run_artefact, sqnr_db, tiny_network
 
 pytestmark = pytest.mark.host

@@ -14,14 +14,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from converter.accuracy import change
-from converter.checkpoints import Card
-from converter.latency import ArtefactLatency, Latency
-from converter.machine import Machine
-from converter.page import add_up, find_pairs, read_latency, render, tabulate, write_page
-from converter.plots import Share, plot_shares
-from converter.recipes import find_recipe
-from converter.report import (
+from converter.evaluate.accuracy import change
+from converter.evaluate.latency import ArtefactLatency, Latency
+from converter.evaluate.sensitivity import LayerNoise
+from converter.evaluate.verify import Verification
+from converter.quantise.recipes import find_recipe
+from converter.report.page import add_up, find_pairs, read_latency, render, tabulate, write_page
+from converter.report.plots import Share, plot_shares
+from converter.report.record import (
     ArtefactReport,
     PhotographSet,
     Report,
@@ -30,10 +30,10 @@ from converter.report import (
     summarise_noise,
     write_report,
 )
-from converter.sensitivity import LayerNoise
-from converter.verify import Verification
+from converter.weights.checkpoints import Card
+from converter.work.machine import Machine
 from device.contract import Artefact, ModelCard, Preprocessing, TensorSpec
-from device.errors import BundleError
+from device.core.errors import BundleError
 from device.protocols import Percentiles
 
 LABELS = ("dress", "hat", "shirt & <b>tie</b>")

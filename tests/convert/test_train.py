@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from converter.checkpoints import Card, load_checkpoint, save_checkpoint
-from converter.datasets import read_split
+from converter.data.datasets import read_split
 from converter.models import create_model
-from converter.train import main
-from converter.trainer import Recipe, Trainer
+from converter.train.__main__ import main
+from converter.train.trainer import Recipe, Trainer
+from converter.weights.checkpoints import Card, load_checkpoint, save_checkpoint
 from device.contract import Preprocessing
-from device.errors import TrainingError
+from device.core.errors import TrainingError
 
 pytestmark = pytest.mark.host
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from device.errors import GhostwattError
-from device.registry import RUNTIMES
+from device.core.errors import GhostwattError
+from device.core.registry import RUNTIMES
 from tests.unit.bundles import write_tiny_bundle
 
 PROJECT = Path(__file__).parents[2]

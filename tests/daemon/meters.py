@@ -11,7 +11,7 @@ POWER_W = 3.0
 
 _METER = f"""
 from device.protocols import PowerSample
-from device.resources import Resource
+from device.core.resources import Resource
 
 class SteadyMeter(Resource):
     source, scope, is_estimate, resolution_w = "steady", "board", False, 0.01

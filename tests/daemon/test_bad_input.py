@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from device import errors
+from device.core import errors
 from tests.daemon.conftest import PROJECT, Run, command, daemon, environment, write_image
 
 

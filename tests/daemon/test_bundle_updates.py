@@ -126,7 +126,7 @@ def test_a_bundle_that_crashes_is_taken_back(store: Path, good: Path, tmp_path: 
     before = roles(store)
     command(store, "install", renumbered(good, tmp_path, 1))
     script = (
-        "import os, signal, device.pipeline as p\n"
+        "import os, signal, device.daemon.pipeline as p\n"
         "p.Pipeline._process = lambda *_: os.kill(os.getpid(), signal.SIGSEGV)\n"
         "from device.run import main\nmain()\n"
     )

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from device.errors import DoctorError
-from device.registry import RUNTIMES
+from device.core.errors import DoctorError
+from device.core.registry import RUNTIMES
 from tests.daemon.conftest import Run, environment
 
 

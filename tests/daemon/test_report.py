@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from device.errors import MissingDependencyError, ReportError
+from device.core.errors import MissingDependencyError, ReportError
 from tests.daemon.conftest import PROJECT, Run, daemon, environment
 from tests.unit.stores import power, run, second, write_store
 

@@ -15,11 +15,11 @@ from device.bench.conditions import Watch
 from device.bench.result import Choice, Conditions, Failure, Idle, Round
 from device.bench.rounds import Job, Outcome
 from device.bench.window import measure_idle_power, measure_window, warm_up
-from device.clock import ManualClock
 from device.contract.profile import Scope
+from device.core.clock import ManualClock
+from device.core.resources import Resource
 from device.meters import PowerSampler
 from device.protocols import Array, Image, PowerSample, ThermalSample
-from device.resources import Resource
 from tests.unit.fakes import INPUT, OUTPUT, FixedThermals
 
 STEADY = ThermalSample(

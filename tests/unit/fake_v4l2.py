@@ -1,4 +1,4 @@
-"""A V4L2 driver, as far as its calls go: what stands below `device.sources.v4l2_node.Node`, and nothing above it."""
+"""A V4L2 driver, as far as its calls go: what stands below `device.sources.v4l2.node.Node`, and nothing above it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from device.sources import v4l2_node as kernel
-from device.sources.v4l2_formats import CameraListing, FrameSize, PixelFormat
+from device.sources.v4l2 import node as kernel
+from device.sources.v4l2.formats import CameraListing, FrameSize, PixelFormat
 
 LISTINGS = Path(__file__).parents[1] / "fixtures" / "v4l2"
 TICK_S = 0.003

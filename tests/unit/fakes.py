@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from device.clock import ManualClock
 from device.contract import TensorSpec
-from device.errors import InferenceError, SourceError
+from device.core.clock import ManualClock
+from device.core.errors import InferenceError, SourceError
+from device.core.resources import Resource
 from device.protocols import Array, Frame, Image, MeterTotal, PowerFigure, SourceSpec, ThermalSample
-from device.resources import Resource
 
 SIDE_PX = 32
 LABELS = ("dark", "red", "green", "blue")

@@ -10,7 +10,7 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from device.resources import Resource
+from device.core.resources import Resource
 
 REALM = "shellyplus1pm-441793a1b2c3"
 NONCE = "1721904000"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.accuracy import Interval, change, confusion, score, wilson_interval
+from converter.evaluate.accuracy import Interval, change, confusion, score, wilson_interval
 
 
 def one_hot(named: list[int], classes: int = 3) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 
 from device.bench.conditions import Watch, find_flags, list_unknowns, read_batteries
 from device.bench.machine import describe_machine, format_machine
-from device.clock import ManualClock
+from device.core.clock import ManualClock
 from device.protocols import ThermalSample
 from tests.unit.boards import STEADY, make_conditions
 from tests.unit.fakes import FixedThermals

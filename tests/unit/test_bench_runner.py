@@ -19,7 +19,7 @@ from device.bench.rounds import Job, Outcome
 from device.bench.runner import Bench, Candidate
 from device.bench.table import describe_flags, format_result
 from device.bundle import open_bundle
-from device.errors import BenchError, UsageError
+from device.core.errors import BenchError, UsageError
 from tests.unit.boards import STEADY, Behaviour, SimulatedBoard, make_choice, make_conditions
 from tests.unit.bundles import write_bundle
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device.bench.window import find_quantiles, measure_idle_power, measure_window, warm_up
-from device.clock import ManualClock
-from device.errors import MeterError
+from device.core.clock import ManualClock
+from device.core.errors import MeterError
+from device.core.resources import Resource
 from device.meters import PowerSampler
 from device.protocols import Array, Image, PowerSample
-from device.resources import Resource
 from tests.unit.boards import IMAGES, BusyMeter, SampledClock, TimedSession
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.board import detect_board
-from device.errors import BoardError
-from device.process import Memory, read_memory
+from device.core.errors import BoardError
+from device.machine.board import detect_board
+from device.machine.memory import Memory, read_memory
 
 TREES = Path(__file__).parents[1] / "fixtures" / "sysfs"
 

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device.bundle import GOLDEN_NAME, LABELS_NAME, MANIFEST_NAME, find_bundle, open_bundle
+from device.bundle.selftest import run_self_test
 from device.contract import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA
-from device.errors import BundleError, SelfTestError
+from device.core.errors import BundleError, SelfTestError
 from device.protocols import Array, Image
-from device.selftest import run_self_test
 from tests.unit.bundles import change_manifest, make_profile, write_bundle
 from tests.unit.fakes import LABELS, ColourSession
 

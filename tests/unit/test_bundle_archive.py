@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from device.bundle import archive as archives
 from device.bundle import open_bundle
 from device.bundle.archive import pack, unpack
-from device.errors import BundleError
+from device.core.errors import BundleError
 from tests.unit.bundles import write_bundle
 
 

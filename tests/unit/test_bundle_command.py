@@ -18,7 +18,7 @@ from device.bundle import MANIFEST_NAME, open_bundle
 from device.bundle import __main__ as command
 from device.bundle.signature import sign
 from device.bundle.store import BundleStore
-from device.errors import BundleError
+from device.core.errors import BundleError
 from tests.unit.bundles import change_manifest, make_profile, write_bundle
 
 Asks = Callable[..., Any]

@@ -15,7 +15,7 @@ from device.bundle import LABELS_NAME, MANIFEST_NAME, Bundle, encode_manifest, o
 from device.bundle.archive import pack
 from device.bundle.store import KEEP, MAX_STARTS, BundleStore
 from device.contract import Manifest
-from device.errors import BundleError, SelfTestError, UsageError
+from device.core.errors import BundleError, SelfTestError, UsageError
 from tests.unit.bundles import make_profile, write_bundle
 
 

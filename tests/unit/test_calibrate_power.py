@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.calibrate_power import Person, main, parse_watts
-from device.clock import ManualClock
-from device.errors import GhostwattError, MeterError, SinkError, UsageError
+from device.calibrate.__main__ import Person, main, parse_watts
+from device.core.clock import ManualClock
+from device.core.errors import GhostwattError, MeterError, SinkError, UsageError
 from device.meters.calibration import (
     BoardIdentity,
     Calibration,
@@ -239,7 +239,7 @@ def test_an_answer_is_a_power_or_refused(text: str) -> None:
 
 
 def test_the_command_has_the_name_that_people_type() -> None:
-    for name in ("device.calibrate-power", "device.calibrate_power"):
+    for name in ("device.calibrate", "device.calibrate.__main__"):
         done = subprocess.run(
             [sys.executable, "-m", name, "--idle-w", "2"], capture_output=True, text=True, check=False, timeout=60
         )
@@ -273,7 +273,7 @@ def test_the_boards_own_model_goes_before_the_published_one_and_stays_an_estimat
 
 def test_a_board_without_a_published_model_gets_figures_by_its_own(tmp_path: Path, root: Path) -> None:
     zero = Path(shutil.copytree(TREES / "rpi-zero2w", tmp_path / "zero"))
-    with pytest.raises(MeterError, match="calibrate-power"):
+    with pytest.raises(MeterError, match="device.calibrate"):
         EstimateMeter(zero, ManualClock())
     run(zero, LivingBoard(zero), "--scope", "board", "--idle-w", "0.6", "--load-w", "1.8")
     assert estimate_w(zero, 1.0) == pytest.approx(1.8)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.confidence import (
+from converter.evaluate.confidence import (
     BINS,
     Hits,
     Labels,

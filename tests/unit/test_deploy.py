@@ -24,8 +24,8 @@ from converter.deploy.probe import BoardProbe, probe, require_fit
 from converter.deploy.rollout import Rollout, Target, Wishes
 from converter.deploy.transport import LocalTransport, SshTransport
 from converter.deploy.wheel import DEVICE, write_wheel
-from device.errors import BundleError, DeployError
-from device.programs import Done
+from device.core.errors import BundleError, DeployError
+from device.core.programs import Done
 from device.service.wheels import unpack
 
 BOARD = BoardProbe(
@@ -493,7 +493,7 @@ def test_our_wheel_unpacks_and_has_one_architecture(tmp_path: Path) -> None:
     unpack(wheel, tmp_path / "site")
     sources = {path.relative_to(DEVICE) for path in DEVICE.rglob("*.py")}
     assert {path.relative_to(tmp_path / "site/device") for path in (tmp_path / "site/device").rglob("*.py")} == sources
-    assert not list((tmp_path / "site").glob("device/native/lib/aarch64"))
+    assert not list((tmp_path / "site").glob("device/runtimes/native/lib/aarch64"))
     assert wheel.read_bytes() == write_wheel(tmp_path, "x86_64").read_bytes()
 
 

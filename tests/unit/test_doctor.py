@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device.core.errors import MeterError
+from device.core.programs import NOT_THERE, Done
 from device.doctor.__main__ import list_probes
 from device.doctor.check import Check, Patient, examine, make_patient
 from device.doctor.table import Findings, format_table, sum_up
-from device.errors import MeterError
-from device.programs import NOT_THERE, Done
 
 TREES = Path(__file__).parents[1] / "fixtures/sysfs"
 

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from device.board import detect_board
 from device.bundle import Bundle, open_bundle
 from device.contract import Camera, Meter, Power
+from device.core.errors import BundleError
+from device.core.programs import NOT_THERE, Done
 from device.doctor import check
 from device.doctor.__main__ import list_probes
 from device.doctor.check import Check, Patient, Process, make_patient
@@ -22,13 +23,12 @@ from device.doctor.checks_meters import check_buses, meter_check, power_check
 from device.doctor.checks_runtimes import check_bundle, runtime_check
 from device.doctor.checks_service import check_service
 from device.doctor.checks_system import check_board, check_processor, check_python, check_system
-from device.errors import BundleError
+from device.machine.board import detect_board
 from device.meters.battery import TermuxBatteryMeter
 from device.meters.plugs import ShellyMeter
 from device.meters.pmic import VcgencmdPmicMeter
 from device.meters.slow import SlowMeter
-from device.programs import NOT_THERE, Done
-from device.sources.v4l2_formats import CameraListing, FrameSize, PixelFormat
+from device.sources.v4l2.formats import CameraListing, FrameSize, PixelFormat
 from tests.unit.bundles import make_profile, write_tiny_bundle
 from tests.unit.usb_meter import UsbPort
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from device import errors
+from device.core import errors
 
 PROJECT = Path(__file__).parents[2]
 
@@ -94,7 +94,7 @@ def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
     code = (
-        "import sys\nfrom device.errors import exit_with_one_line\n"
+        "import sys\nfrom device.core.errors import exit_with_one_line\n"
         "def main():\n    for i in range(100000): print('x' * 80)\n    return 0\n"
         "sys.exit(exit_with_one_line(main))"
     )

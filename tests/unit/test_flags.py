@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from device.flags import positive_float, positive_int, share
+from device.core.flags import positive_float, positive_int, share
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from converter.imagenet import imagenet_labels, index_by_folder, read_classes
-from device.errors import TrainingError
+from converter.weights.imagenet import imagenet_labels, index_by_folder, read_classes
+from device.core.errors import TrainingError
 
 
 def test_there_are_a_thousand_classes_in_the_order_of_their_synsets_with_names_of_their_own() -> None:
@@ -41,7 +41,7 @@ def make(root: Path, *names: str) -> Path:
 
 def test_a_labelled_folder_may_use_either_name_and_hold_a_few_classes(tmp_path: Path) -> None:
     pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'")
-    from converter.datasets import read_labelled_folder
+    from converter.data.datasets import read_labelled_folder
 
     folder = read_labelled_folder(make(tmp_path, "n02123045", "espresso"), imagenet_labels())
     assert {sample.path.parent.name: sample.label for sample in folder.samples} == {"n02123045": 281, "espresso": 967}
@@ -49,7 +49,7 @@ def test_a_labelled_folder_may_use_either_name_and_hold_a_few_classes(tmp_path: 
 
 def test_folders_that_no_class_has_are_named_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'")
-    from converter.datasets import read_labelled_folder
+    from converter.data.datasets import read_labelled_folder
 
     with pytest.raises(TrainingError) as caught:
         read_labelled_folder(make(tmp_path, "n02123045", "expresso", "zzz"), imagenet_labels())

@@ -12,9 +12,9 @@ pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'"
 import cv2
 
 from device.contract import Preprocessing
-from device.errors import SourceError
-from device.imaging import decode_bytes, decode_jpeg, least_side_px, resize
-from device.preprocess import fit_frame
+from device.core.errors import SourceError
+from device.image.opencv import decode_bytes, decode_jpeg, least_side_px, resize
+from device.image.preprocess import fit_frame
 from device.protocols import Image
 
 

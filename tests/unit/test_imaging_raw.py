@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'")
 
-from device.errors import SourceError
-from device.imaging import RAW_FORMATS, convert_raw
-from device.sources.v4l2_formats import COSTS_NS
+from device.core.errors import SourceError
+from device.image.opencv import RAW_FORMATS, convert_raw
+from device.sources.v4l2.formats import COSTS_NS
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255), "black": (0, 0, 0)}
 WIDTH_PX, HEIGHT_PX = 8, 6

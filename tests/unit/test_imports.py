@@ -12,7 +12,7 @@ BASE = {"device", "numpy", "msgspec"}
 """What every board has: all the rest builds on it."""
 
 WRAPPERS = {
-    "imaging.py": {"cv2"},
+    "image/opencv.py": {"cv2"},
     "sources/picamera2.py": {"picamera2", "libcamera"},
     "sinks/prometheus.py": {"prometheus_client"},
     "sinks/mqtt.py": {"paho"},

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from device.clock import ManualClock
 from device.contract import Limits, Preprocessing
-from device.errors import SourceError
-from device.pipeline import Pipeline, StageTimes
+from device.core.clock import ManualClock
+from device.core.errors import SourceError
+from device.core.resources import Resource
+from device.daemon.pipeline import Pipeline, StageTimes
 from device.protocols import Array, Image, Prediction, Record
-from device.resources import Resource
 from device.sinks.background import BackgroundSink
 from device.sources import SourceOptions, open_source
 from tests.unit.fakes import LABELS, SIDE_PX, ColourSession

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from device.load import Load, multiply_matrices
+from device.calibrate.load import Load, multiply_matrices
 
 
 def test_every_step_goes_on_until_close() -> None:

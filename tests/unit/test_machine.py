@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.machine import LoadMeter
-from converter.machine import describe_machine as describe_for_converter
-from converter.machine import format_machine as format_for_converter
+from converter.work.machine import LoadMeter
+from converter.work.machine import describe_machine as describe_for_converter
+from converter.work.machine import format_machine as format_for_converter
 from device.bench.conditions import Watch
 from device.bench.machine import describe_machine as describe_for_bench
 from device.bench.machine import format_machine as format_for_bench
-from device.clock import ManualClock
-from device.machine import Processor, read_processor
-from device.other_load import OtherLoad, OtherLoadMeter
+from device.core.clock import ManualClock
+from device.machine.identity import Processor, read_processor
+from device.machine.other_load import OtherLoad, OtherLoadMeter
 from tests.unit.boards import STEADY
 from tests.unit.fakes import FixedThermals
 

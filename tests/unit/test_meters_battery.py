@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.clock import ManualClock
 from device.contract import Meter
-from device.errors import MeterError
+from device.core.clock import ManualClock
+from device.core.errors import MeterError
 from device.meters.battery import BatteryMeter, TermuxBatteryMeter, parse_termux
 
 TREE = Path(__file__).parents[1] / "fixtures" / "sysfs" / "android-phone"

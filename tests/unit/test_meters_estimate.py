@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.clock import ManualClock
-from device.errors import MeterError
+from device.core.clock import ManualClock
+from device.core.errors import MeterError
 from device.meters.estimate import EstimateMeter
 
 TREES = Path(__file__).parents[1] / "fixtures" / "sysfs"

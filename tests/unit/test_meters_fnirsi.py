@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from device.clock import ManualClock, SystemClock
 from device.contract import Meter
-from device.errors import MeterError, MissingDependencyError
-from device.registry import METERS
+from device.core.clock import ManualClock, SystemClock
+from device.core.errors import MeterError, MissingDependencyError
+from device.core.registry import METERS
 from tests.unit.usb_meter import FakeDevice, UsbPort, make_packet
 
 CONFIG = Meter(kind="fnirsi")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.clock import ManualClock
 from device.contract import Board, Meter
-from device.errors import MeterError
+from device.core.clock import ManualClock
+from device.core.errors import MeterError
 from device.meters.ina2xx import CHIPS, Ina2xxMeter
 
 TREE = Path(__file__).parents[1] / "fixtures" / "sysfs" / "rpi4-ina219"

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.clock import ManualClock
 from device.contract import Board, Meter
-from device.errors import MeterError
+from device.core.clock import ManualClock
+from device.core.errors import MeterError
+from device.core.registry import METERS
 from device.meters.ina2xx import CHIPS
 from device.meters.ina_smbus import InaSmbusMeter
-from device.registry import METERS
 from tests.unit.i2c import FakeSMBus, peek, poke
 
 TREE = Path(__file__).parents[1] / "fixtures" / "sysfs" / "rpi4-i2c"

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.clock import ManualClock, SystemClock
 from device.contract import Meter
-from device.errors import MeterError
+from device.core.clock import ManualClock, SystemClock
+from device.core.errors import MeterError
 from device.meters import PowerSampler
 from device.meters.plugs import MAX_POWER_W, PlugMeter, ShellyMeter, TasmotaMeter
 from tests.unit.plugs import FakePlug

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from device.clock import ManualClock
 from device.contract import Board, Meter
-from device.errors import MeterError
+from device.core.clock import ManualClock
+from device.core.errors import MeterError
+from device.machine.vcio import Mailbox
 from device.meters.pmic import (
     MAX_POWER_W,
     RAILS,
@@ -21,7 +22,6 @@ from device.meters.pmic import (
     parse_power_w,
     parse_rails_w,
 )
-from device.meters.vcio import Mailbox
 from tests.unit.firmware import firmware_ioctl
 
 TREE = Path(__file__).parents[1] / "fixtures" / "sysfs" / "rpi5"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.clock import ManualClock
-from device.errors import MeterError
+from device.core.clock import ManualClock
+from device.core.errors import MeterError
 from device.meters.rapl import MAX_POWER_W, RaplMeter
 
 TREE = Path(__file__).parents[1] / "fixtures" / "sysfs" / "x86-rapl"

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.clock import ManualClock
 from device.contract.profile import Scope
-from device.errors import MeterError
+from device.core.clock import ManualClock
+from device.core.errors import MeterError
+from device.core.resources import Resource
 from device.meters import PowerSampler
 from device.protocols import PowerSample
-from device.resources import Resource
 
 
 class ScriptedMeter(Resource):

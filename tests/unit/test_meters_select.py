@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from device.clock import ManualClock
 from device.contract import Board, Meter, Power
-from device.errors import UsageError
+from device.core.clock import ManualClock
+from device.core.errors import UsageError
 from device.meters import open_meters
 
 TREES = Path(__file__).parents[1] / "fixtures" / "sysfs"

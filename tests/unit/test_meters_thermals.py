@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from device.machine.thermals import THROTTLE_FLAGS
+from device.machine.vcio import Mailbox
 from device.meters import SysfsThermals
-from device.meters.thermals import THROTTLE_FLAGS
-from device.meters.vcio import Mailbox
 from device.protocols import ThermalSample, ThrottleFlag
 from tests.unit.firmware import firmware_ioctl
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.errors import MeterError
-from device.meters import vcio
-from device.meters.vcio import Mailbox, VcgencmdProgram
+from device.core.errors import MeterError
+from device.machine import vcio
+from device.machine.vcio import Mailbox, VcgencmdProgram
 from tests.unit.firmware import FAILURE, SUCCESS, firmware_ioctl
 
 TREE = Path(__file__).parents[1] / "fixtures" / "sysfs" / "rpi5"
@@ -60,7 +60,7 @@ def test_a_node_that_may_not_be_opened_names_the_group(root: Path, monkeypatch: 
     def refuse(path: Path, flags: int) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("device.meters.vcio.os.open", refuse)
+    monkeypatch.setattr("device.machine.vcio.os.open", refuse)
     with pytest.raises(MeterError, match="group video") as caught:
         Mailbox(root, firmware_ioctl).gencmd("get_throttled")
     assert caught.value.reason == "permission"

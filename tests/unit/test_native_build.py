@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from device.errors import MissingDependencyError, UsageError
-from device.native import build
+from device.core.errors import MissingDependencyError, UsageError
+from device.runtimes.native import build
 
 ARCH = platform.machine()
 

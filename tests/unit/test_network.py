@@ -8,8 +8,8 @@ import ssl
 
 import pytest
 
-from device.address import parse_address
-from device.network import connection_failure, error_name, unauthorised
+from device.net.address import parse_address
+from device.net.failures import connection_failure, error_name, unauthorised
 
 CANARY = "kanarienvogel"
 

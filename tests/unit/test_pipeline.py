@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from device.clock import ManualClock, SystemClock
 from device.contract import Limits, Preprocessing
-from device.errors import InferenceError, SourceError
-from device.pipeline import Pipeline, StageTimes, Turns
+from device.core.clock import ManualClock, SystemClock
+from device.core.errors import InferenceError, SourceError
+from device.core.resources import Resource
+from device.daemon.pipeline import Pipeline, StageTimes, Turns
 from device.protocols import Clock, Frame, FrameSource, Image, Prediction, SourceSpec
-from device.resources import Resource
 from tests.unit.fakes import LABELS, SIDE_PX, ColourSession, ListSource, coloured
 
 

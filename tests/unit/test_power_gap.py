@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from device.clock import ManualClock
 from device.contract import Meter
+from device.core.clock import ManualClock
+from device.daemon.pipeline import StageTimes
+from device.daemon.recorder import Instruments, Recorder, RunSummary, Tell
+from device.machine.memory import Memory
 from device.meters import PowerSampler
 from device.meters.ina2xx import Ina2xxMeter
-from device.pipeline import StageTimes
-from device.process import Memory
 from device.protocols import SourceSpec, ThermalSample
-from device.recorder import Instruments, Recorder, RunSummary, Tell
 from device.sinks.telemetry import TelemetryStore
 from tests.unit.fakes import FixedThermals
 from tests.unit.records import prediction, run_record

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from device.contract import Preprocessing
 from device.contract.tensor import Fit, Interpolation
-from device.errors import MissingDependencyError
-from device.preprocess import LETTERBOX_GREY, fit_frame, rotate
+from device.core.errors import MissingDependencyError
+from device.image.preprocess import LETTERBOX_GREY, fit_frame, rotate
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'")
 
@@ -47,7 +47,7 @@ def test_a_frame_of_the_right_size_needs_no_opencv() -> None:
         "import sys; sys.modules['cv2'] = None\n"
         "import numpy as np\n"
         "from device.contract import Preprocessing\n"
-        "from device.preprocess import fit_frame\n"
+        "from device.image.preprocess import fit_frame\n"
         "fit_frame(np.zeros((64, 64, 3), np.uint8), Preprocessing(input_px=64))\n"
         "for fit in 'crop', 'stretch', 'letterbox':\n"
         "    spec = Preprocessing(input_px=56, fit=fit, crop_fraction=0.875)\n"
@@ -58,7 +58,7 @@ def test_a_frame_of_the_right_size_needs_no_opencv() -> None:
 
 
 def test_a_frame_of_another_size_without_opencv_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "device.imaging", None)
+    monkeypatch.setitem(sys.modules, "device.image.opencv", None)
     with pytest.raises(MissingDependencyError, match=r"72x72 px can't be scaled to 32x32.*OpenCV") as caught:
         fit_frame(np.zeros((72, 72, 3), np.uint8), Preprocessing(input_px=32, fit="stretch"))
     assert caught.value.reason == "not_installed"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from device.errors import BoardError
-from device.process import read_memory, release_file_pages
+from device.core.errors import BoardError
+from device.machine.memory import read_memory, release_file_pages
 
 SIZE_BYTES = 8 << 20
 

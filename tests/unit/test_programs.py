@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from device.programs import HUNG, NOT_THERE, Done, last_error, run_program
+from device.core.programs import HUNG, NOT_THERE, Done, last_error, run_program
 
 
 def test_a_program_ends_with_its_exit_code_and_output() -> None:

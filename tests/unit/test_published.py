@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from converter import published
-from converter.published import PUBLISHED, HubFile, PackageFile, find_by_sha256, find_imagenet
-from device.errors import ConversionError, GhostwattError, MissingDependencyError
+from converter.weights import published
+from converter.weights.published import PUBLISHED, HubFile, PackageFile, find_by_sha256, find_imagenet
+from device.core.errors import ConversionError, GhostwattError, MissingDependencyError
 from tests.unit.hub import FakeHub
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="needs the hub's client: pip install 'ghostwatt[host]'")

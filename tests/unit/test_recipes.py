@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from converter.calibration import ActivationRange
-from converter.recipes import RECIPES, Recipe, default_recipe, find_recipe, recipe_names
-from device.errors import UsageError
+from converter.quantise.calibration import ActivationRange
+from converter.quantise.recipes import RECIPES, Recipe, default_recipe, find_recipe, recipe_names
+from device.core.errors import UsageError
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -6,11 +6,12 @@ from queue import SimpleQueue
 import pytest
 from msgspec import structs
 
-from device.clock import ManualClock
-from device.console import StatusLine, format_interval, format_power, format_summary
-from device.errors import SourceError
-from device.pipeline import StageTimes
-from device.process import Memory
+from device.core.clock import ManualClock
+from device.core.errors import SourceError
+from device.daemon.console import StatusLine, format_interval, format_power, format_summary
+from device.daemon.pipeline import StageTimes
+from device.daemon.recorder import Instruments, Recorder, Tell
+from device.machine.memory import Memory
 from device.protocols import (
     Interruption,
     InterruptionRecord,
@@ -24,7 +25,6 @@ from device.protocols import (
     SourceSpec,
     ThermalSample,
 )
-from device.recorder import Instruments, Recorder, Tell
 from tests.unit.fakes import FixedThermals, ScriptedPower
 from tests.unit.records import interval, prediction, run_record
 

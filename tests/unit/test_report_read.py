@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device.errors import ReportError
+from device.core.errors import ReportError
 from device.protocols import Percentiles, SourceIntervalRecord
 from device.report.__main__ import Wanted, list_files, main, read_all
-from device.report.read import Extent, Point, Span, Store
 from device.report.summary import summarise_run
 from device.report.table import encode_csv
+from device.telemetry.read import Extent, Point, Span, Store
 from tests.unit.stores import ESTIMATED, SECOND_NS, Row, interruption, power, run, second, write_store
 
 

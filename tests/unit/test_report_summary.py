@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device.bench.result import read_result
-from device.report.read import Store
 from device.report.summary import (
     Report,
     RunReport,
@@ -23,6 +22,7 @@ from device.report.summary import (
     summarise_run,
 )
 from device.report.table import Figure, encode_csv, encode_json, list_figures
+from device.telemetry.read import Store
 from tests.unit.records import interval
 from tests.unit.stores import ESTIMATED, MEASURED, SECOND_NS, Row, interruption, meter, power, run, second, write_store
 

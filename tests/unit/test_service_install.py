@@ -16,8 +16,8 @@ import pytest
 from device.bundle import MANIFEST_NAME, encode_manifest, open_bundle
 from device.bundle import __main__ as bundle_command
 from device.bundle.store import BundleStore
-from device.errors import MissingDependencyError, ServiceError
-from device.programs import NOT_THERE, Done
+from device.core.errors import MissingDependencyError, ServiceError
+from device.core.programs import NOT_THERE, Done
 from device.service.commands import Commands
 from device.service.install import Installation, Service
 from device.service.layout import Layout

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device.daemon.journal import JournalSocket, PriorityStream, is_journal
+from device.daemon.link import INTERRUPTION_ID, SUMMARY_ID, JournalTell
+from device.daemon.recorder import Tell
 from device.protocols import InterruptionRecord, IntervalRecord, Record
-from device.recorder import Tell
-from device.service.journal import JournalSocket, PriorityStream, is_journal
-from device.service.link import INTERRUPTION_ID, SUMMARY_ID, JournalTell
 
 from . import records
 

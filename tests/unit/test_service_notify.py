@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from device.clock import ManualClock
 from device.contract import Backoff, Board, Camera, Limits, Model, Profile, Runtime
+from device.core.clock import ManualClock
+from device.daemon.heartbeat import FramePatience, Heartbeat, patience_of
+from device.daemon.notify import Notifier, read_watchdog_s
 from device.protocols import InterruptionRecord
-from device.service.heartbeat import FramePatience, Heartbeat, patience_of
-from device.service.notify import Notifier, read_watchdog_s
 
 WATCHDOG_S = 20.0
 PATIENCE = FramePatience(frame_s=5.0, interruption_s=120.0)

@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device.errors import SinkError
+from device.core.errors import SinkError
+from device.core.resources import Resource
 from device.protocols import Record
-from device.resources import Resource
 from device.sinks.background import BackgroundSink
 from device.sinks.predictions import PredictionsFile
 from device.sinks.telemetry import TelemetryStore

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.errors import GhostwattError, SinkError, UsageError
+from device.core.errors import GhostwattError, SinkError, UsageError
 from device.protocols import InterruptionRecord, Percentiles
 from device.sinks.background import BackgroundSink
 from device.sinks.home_assistant import STATUS_TOPIC, Topics, describe, identify

@@ -21,14 +21,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from device.clock import ManualClock
 from device.contract import Telemetry
-from device.errors import SinkError, UsageError
-from device.frames import AWAY
-from device.outlets import Outlets
+from device.core.clock import ManualClock
+from device.core.errors import SinkError, UsageError
+from device.daemon.outlets import Outlets
 from device.protocols import Percentiles, Record
 from device.sinks.prometheus import PrometheusSink, _TableCollector, parse_listen
 from device.sinks.prometheus_series import FAMILIES, REASONS, SeriesTable
+from device.sources.opening import AWAY
 from tests.unit.mosquitto import wait_until
 from tests.unit.processes import free_port
 from tests.unit.records import interruption, interval, meter, prediction, run_record, source_interval

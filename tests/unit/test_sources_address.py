@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.address import MASK, Address, Scheme, add_credentials, parse_address
-from device.errors import GhostwattError, SourceError, UsageError
+from device.core.errors import GhostwattError, SourceError, UsageError
+from device.net.address import MASK, Address, Scheme, add_credentials, parse_address
 from device.sources.uri import split_uri
 
 CANARY = "Kanarienvogel"
@@ -116,7 +116,7 @@ def test_whatever_is_written_the_password_is_not_shown(before: str, behind: str)
         # An @ behind the password is what makes it one.
         shown = parse_address("http", f"//me:{before}{CANARY}{CANARY}{behind}@camera/x").safe
     except GhostwattError as error:
-        shown = "".join(traceback.format_exception(error, chain=True)).partition("device.errors.")[2]
+        shown = "".join(traceback.format_exception(error, chain=True)).partition("device.core.errors.")[2]
     assert CANARY not in shown
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device.clock import ManualClock
-from device.errors import SourceError, UsageError
+from device.core.clock import ManualClock
+from device.core.errors import SourceError, UsageError
 from device.protocols import Frame, FrameSource
 from device.sources import SourceOptions, open_source
 
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'")
 
-from device.imaging import VideoFile, decode_image, encode_image  # noqa: E402
+from device.image.opencv import VideoFile, decode_image, encode_image  # noqa: E402
 
 TIMEOUT_S = 5.0
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device.clock import ManualClock
-from device.errors import SourceError
+from device.core.clock import ManualClock
+from device.core.errors import SourceError
 from device.protocols import Frame, FrameSource, Image
 from device.sources import SourceOptions, live
 from device.sources.live import MAX_DAMAGES, Damage, LiveSource, Picture, choose_timestamp_ns, picture_or_damage

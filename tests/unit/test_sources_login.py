@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.login import make_login, parse_challenges
+from device.net.login import make_login, parse_challenges
 
 
 def answer(*headers: str, method: str = "GET", nonce: str = "") -> dict[str, str]:

@@ -21,9 +21,10 @@ pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'"
 import cv2
 
 from device.contract import Preprocessing
-from device.errors import GhostwattError, SourceError, UsageError
+from device.core.errors import GhostwattError, SourceError, UsageError
 from device.protocols import Frame
-from device.sources import SourceOptions, mjpeg, open_source
+from device.sources import SourceOptions, open_source
+from device.sources.stream import mjpeg
 from tests.unit.certificates import make_certificate
 from tests.unit.fake_mjpeg import STREAM, Camera, part, running
 from tests.unit.tally import Tally

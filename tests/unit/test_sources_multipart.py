@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.errors import SourceError
-from device.sources.multipart import MAX_HEADER_BYTES, MultipartParser, Part
+from device.core.errors import SourceError
+from device.sources.stream.multipart import MAX_HEADER_BYTES, MultipartParser, Part
 
 BODIES = [b"\xff\xd8first\xff\xd9", b"\xff\xd8second\r\n--\r\n\xff\xd9", b"\xff\xd8third\n\n\xff\xd9", b"\xff\xd8last\xff\xd9"]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.clock import ManualClock
-from device.errors import SourceError, UsageError
+from device.core.clock import ManualClock
+from device.core.errors import SourceError, UsageError
 from device.sources.pace import MAX_RATE_FPS, Pace, choose_rate_fps
 
 rates = st.floats(0.01, MAX_RATE_FPS)

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[camera]'")
 
 from device.contract import Picamera2, Preprocessing
-from device.errors import MissingDependencyError, ProfileError, SourceError
-from device.imaging import convert_raw
-from device.preprocess import fit_frame
+from device.core.errors import MissingDependencyError, ProfileError, SourceError
+from device.image.opencv import convert_raw
+from device.image.preprocess import fit_frame
 from device.protocols import Frame, FrameSource, Image
 from device.sources import SourceOptions, open_source
 from device.sources.isp import (
@@ -51,7 +51,7 @@ def hardware(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hardware]:
 
 @pytest.fixture
 def no_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("cv2", "device.imaging"):
+    for name in ("cv2", "device.image.opencv"):
         monkeypatch.setitem(sys.modules, name, None)
 
 

@@ -15,13 +15,14 @@ import pytest
 
 pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'")
 
-from device.address import parse_address
-from device.clock import ManualClock
-from device.errors import GhostwattError, SourceError, UsageError
+from device.core.clock import ManualClock
+from device.core.errors import GhostwattError, SourceError, UsageError
+from device.net.address import parse_address
 from device.protocols import FrameSource, Image
-from device.sources import open_source, rtsp
-from device.sources.rtsp import MAX_SKIPPED, NewestFrame, ThreadTime
-from device.sources.rtsp_probe import explain_failure
+from device.sources import open_source
+from device.sources.stream import rtsp
+from device.sources.stream.rtsp import MAX_SKIPPED, NewestFrame, ThreadTime
+from device.sources.stream.rtsp_probe import explain_failure
 
 SLOW_S = 20.0
 CANARY = "Kanarienvogel"

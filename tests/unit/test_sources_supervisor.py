@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.clock import ManualClock
 from device.contract import Backoff
 from device.contract import Camera as ProfileCamera
-from device.errors import MissingDependencyError, SourceError, UsageError
-from device.frames import open_frames
+from device.core.clock import ManualClock
+from device.core.errors import MissingDependencyError, SourceError, UsageError
+from device.core.resources import Resource
 from device.protocols import Frame, FrameSource, Interruption, SourceSpec
-from device.resources import Resource
 from device.sources import SourceOptions, names_camera
+from device.sources.opening import open_frames
 from device.sources.supervisor import JITTER, Patience, SupervisedSource
 
 URI = "fake:camera"
@@ -253,7 +253,7 @@ class Opener:
         return Camera(self.clock, self._lives.pop(0), is_recorded=self._is_recorded)
 
     def open_frames(self, monkeypatch: pytest.MonkeyPatch) -> FrameSource:
-        monkeypatch.setattr("device.frames.make_opener", lambda uri, options: self)
+        monkeypatch.setattr("device.sources.opening.make_opener", lambda uri, options: self)
         (source,) = open_frames([URI], ProfileCamera(uri=URI), SourceOptions(clock=self.clock), lambda _: None)
         return source
 
@@ -289,7 +289,7 @@ def test_a_recording_is_not_supervised(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cameras_that_differ_in_what_is_masked_alone_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     # As the channels of a recorder whose path is /user=me&password=secret&channel=2.
     opener = Opener([1], [GONE], [1])
-    monkeypatch.setattr("device.frames.make_opener", lambda uri, options: opener)
+    monkeypatch.setattr("device.sources.opening.make_opener", lambda uri, options: opener)
     told: list[Interruption] = []
     uris = [f"fake:camera?{channel}" for channel in "abc"]
     first, second, third = open_frames(uris, ProfileCamera(uri=URI), SourceOptions(clock=opener.clock), told.append)
@@ -301,7 +301,7 @@ def test_cameras_that_differ_in_what_is_masked_alone_are_told_apart(monkeypatch:
 
 def test_the_same_camera_twice_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     opener = Opener([1], [1])
-    monkeypatch.setattr("device.frames.make_opener", lambda uri, options: opener)
+    monkeypatch.setattr("device.sources.opening.make_opener", lambda uri, options: opener)
     with pytest.raises(UsageError, match="named twice"):
         open_frames([URI, URI], ProfileCamera(uri=URI), SourceOptions(clock=opener.clock), lambda _: None)
 
@@ -457,8 +457,8 @@ class Several:
         self.told: list[Interruption] = []
         self.attempts: Counter[str] = Counter()
         self._lives = {name: list(script) for name, script in lives.items()}
-        monkeypatch.setattr("device.frames.make_opener", lambda uri, options: lambda: self.open(uri.partition(":")[2]))
-        monkeypatch.setattr("device.frames.names_camera", lambda uri: uri.startswith("fake:"))
+        monkeypatch.setattr("device.sources.opening.make_opener", lambda uri, options: lambda: self.open(uri.partition(":")[2]))
+        monkeypatch.setattr("device.sources.opening.names_camera", lambda uri: uri.startswith("fake:"))
 
     def open_file(self, uri: str) -> Camera:
         kind, _, name = uri.partition(":")
@@ -510,7 +510,7 @@ def test_where_all_are_away_at_the_start_it_is_an_error(monkeypatch: pytest.Monk
 
 def test_a_file_does_not_stand_in_for_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Several(monkeypatch, left=[], clip=[[1]])
-    monkeypatch.setattr("device.frames.make_opener", lambda uri, options: lambda: bench.open_file(uri))
+    monkeypatch.setattr("device.sources.opening.make_opener", lambda uri, options: lambda: bench.open_file(uri))
     with pytest.raises(SourceError, match="fake:left: can't be reached"):
         bench.open_frames("file:clip", "fake:left")
 

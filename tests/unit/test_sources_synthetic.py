@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from device.clock import ManualClock
-from device.errors import SourceError
+from device.core.clock import ManualClock
+from device.core.errors import SourceError
 from device.protocols import Image
 from device.sources import SourceOptions, open_source
 from device.sources.synthetic import BAR_COLOURS, MARK_COLOUR

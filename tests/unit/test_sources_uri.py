@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.errors import UsageError
+from device.core.errors import UsageError
+from device.core.registry import SOURCES
 from device.protocols import FrameSource
-from device.registry import SOURCES
 from device.sources import SourceOptions, make_opener, open_source
 from device.sources.synthetic import SyntheticSource
 from device.sources.uri import split_uri
@@ -100,7 +100,7 @@ def test_a_missing_opencv_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['cv2'] = None\n"
         "from device.sources import open_source\n"
-        "from device.errors import MissingDependencyError\n"
+        "from device.core.errors import MissingDependencyError\n"
         "try:\n    open_source('images:photos')\n"
         "except MissingDependencyError as error:\n    assert 'ghostwatt[video]' in str(error), error\n"
         "else:\n    raise AssertionError\n"

@@ -19,15 +19,15 @@ pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'"
 
 import cv2
 
-from device.clock import ManualClock
 from device.contract import Preprocessing
-from device.errors import SourceError, UsageError
+from device.core.clock import ManualClock
+from device.core.errors import SourceError, UsageError
 from device.protocols import Frame, FrameSource
 from device.sources import SourceOptions, make_opener
-from device.sources import v4l2_node as kernel
-from device.sources.v4l2 import V4l2Source
-from device.sources.v4l2_capture import list_holders
-from device.sources.v4l2_formats import FrameSize, PixelFormat
+from device.sources.v4l2 import node as kernel
+from device.sources.v4l2.capture import list_holders
+from device.sources.v4l2.formats import FrameSize, PixelFormat
+from device.sources.v4l2.source import V4l2Source
 from tests.unit.fake_v4l2 import FakeDriver, FakeNode, Shot, fail, load_listing, make_tree, wait_until
 from tests.unit.tally import Tally
 
@@ -237,7 +237,7 @@ def test_stamp_of_a_driver_that_has_none_is_the_arrival_before_it_is_converted(
         clock.advance(1.0)
         return np.zeros((16, 32, 3), np.uint8)
 
-    monkeypatch.setattr("device.sources.v4l2_capture.convert_raw", convert_slowly)
+    monkeypatch.setattr("device.sources.v4l2.capture.convert_raw", convert_slowly)
     bench.driver.shoot = lambda wait: [Shot(GREY_YUYV, flags=0)] if wait == 0 else []
     with bench.open(options=msgspec.structs.replace(OPTIONS, clock=clock)) as source:
         assert read(source).timestamp_ns == 10**12

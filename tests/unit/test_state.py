@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from device.errors import SinkError
-from device.state import find_state_folder, make_state_folder, replace_file
+from device.core.errors import SinkError
+from device.core.state import find_state_folder, make_state_folder, replace_file
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.statistics import DurationHistogram
+from device.daemon.statistics import DurationHistogram
 
 durations = st.lists(st.floats(min_value=1e-6, max_value=3600.0), min_size=1, max_size=200)
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device.contract import Telemetry
-from device.errors import SinkError
+from device.core.errors import SinkError
 from device.protocols import InterruptionRecord, IntervalRecord, Percentiles, Record, SourceIntervalRecord
 from device.sinks.telemetry import TelemetryStore
-from device.sinks.telemetry_retention import Limits, thin_out, used_bytes
+from device.telemetry.retention import Limits, thin_out, used_bytes
 from tests.unit.records import interval, read_rows, run_record
 
 NOW_S = 1_800_000_000.0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device.contract import Limits
-from device.thermal_limit import MIN_SLOW_S, ThermalLimit
+from device.daemon.heat_limit import MIN_SLOW_S, ThermalLimit
 
 LIMITS = Limits(slow_above_c=75.0, slow_rate_fps=2.0)
 TEMPERATURES = st.none() | st.floats(40.0, 100.0)

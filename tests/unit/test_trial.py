@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from device.bundle.store import MAX_STARTS, BundleStore
-from device.errors import BundleError, InferenceError, SourceError
-from device.pipeline import StageTimes
+from device.core.errors import BundleError, InferenceError, SourceError
+from device.daemon.pipeline import StageTimes
+from device.daemon.trial import PROVEN_AFTER, TrialObserver, trial_of
 from device.protocols import Prediction
-from device.trial import PROVEN_AFTER, TrialObserver, trial_of
 from tests.unit.records import prediction
 from tests.unit.test_bundle_store import install, make_bundle, run_well
 

@@ -16,7 +16,7 @@ from device.bench.result import Choice, Failure
 from device.bench.rounds import Job, Outcome
 from device.bench.runner import Candidate
 from device.contract import Profile
-from device.errors import BenchError, UsageError
+from device.core.errors import BenchError, UsageError
 from device.tune.aims import Aim, LeastEnergy, LeastPowerAtRate, MostFrames, MostFramesWithinPower
 from device.tune.governor import Governors
 from device.tune.profile_text import FIRST_LINE, check_name, write_profile

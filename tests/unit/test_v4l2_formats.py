@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.sources import v4l2_node as kernel
-from device.sources.v4l2_formats import (
+from device.sources.v4l2 import node as kernel
+from device.sources.v4l2.formats import (
     COSTS_NS,
     FrameSize,
     Mode,

@@ -118,7 +118,7 @@ def run_with_sensor(chip: str, watts: tuple[float, ...], bundle: str, runtime: s
 
 def capture(fourcc: str) -> dict[str, Any]:
     """Takes one frame in a pixel format, through the product's own source."""
-    from device.errors import SourceError
+    from device.core.errors import SourceError
     from device.sources import SourceOptions, open_source
 
     try:

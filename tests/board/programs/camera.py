@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from device.contract import Preprocessing
-from device.errors import SourceError
+from device.core.errors import SourceError
 from device.sources import SourceOptions, open_source
 
 SHARE = Path("/share")

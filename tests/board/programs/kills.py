@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from device.report.read import Store
+from device.telemetry.read import Store
 
 SOURCE = "synthetic:32x32@50"
 START_LIMIT_S = 120.0

@@ -1,0 +1,1 @@
+"""Photographs: labelled folders, and those that calibrate and verify a conversion."""

@@ -1,0 +1,477 @@
+"""``python -m converter.evaluate.confidence --data DIR``: what scores are worth, and what a threshold costs.
+
+A temperature makes scores mean what they say: of the images that are named with 0.8, eight in ten are right. Then a threshold
+can say which images aren't named at all. The functions need numpy alone, no torch; only the command loads a network.
+
+References:
+    * temperature, reliability, expected calibration error: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
+      (arXiv 1706.04599).
+    * targets short of certainty, so that a few images that are all right prove no certainty: Platt, "Probabilistic outputs for
+      support vector machines", Advances in Large Margin Classifiers (1999), section 2.2.
+    * the error that mere chance leaves on so many images: Vaicenavicius et al., "Evaluating model calibration in
+      classification", AISTATS 2019 (arXiv 1902.06977).
+    * rejection by the highest score: Hendrycks & Gimpel, ICLR 2017 (arXiv 1610.02136).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.evaluate.accuracy import Interval, wilson_interval
+from device.contract import Preprocessing
+from device.core.errors import ConversionError, exit_with_one_line
+from device.image.postprocess import softmax
+
+__all__ = [
+    "Calibration",
+    "ReliabilityBin",
+    "TradeOff",
+    "calibrate",
+    "chance_error",
+    "cross_validate",
+    "expected_calibration_error",
+    "fit_temperature",
+    "reliability",
+    "softmax",
+    "trade_off",
+]
+
+Logits = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Confidences = NDArray[np.float32] | NDArray[np.float64]
+Hits = NDArray[np.bool_]
+Pixels = NDArray[np.uint8]
+
+BINS = 15
+"""Of equal width; the paper's number."""
+
+FOLDS = 5
+"""Of the cross-validation: each temperature is fitted on four fifths."""
+
+THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+BATCH_IMAGES = 32
+FLAT_FRAMES = NOISE_FRAMES = 16
+
+_LOWEST, _HIGHEST = 0.01, 100.0
+_HALVINGS = 50  # of the logarithm of that range: far below the last place that a card keeps
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """What a card keeps, rounded as it keeps it.
+
+    Attributes:
+        temperature: fitted on all images.
+        expected_calibration_error: of images that had no part in their temperature, see `cross_validate`; None of one image.
+    """
+
+    temperature: float
+    expected_calibration_error: float | None
+
+
+class ReliabilityBin(msgspec.Struct, frozen=True):
+    """The images whose confidence is above ``low``, and at most ``high``.
+
+    Attributes:
+        low: 0 in the first bin, which takes 0 itself as well.
+        high: 1 in the last bin.
+        images: how many there are.
+        confidence: their mean; None where there are none.
+        accuracy: the share of them that is right; None where there are none.
+    """
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class TradeOff(msgspec.Struct, frozen=True):
+    """What a threshold does.
+
+    Attributes:
+        unknown_below: the threshold, as a profile's ``model.unknown_below``.
+        kept: share of the labelled images that are still named.
+        accuracy: the share of those that is right; None where none is named.
+        accuracy_interval: Wilson, 95 %.
+        others: kind -> the share of frames of other things that are named all the same, each of them wrongly.
+    """
+
+    unknown_below: float
+    kept: float
+    accuracy: float | None
+    accuracy_interval: Interval | None
+    others: dict[str, float]
+
+
+def fit_temperature(logits: Logits, labels: Labels) -> float:
+    """The temperature whose scores make the labels likeliest: it minimises the negative log-likelihood.
+
+    With N images, the right class is taken to be right with 1 - 1 / (N + 2), and the others share the rest (Platt's targets):
+    without, a set without a mistake would have no minimum.
+
+    Args:
+        logits: ``(N, C)`` float32.
+        labels: ``(N,)`` int64, each below C.
+
+    Returns:
+        From 0.01 to 100: the latter for a network that is worse than chance. 1 where all logits of an image are equal, or there
+        is one class: any would do.
+
+    Raises:
+        ValueError: the shapes don't belong together, or a logit isn't finite.
+    """
+    _check(logits, labels)
+    images, classes = logits.shape
+    centred = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    if not centred.any():
+        return 1.0
+    own = centred[np.arange(images), labels]
+    others = (centred.sum(axis=1) - own) / (classes - 1)
+    doubt = 1.0 / (images + 2)
+    wanted = float(((1.0 - doubt) * own + doubt * others).mean())
+    # The likelihood is concave in 1 / temperature: its slope, the logit that is wanted less the one that the scores expect, has
+    # one root.
+    low, high = math.log(_LOWEST), math.log(_HIGHEST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        expected = float((softmax(centred, math.exp(middle)) * centred).sum(axis=1).mean())
+        low, high = (middle, high) if expected > wanted else (low, middle)
+    return math.exp((low + high) / 2)
+
+
+def reliability(confidences: Confidences, hits: Hits, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
+    """How often images of each confidence are right.
+
+    Args:
+        confidences: ``(N,)``, the highest score of each image, from 0 to 1.
+        hits: ``(N,)`` bool: whether its class is the right one.
+        bins: of equal width.
+
+    Returns:
+        Every bin, in order.
+    """
+    index = np.clip(np.ceil(confidences.astype(np.float64) * bins) - 1, 0, bins - 1)
+    return tuple(_fill_bin(confidences[index == one], hits[index == one], one / bins, (one + 1) / bins) for one in range(bins))
+
+
+def _fill_bin(confidences: Confidences, hits: Hits, low: float, high: float) -> ReliabilityBin:
+    if not len(hits):
+        return ReliabilityBin(low, high, 0, None, None)
+    return ReliabilityBin(low, high, len(hits), float(confidences.mean(dtype=np.float64)), float(hits.mean()))
+
+
+def expected_calibration_error(confidences: Confidences, hits: Hits, bins: int = BINS) -> float:
+    """Mean distance of confidence and accuracy over the bins, each by its share of the images; from 0 to 1.
+
+    See `reliability` for the arguments.
+    """
+    gaps = [
+        one.images * abs(one.accuracy - one.confidence)
+        for one in reliability(confidences, hits, bins)
+        if one.accuracy is not None and one.confidence is not None
+    ]
+    return sum(gaps) / len(hits)
+
+
+def chance_error(confidences: Confidences, bins: int = BINS, repeats: int = 200) -> float:
+    """The expected calibration error that a perfectly calibrated network would show on so many images, on average.
+
+    A bin of a few images is never right as often as it should be. What is measured means something only where it is above this.
+
+    Args:
+        confidences: ``(N,)``.
+        bins: as measured with.
+        repeats: how often right and wrong are drawn by the confidences; always the same draws.
+    """
+    rng = np.random.default_rng(0)
+    draws = (rng.random(len(confidences)) < confidences for _ in range(repeats))
+    return float(np.mean([expected_calibration_error(confidences, hits, bins) for hits in draws]))
+
+
+def cross_validate(logits: Logits, labels: Labels, folds: int = FOLDS) -> NDArray[np.float64]:
+    """Confidences by temperatures in which the image itself had no part.
+
+    A temperature looks better on the images that it was fitted on than on any others. So each fold of the images, with its
+    share of every class, gets the temperature of all the other folds.
+
+    Args:
+        logits: ``(N, C)`` float32, N at least 2.
+        labels: ``(N,)`` int64.
+        folds: fewer where there are fewer images.
+
+    Returns:
+        ``(N,)`` float64, from 0 to 1.
+    """
+    _check(logits, labels)
+    folds = min(folds, len(labels))
+    fold_of = np.empty(len(labels), np.int64)
+    fold_of[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % folds
+    confidences = np.empty(len(labels), np.float64)
+    for fold in range(folds):
+        held_out = fold_of == fold
+        temperature = fit_temperature(logits[~held_out], labels[~held_out])
+        confidences[held_out] = softmax(logits[held_out], temperature).max(axis=1)
+    return confidences
+
+
+def calibrate(logits: Logits, labels: Labels) -> Calibration:
+    """What a card says of the scores of its weights.
+
+    Args:
+        logits: ``(N, C)`` float32, of images that the network was not trained on.
+        labels: ``(N,)`` int64.
+    """
+    temperature = round(fit_temperature(logits, labels), 4)
+    if len(labels) < 2:
+        return Calibration(temperature, None)
+    error = expected_calibration_error(cross_validate(logits, labels), logits.argmax(axis=1) == labels)
+    return Calibration(temperature, round(error, 4))
+
+
+def trade_off(confidences: Confidences, hits: Hits, unknown_below: float, others: dict[str, Confidences]) -> TradeOff:
+    """What is kept, and what it is worth, where nothing is named with less than ``unknown_below``.
+
+    Args:
+        confidences: ``(N,)``, N at least 1.
+        hits: ``(N,)`` bool.
+        unknown_below: the threshold.
+        others: kind -> confidences of frames that show none of the classes.
+    """
+    named = confidences >= unknown_below
+    images, right = int(named.sum()), int(hits[named].sum())
+    return TradeOff(
+        unknown_below,
+        images / len(hits),
+        right / images if images else None,
+        wilson_interval(right, images) if images else None,
+        {kind: float((found >= unknown_below).mean()) for kind, found in others.items()},
+    )
+
+
+def _check(logits: Logits, labels: Labels) -> None:
+    if logits.ndim != 2 or labels.shape != (len(logits),) or not len(labels):
+        raise ValueError(f"logits {logits.shape}, labels {labels.shape}; expected (N, C) and (N,), N at least 1")
+    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+        raise ValueError(f"labels from {labels.min()} to {labels.max()}; expected 0 to {logits.shape[1] - 1}")
+    if not np.isfinite(logits).all():
+        raise ValueError("a logit is not finite")
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+Network = Callable[[Pixels], Logits]
+
+
+class ConfidenceReport(msgspec.Struct, frozen=True):
+    """What ``--json`` prints.
+
+    Attributes:
+        model: variant.
+        weights: as named on the command line.
+        images: how many labelled images there are.
+        temperature: the card's: what a board divides by.
+        fitted_temperature: of these images; the card's own where these are the images that it was fitted on.
+        error_before: expected calibration error by temperature 1.
+        error: by the card's temperature.
+        error_cross_validated: by fitted temperatures, see `cross_validate`; None of a single image.
+        error_by_chance: see `chance_error`, by the card's temperature.
+        trade_offs: by the card's temperature.
+        reliability: likewise.
+    """
+
+    model: str
+    weights: str
+    images: int
+    temperature: float
+    fitted_temperature: float
+    error_before: float
+    error: float
+    error_cross_validated: float | None
+    error_by_chance: float
+    trade_offs: tuple[TradeOff, ...]
+    reliability: tuple[ReliabilityBin, ...]
+
+
+def compute_logits(network: Network, frames: Iterable[Pixels], advance: Callable[[int], None]) -> Logits:
+    """Runs frames, a batch at a time, so that any number of them fits into memory.
+
+    Args:
+        network: ``(N, S, S, 3)`` uint8, RGB, to ``(N, C)`` float32.
+        frames: each ``(S, S, 3)`` uint8, RGB.
+        advance: told of each batch: how many frames.
+    """
+    rows: list[Logits] = []
+    frames = iter(frames)
+    while batch := list(itertools.islice(frames, BATCH_IMAGES)):
+        rows.append(network(np.stack(batch)))
+        advance(len(batch))
+    return np.concatenate(rows)
+
+
+def flat_frames(px: int) -> Iterator[Pixels]:
+    """What a camera sees of a wall or of its own lens cap: greys from black to white, with a sensor's noise."""
+    rng = np.random.default_rng(0)
+    for level in np.linspace(0, 255, FLAT_FRAMES):
+        yield np.clip(rng.normal(level, 3.0, (px, px, 3)), 0, 255).astype(np.uint8)
+
+
+def noise_frames(px: int) -> Iterator[Pixels]:
+    """Every pixel at random."""
+    rng = np.random.default_rng(0)
+    for _ in range(NOISE_FRAMES):
+        yield rng.integers(0, 256, (px, px, 3), np.uint8)
+
+
+def blur(frame: Pixels) -> Pixels:
+    """So far out of focus that nothing can be named: a Gaussian of a tenth of the side."""
+    import cv2
+
+    return np.asarray(cv2.GaussianBlur(frame, (0, 0), frame.shape[0] / 10), np.uint8)
+
+
+def measure(
+    network: Network, spec: Preprocessing, photographs: dict[Path, int], others: list[Path], advance: Callable[[int], None]
+) -> tuple[Logits, Labels, dict[str, Logits]]:
+    """Logits and labels of the labelled photographs, and logits of frames that show none of the classes, by kind.
+
+    Args:
+        network: see `compute_logits`.
+        spec: as the weights demand.
+        photographs: path -> class.
+        others: photographs of other things; may be none.
+        advance: told of each batch.
+    """
+    from device.image.opencv import decode_image
+    from device.image.preprocess import fit_frame
+
+    def read(paths: Iterable[Path]) -> Iterator[Pixels]:
+        return (fit_frame(decode_image(path), spec) for path in paths)
+
+    kinds: dict[str, Iterable[Pixels]] = {"others": read(others)} if others else {}
+    kinds |= {
+        "flat": flat_frames(spec.input_px),
+        "noise": noise_frames(spec.input_px),
+        "blurred": map(blur, read(photographs)),
+    }
+    logits = compute_logits(network, read(photographs), advance)
+    labels = np.asarray(list(photographs.values()), np.int64)
+    return logits, labels, {kind: compute_logits(network, frames, advance) for kind, frames in kinds.items()}
+
+
+def report(
+    model: str, weights: str, temperature: float, logits: Logits, labels: Labels, others: dict[str, Logits]
+) -> ConfidenceReport:
+    """Puts the figures together; see `ConfidenceReport`."""
+    hits = logits.argmax(axis=1) == labels
+    confidences = softmax(logits, temperature).max(axis=1)
+    foreign: dict[str, Confidences] = {kind: softmax(found, temperature).max(axis=1) for kind, found in others.items()}
+    return ConfidenceReport(
+        model=model,
+        weights=weights,
+        images=len(labels),
+        temperature=temperature,
+        fitted_temperature=round(fit_temperature(logits, labels), 4),
+        error_before=expected_calibration_error(softmax(logits).max(axis=1), hits),
+        error=expected_calibration_error(confidences, hits),
+        error_cross_validated=calibrate(logits, labels).expected_calibration_error,
+        error_by_chance=chance_error(confidences),
+        trade_offs=tuple(trade_off(confidences, hits, threshold, foreign) for threshold in THRESHOLDS),
+        reliability=reliability(confidences, hits),
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m converter.evaluate.confidence",
+        description="Prints what a checkpoint's scores are worth, and what each threshold for 'unknown' keeps and costs.",
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="labelled photographs: DIR/<class>/*, DIR/validation/<class>/*"
+    )
+    parser.add_argument("--others", type=Path, metavar="DIR", help="photographs of other things, which no class should claim")
+    parser.add_argument("--model", default="ghostnet_100", metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument(
+        "--weights", default="clothing", metavar="NAME|PATH", help="a shipped checkpoint, or a file (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def print_report(found: ConfidenceReport) -> None:
+    """Prints the figures and the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    validated = found.error_cross_validated
+    console.print(f"{found.model} {found.weights}, {found.images} photographs")
+    console.print(f"temperature   {found.temperature:.3f} in the card, {found.fitted_temperature:.3f} fits these photographs")
+    console.print(
+        f"calibration   error {found.error:.1%} by the card's temperature, {found.error_before:.1%} without; "
+        + ("" if validated is None else f"{validated:.1%} fitted and cross-validated here; ")
+        + f"{found.error_by_chance:.1%} is chance on so many"
+    )
+    table = Table("unknown below", "kept", box=None, header_style="bold")
+    table.add_column("right of those (95 %)", no_wrap=True)
+    for kind in found.trade_offs[0].others:
+        table.add_column(f"{kind} named", justify="right")
+    for row in found.trade_offs:
+        interval = row.accuracy_interval
+        right = "–"
+        if row.accuracy is not None and interval is not None:
+            right = f"{row.accuracy:.1%} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
+        table.add_row(f"{row.unknown_below:g}", f"{row.kept:.1%}", right, *(f"{share:.0%}" for share in row.others.values()))
+    console.print(table)
+    console.print("flat: walls, a lens cap; noise: pixels at random; blurred: the photographs, out of focus", style="dim")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses flags, runs the network, prints."""
+    flags = build_parser().parse_args(arguments)
+    # Only here: the functions above are used where there is no torch.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from converter.data.datasets import list_images
+    from converter.evaluate.__main__ import find_folder, run_eager
+    from converter.weights.checkpoints import load_checkpoint
+
+    checkpoint = load_checkpoint(flags.model, flags.weights)
+    card = checkpoint.card
+    folder = find_folder(flags.data, card.labels)
+    others = [] if flags.others is None else list_images(flags.others)
+    if flags.others is not None and not others:
+        raise ConversionError(str(flags.others), "holds no photographs", expected="JPEG, PNG, ... files", reason="empty")
+    total = 2 * len(folder.samples) + len(others) + FLAT_FRAMES + NOISE_FRAMES
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("frames", total=total)
+        logits, labels, foreign = measure(
+            run_eager(checkpoint.model, card.preprocessing),
+            card.preprocessing,
+            {sample.path: sample.label for sample in folder.samples},
+            others,
+            lambda count: progress.advance(task, count),
+        )
+    found = report(flags.model, flags.weights, card.temperature, logits, labels, foreign)
+    if flags.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print_report(found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_with_one_line(main))

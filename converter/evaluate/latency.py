@@ -1,0 +1,103 @@
+"""How long an artefact takes on this very machine: told with the machine's name and the day, since it is true of no other.
+
+This is the host's figure, to compare artefacts with; a board's comes from the board.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.work.cache import installed_versions
+from converter.work.machine import LoadMeter, Machine, describe_machine
+from device.contract import Artefact
+from device.core.registry import RUNTIMES
+from device.protocols import Percentiles
+
+Pixels = NDArray[np.uint8]
+
+THREADS = 1
+WARM_UP_INFERENCES = 10
+MOST_INFERENCES = 300
+LEAST_INFERENCES = 100
+"""Below this, a 99th percentile is the slowest inference alone."""
+
+_BUDGET_S = 3.0  # after this, a slow network has been measured enough
+
+
+class ArtefactLatency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long one artefact takes.
+
+    Attributes:
+        runtime: that ran it.
+        runtime_version: name and version, as the runtime tells them.
+        threads: that it ran on.
+        inferences: how many were timed, after the warm-up.
+        latency_s: of one inference, pixels in and scores out.
+    """
+
+    runtime: str
+    runtime_version: str
+    threads: int
+    inferences: int
+    latency_s: Percentiles
+
+
+class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A measurement of all artefacts of a bundle.
+
+    Attributes:
+        measured_at_utc: ISO 8601, to the minute.
+        machine: that it was measured on, and what else ran there meanwhile.
+        artefacts: one a runtime.
+    """
+
+    measured_at_utc: str
+    machine: Machine
+    artefacts: tuple[ArtefactLatency, ...]
+
+
+def measure_latency(models: Mapping[Path, Artefact], pixels: Pixels) -> Latency:
+    """Times artefacts, one after the other.
+
+    Args:
+        models: file -> what the manifest says of it.
+        pixels: ``(N, S, S, 3)`` uint8: taken in turn.
+    """
+    load = LoadMeter()
+    taken = tuple(measure_artefact(artefact, model, pixels) for model, artefact in models.items())
+    machine = load.finish(describe_machine(installed_versions()))
+    return Latency(datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"), machine, taken)
+
+
+def measure_artefact(artefact: Artefact, model: Path, pixels: Pixels, *, budget_s: float = _BUDGET_S) -> ArtefactLatency:
+    """Times inferences one by one.
+
+    Args:
+        artefact: as the manifest has it.
+        model: its file.
+        pixels: ``(N, S, S, 3)`` uint8: taken in turn.
+        budget_s: no longer than this, once there are `LEAST_INFERENCES`.
+    """
+    taken_s: list[float] = []
+    runtime = RUNTIMES.load(artefact.runtime)()
+    with runtime.open(model, input=artefact.input, output=artefact.output, threads=THREADS) as session:
+        for index in range(WARM_UP_INFERENCES):
+            session.run(pixels[index % len(pixels)][None])
+        begun_s = time.perf_counter()
+        while len(taken_s) < MOST_INFERENCES:
+            if len(taken_s) >= LEAST_INFERENCES and time.perf_counter() - begun_s > budget_s:
+                break
+            image = pixels[len(taken_s) % len(pixels)][None]
+            started_s = time.perf_counter()
+            session.run(image)
+            taken_s.append(time.perf_counter() - started_s)
+        threads = session.threads
+    p50_s, p90_s, p99_s = (round(float(value), 7) for value in np.quantile(taken_s, (0.5, 0.9, 0.99), method="inverted_cdf"))
+    return ArtefactLatency(artefact.runtime, runtime.version, threads, len(taken_s), Percentiles(p50_s, p90_s, p99_s))

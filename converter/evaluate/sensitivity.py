@@ -1,0 +1,266 @@
+"""``python -m converter.evaluate.sensitivity``: what each rounded tensor of an int8 artefact costs at the logits, worst first.
+
+Nothing is lowered: the rounding is simulated on the graph that the exporters would lower (see `converter.quantise.simulation`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor, fx
+
+from converter.data.photographs import choose_photographs
+from converter.quantise.correction import correct_layers
+from converter.quantise.equalisation import artefact_input, equalise
+from converter.quantise.folding import fold
+from converter.quantise.recipes import Recipe, find_recipe, recipe_names
+from converter.quantise.simulation import RoundingInterpreter, Site, find_sites, measure_limits
+from converter.weights.checkpoints import load_checkpoint
+from device.core.errors import UsageError, exit_with_one_line
+
+Pixels = NDArray[np.uint8]
+
+IMAGES = 16
+"""Verification images that a measurement takes: it ranks layers, and is not the artefact's own figure."""
+
+_BATCH_IMAGES = 4  # at once: every value of the graph is kept, 22 MB an image of `ghostnet_100` at 224 px
+_SHOWN_LAYERS = 20
+
+
+class LayerNoise(msgspec.Struct, frozen=True):
+    """What rounding one tensor costs.
+
+    Attributes:
+        name: where a person finds it in the model: a module (``blocks.3.0.ghost1.primary_conv.0``), or the module whose
+            ``forward`` computes it.
+        operator: ``conv2d``, ``cat``, ``add``, ``mul``, ``mean``, ``linear`` and so on.
+        sqnr_db: of the logits when this tensor (its activations, and a layer's weights) alone is rounded.
+    """
+
+    name: str
+    operator: str
+    sqnr_db: float
+
+
+class NetworkNoise(msgspec.Struct, frozen=True):
+    """What rounding the whole network costs, simulated.
+
+    Attributes:
+        sqnr_db: of the logits with everything rounded.
+        weights_sqnr_db: with the weights alone rounded.
+        activations_sqnr_db: with the activations alone rounded.
+    """
+
+    sqnr_db: float
+    weights_sqnr_db: float
+    activations_sqnr_db: float
+
+
+Advance = Callable[[int, int], None]
+"""Told of progress: how much is done, and of how much."""
+
+
+def measure_sensitivity(
+    network: fx.GraphModule, calibration: Pixels, verification: Pixels, recipe: Recipe, advance: Advance | None = None
+) -> tuple[LayerNoise, ...]:
+    """Rounds one tensor at a time, and measures what reaches the logits.
+
+    Args:
+        network: from `converter.quantise.folding.fold`.
+        calibration: ``(N, S, S, 3)`` uint8: what the ranges are taken from.
+        verification: ``(N, S, S, 3)`` uint8: what is measured on; the first `IMAGES` of them.
+        recipe: an int8 one.
+        advance: told of progress.
+
+    Returns:
+        One a rounded tensor, worst first.
+    """
+    return Simulation(network, calibration, recipe).measure_layers(verification[:IMAGES], advance)
+
+
+class Simulation:
+    """A network and all the rounding that an int8 artefact of it would do.
+
+    Args:
+        network: from `converter.quantise.folding.fold`.
+        calibration: ``(N, S, S, 3)`` uint8: what the ranges, and the corrections, are taken from.
+        recipe: an int8 one.
+    """
+
+    def __init__(self, network: fx.GraphModule, calibration: Pixels, recipe: Recipe) -> None:
+        self._network = equalise(network, calibration, recipe.equalisation)
+        self._sites = find_sites(self._network, recipe)
+        limits = measure_limits(self._network, calibration, recipe)
+        self._runner = RoundingInterpreter(self._network, limits, correct_layers(self._network, calibration, recipe))
+
+    @torch.no_grad()
+    def measure_layers(self, pixels: Pixels, advance: Advance | None = None) -> tuple[LayerNoise, ...]:
+        """Rounds one tensor at a time; only what lies behind it is computed again.
+
+        Args:
+            pixels: ``(N, S, S, 3)`` uint8.
+            advance: told of progress.
+        """
+        behind = {site.node: _nodes_behind(self._network, site) for site in self._sites}
+        noise = dict.fromkeys(behind, 0.0)
+        signal, done = 0.0, 0
+        steps = len(self._sites) * -(-len(pixels) // _BATCH_IMAGES)
+        for batch in _batches(pixels):
+            reference = self._run(batch)
+            values = dict(self._runner.env)
+            signal += _power(reference)
+            for site in self._sites:
+                kept = {node: value for node, value in values.items() if node not in behind[site.node]}
+                self._choose((site,), weights=True, activations=True)
+                noise[site.node] += _power(self._runner.run(initial_env=kept) - reference)
+                done += 1
+                if advance:
+                    advance(done, steps)
+        found = [LayerNoise(site.name, site.operator, _decibels(signal, noise[site.node])) for site in self._sites]
+        return tuple(sorted(found, key=lambda layer: layer.sqnr_db))
+
+    @torch.no_grad()
+    def measure_network(self, pixels: Pixels) -> NetworkNoise:
+        """Rounds the whole network; then its weights alone, and its activations alone.
+
+        Args:
+            pixels: ``(N, S, S, 3)`` uint8.
+        """
+        ways = ((True, True), (True, False), (False, True))
+        noise = dict.fromkeys(ways, 0.0)
+        signal = 0.0
+        for batch in _batches(pixels):
+            reference = self._run(batch)
+            signal += _power(reference)
+            for weights, activations in ways:
+                self._choose(self._sites, weights=weights, activations=activations)
+                noise[weights, activations] += _power(self._runner.run(batch) - reference)
+        return NetworkNoise(*(_decibels(signal, noise[way]) for way in ways))
+
+    def _run(self, batch: Tensor) -> Tensor:
+        """With nothing rounded."""
+        self._choose((), weights=False, activations=False)
+        logits: Tensor = self._runner.run(batch)
+        return logits
+
+    def _choose(self, sites: tuple[Site, ...], *, weights: bool, activations: bool) -> None:
+        self._runner.activations = {site.node for site in sites if activations}
+        self._runner.weights = {site.layer for site in sites if weights and site.layer is not None}
+
+
+def _batches(pixels: Pixels) -> Iterator[Tensor]:
+    for start in range(0, len(pixels), _BATCH_IMAGES):
+        yield artefact_input(pixels[start : start + _BATCH_IMAGES])
+
+
+def _nodes_behind(network: fx.GraphModule, site: Site) -> set[fx.Node]:
+    """The nodes whose values rounding changes: the site's own, and all that need them."""
+    changed: set[fx.Node] = set()
+    for node in network.graph.nodes:
+        if node.name in (site.node, site.layer) or changed.intersection(node.all_input_nodes):
+            changed.add(node)
+    return changed
+
+
+def _power(values: Tensor) -> float:
+    return float(values.double().square().sum())
+
+
+def _decibels(signal: float, noise: float) -> float:
+    return 10.0 * float(np.log10(signal / noise)) if signal and noise else float("inf")
+
+
+class Sensitivity(msgspec.Struct, frozen=True):
+    """What the command prints.
+
+    Attributes:
+        model: variant.
+        weights: checkpoint.
+        recipe: that was simulated.
+        images: how many were measured on.
+        network: everything rounded.
+        layers: one tensor rounded at a time, worst first.
+    """
+
+    model: str
+    weights: str
+    recipe: str
+    images: int
+    network: NetworkNoise
+    layers: tuple[LayerNoise, ...]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(prog="python -m converter.evaluate.sensitivity", description=str(__doc__).splitlines()[0])
+    names = ", ".join(recipe_names("int8"))
+    parser.add_argument("--model", default="ghostnet_100", metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument("--weights", default="clothing", metavar="NAME|PATH", help="(default: %(default)s)")
+    parser.add_argument("--recipe", default="int8", metavar="NAME", help=f"of {names} (default: %(default)s)")
+    parser.add_argument("--calibration", type=Path, metavar="DIR", help="photographs (default: the weights' own)")
+    parser.add_argument("--verification", type=Path, metavar="DIR", help="labelled photographs (likewise)")
+    parser.add_argument("--images", type=int, default=IMAGES, metavar="N", help="to measure on (default: %(default)s)")
+    parser.add_argument(
+        "--worst", type=int, default=_SHOWN_LAYERS, metavar="N", help="rows of the table (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print every layer as JSON")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses flags and measures."""
+    flags = build_parser().parse_args(arguments)
+    recipe = find_recipe(flags.recipe)
+    if recipe.precision != "int8":
+        raise UsageError("--recipe", f"{recipe.name} rounds nothing", expected=f"one of {', '.join(recipe_names('int8'))}")
+    if flags.images < 1:
+        raise UsageError("--images", f"{flags.images} images", expected="1 or more")
+    checkpoint = load_checkpoint(flags.model, flags.weights)
+    spec = checkpoint.card.preprocessing
+    photographs = choose_photographs(checkpoint, spec, calibration=flags.calibration, verification=flags.verification)
+    pixels = photographs.verification.pixels[: flags.images]
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("calibrate", total=None)
+        simulation = Simulation(fold(checkpoint.model, spec), photographs.calibration.pixels, recipe)
+        network = simulation.measure_network(pixels)
+        progress.update(task, description="round")
+        layers = simulation.measure_layers(pixels, lambda done, of: progress.update(task, completed=done, total=of))
+    found = Sensitivity(flags.model, checkpoint.name, recipe.name, len(pixels), network, layers)
+    if flags.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print_table(Console(), found, flags.worst)
+    return 0
+
+
+def print_table(console: Console, found: Sensitivity, worst: int) -> None:
+    """Prints the network's own figures, and the layers that cost most."""
+    network = found.network
+    console.print(
+        f"{found.model}, {found.weights}, recipe {found.recipe}, {found.images} images, simulated\n"
+        f"SQNR {network.sqnr_db:.1f} dB; weights alone {network.weights_sqnr_db:.1f} dB, "
+        f"activations alone {network.activations_sqnr_db:.1f} dB\n",
+        highlight=False,
+    )
+    table = Table("rounded alone", "operator", "SQNR", box=None, header_style="bold")
+    for layer in found.layers[:worst]:
+        table.add_row(layer.name, layer.operator, f"{layer.sqnr_db:.1f} dB")
+    console.print(table)
+    left = len(found.layers) - worst
+    if left > 0:
+        console.print(f"and {left} that cost less", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_with_one_line(main))

@@ -1,0 +1,1 @@
+"""Quantisation: recipes, activation ranges, and what prepares a network for eight bits."""

@@ -1,0 +1,1 @@
+"""The report of a conversion: as data, and as a page."""

@@ -1,0 +1,377 @@
+"""``python -m converter.report.page --bundle build/rpi4``: ``report.html`` of ``report.json`` and ``latency.json``.
+
+One file without a reference to any other: it opens on a board, on a phone and from a mail. Its figures are ``data`` elements
+whose ``value`` is the JSON's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import jinja2
+import msgspec
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from converter.evaluate.accuracy import Interval
+from converter.evaluate.latency import ArtefactLatency, Latency, measure_latency
+from converter.quantise.recipes import Recipe
+from converter.report.plots import Share, find_title, plot_latency, plot_reliability, plot_shares
+from converter.report.record import Confusion, Judgement, Report, Sensitivity, read_report
+from device.bundle import open_bundle
+from device.core.errors import BundleError, exit_with_one_line
+
+HTML_NAME = "report.html"
+LATENCY_NAME = "latency.json"
+
+MATRIX_CLASSES = 24
+"""A matrix of more classes is no longer read; the classes that are confused most often are listed instead."""
+
+LISTED_CONFUSIONS = 8
+LISTED_LAYERS = 15
+
+BUSY_CORES = 0.1
+"""Processor time that other programs took, as so many cores, from which a latency is told to be disturbed."""
+
+BUSY_SHARE = 0.001
+"""Of the processor time, what a hypervisor gave to others, from which it is told."""
+
+_SPACE = "\N{NARROW NO-BREAK SPACE}"
+_MINUS = "\N{MINUS SIGN}"
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A row of a confusion matrix, as it is shown.
+
+    Attributes:
+        label: the right class.
+        images: photographs of it.
+        cells: how many were named each class.
+        changes: that less what eager fp32 named.
+        recall: share of its photographs that were named right; None without photographs.
+    """
+
+    label: str
+    images: int
+    cells: tuple[int, ...]
+    changes: tuple[int, ...]
+    recall: float | None
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """A class taken for another: how often, of how many."""
+
+    right: str
+    named: str
+    images: int
+    of: int
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """A rounding: its SQNR, and its share of all noise if each adds its own."""
+
+    name: str
+    operator: str
+    sqnr_db: float
+    noise: float
+
+
+class Noise(msgspec.Struct, frozen=True):
+    """What the roundings cost together.
+
+    Attributes:
+        layers: worst first.
+        operators: kind of operator -> its share of the noise, greatest first.
+        sum_db: SQNR of all roundings together, if each adds its own noise.
+        half: how many of the worst layers make half the noise.
+    """
+
+    layers: tuple[Layer, ...]
+    operators: dict[str, float]
+    sum_db: float
+    half: int
+
+
+def write_page(folder: Path, report: Report, latency: Latency | None) -> None:
+    """Writes ``report.html``, and ``latency.json`` where there is a measurement; each atomically."""
+    if latency is not None:
+        _replace(folder / LATENCY_NAME, msgspec.json.format(msgspec.json.encode(latency), indent=2) + b"\n")
+    _replace(folder / HTML_NAME, render(report, latency).encode())
+
+
+def read_latency(folder: Path) -> Latency | None:
+    """Reads a bundle's measurement; None where there is none.
+
+    Raises:
+        BundleError: it is malformed.
+    """
+    path = folder / LATENCY_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Latency)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise BundleError(
+            str(path), f"is no measurement: {error}", remedy="pass --measure, which replaces it", reason="malformed"
+        ) from error
+
+
+def render(report: Report, latency: Latency | None) -> str:
+    """The page; equal arguments give equal text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("converter.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= _FILTERS
+    # The artefact that the profile runs: its figures stand at the top.
+    first = report.artefacts[0]
+    timed = order_latencies(report, latency)
+    return environment.get_template("report.html").render(
+        report=report,
+        latency=latency,
+        first=first,
+        timed=timed,
+        judged=_networks(report),
+        matrices={
+            item.artefact.runtime: tabulate(item.judgement, report.fp32, report.card.labels) for item in report.artefacts
+        },
+        pairs=find_pairs(first.judgement, report.card.labels),
+        recipes=list({item.recipe.name: item.recipe for item in report.artefacts}.values()),
+        noise=add_up(report.sensitivity),
+        accuracy_plot=_draw_accuracy(report),
+        reliability_plots=_draw_reliability(report),
+        latency_plot=_draw_latency(timed),
+        matrix_classes=MATRIX_CLASSES,
+        listed_layers=LISTED_LAYERS,
+        busy_cores=BUSY_CORES,
+        busy_share=BUSY_SHARE,
+    )
+
+
+def tabulate(judgement: Judgement | None, reference: Judgement | None, labels: tuple[str, ...]) -> tuple[Row, ...]:
+    """The confusion matrix of a network, and its difference to another's; empty without labels or with too many classes."""
+    if judgement is None or reference is None or len(labels) > MATRIX_CLASSES:
+        return ()
+    found, before = (_fill(one.confusions, len(labels)) for one in (judgement, reference))
+    rows = []
+    for index, label in enumerate(labels):
+        images, hits = int(found[index].sum()), int(found[index, index])
+        rows.append(
+            Row(
+                label=label,
+                images=images,
+                cells=tuple(found[index].tolist()),
+                changes=tuple((found[index] - before[index]).tolist()),
+                recall=hits / images if images else None,
+            )
+        )
+    return tuple(rows)
+
+
+def find_pairs(judgement: Judgement | None, labels: tuple[str, ...]) -> tuple[Pair, ...]:
+    """The classes that are most often taken for another, most frequent first."""
+    if judgement is None:
+        return ()
+    images: Counter[int] = Counter()
+    for cell in judgement.confusions:
+        images[cell.right] += cell.images
+    wrong = [cell for cell in judgement.confusions if cell.right != cell.named]
+    wrong.sort(key=lambda cell: (-cell.images, -cell.images / images[cell.right], cell.right, cell.named))
+    return tuple(
+        Pair(labels[cell.right], labels[cell.named], cell.images, images[cell.right]) for cell in wrong[:LISTED_CONFUSIONS]
+    )
+
+
+def add_up(sensitivity: Sensitivity | None) -> Noise | None:
+    """What each layer's noise is of the whole; None where nothing is rounded."""
+    if sensitivity is None or not sensitivity.layers:
+        return None
+    powers = np.array([10.0 ** (-layer.sqnr_db / 10.0) for layer in sensitivity.layers])
+    shares = powers / powers.sum()
+    layers = tuple(
+        Layer(layer.name, layer.operator, layer.sqnr_db, float(share))
+        for layer, share in zip(sensitivity.layers, shares, strict=True)
+    )
+    operators: Counter[str] = Counter()
+    for layer in layers:
+        operators[layer.operator] += layer.noise  # type: ignore[assignment]  # typeshed: counts are integers
+    half = int(np.searchsorted(np.cumsum(shares), 0.5)) + 1
+    return Noise(layers, dict(operators.most_common()), -10.0 * float(np.log10(powers.sum())), half)
+
+
+def _fill(cells: tuple[Confusion, ...], classes: int) -> NDArray[np.int64]:
+    matrix = np.zeros((classes, classes), np.int64)
+    for cell in cells:
+        matrix[cell.right, cell.named] = cell.images
+    return matrix
+
+
+def order_latencies(report: Report, latency: Latency | None) -> dict[str, ArtefactLatency]:
+    """Runtime name -> its measurement, in the report's order; empty without any."""
+    timed = {one.runtime: one for one in latency.artefacts} if latency else {}
+    runtimes = [item.artefact.runtime for item in report.artefacts]
+    return {runtime: timed[runtime] for runtime in runtimes if runtime in timed}
+
+
+def _networks(report: Report) -> dict[str, Judgement]:
+    """The networks that were judged, by the name that the page has for them."""
+    judged = {"fp32": report.fp32} | {item.artefact.runtime: item.judgement for item in report.artefacts}
+    return {name: judgement for name, judgement in judged.items() if judgement is not None}
+
+
+def _draw_accuracy(report: Report) -> Markup | None:
+    networks = _networks(report)
+    if not networks:
+        return None
+    groups = {
+        heading: [
+            Share(name, getattr(one.score, figure), getattr(one.score, f"{figure}_interval")) for name, one in networks.items()
+        ]
+        for heading, figure in (("Top-1", "top1"), ("Top-5", "top5"), ("Top-1, mean over the classes", "macro_top1"))
+    }
+    return plot_shares("Accuracy of each network, with 95 % confidence intervals", groups)
+
+
+def _draw_reliability(report: Report) -> dict[str, Markup]:
+    return {
+        name: plot_reliability(
+            f"Reliability of {name}: accuracy by confidence",
+            name,
+            one.reliability,
+        )
+        for name, one in _networks(report).items()
+    }
+
+
+def _draw_latency(timed: dict[str, ArtefactLatency]) -> Markup | None:
+    if not timed:
+        return None
+    return plot_latency("Latency of each artefact on the host", {runtime: one.latency_s for runtime, one in timed.items()})
+
+
+def _figure(value: float, text: str) -> Markup:
+    return Markup('<data value="{}">{}</data>').format(repr(value), text)
+
+
+def _percent(share: float | None) -> Markup:
+    return Markup("–") if share is None else _figure(share, f"{100 * share:.1f}{_SPACE}%")
+
+
+def _points(share: float) -> Markup:
+    return _figure(share, _signed(100 * share))
+
+
+def _decibels(value: float) -> Markup:
+    return _figure(value, f"{value:.1f}{_SPACE}dB")
+
+
+def _megabytes(size_bytes: int) -> Markup:
+    return _figure(size_bytes, f"{size_bytes / 1e6:.2f}{_SPACE}MB")
+
+
+def _millions(count: int) -> Markup:
+    return _figure(count, f"{count / 1e6:.{2 if count < 1e7 else 0}f}{_SPACE}M")
+
+
+def _milliseconds(duration_s: float) -> Markup:
+    return _figure(duration_s, f"{1e3 * duration_s:.2f}{_SPACE}ms")
+
+
+def _plain(value: float) -> Markup:
+    return _figure(value, f"{value:.3g}")
+
+
+def _cosine(value: float) -> Markup:
+    return _figure(value, f"{value:.5f}")
+
+
+def _number(count: int) -> Markup:
+    return _figure(count, f"{count:,}".replace(",", _SPACE))
+
+
+def _interval(interval: Interval) -> Markup:
+    return Markup("{}–{}{}%").format(
+        _figure(interval.low, f"{100 * interval.low:.1f}"), _figure(interval.high, f"{100 * interval.high:.1f}"), _SPACE
+    )
+
+
+def _points_interval(interval: Interval) -> Markup:
+    low, high = (_figure(end, _signed(100 * end)) for end in (interval.low, interval.high))
+    return Markup("{} to {}").format(low, high)
+
+
+def _by_count(operators: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(operators.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _settings(recipe: Recipe) -> list[tuple[str, object]]:
+    return [(name, value) for name, value in msgspec.structs.asdict(recipe).items() if name not in _TOLD_ELSEWHERE]
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", _MINUS).replace("+0.0", "0.0").replace(f"{_MINUS}0.0", "0.0")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_bytes(data)
+    scratch.replace(path)
+
+
+_TOLD_ELSEWHERE = ("name", "reason", "min_sqnr_db", "min_top1_agreement")
+
+_FILTERS: dict[str, Callable[..., object]] = {
+    "percent": _percent,
+    "points": _points,
+    "decibels": _decibels,
+    "megabytes": _megabytes,
+    "millions": _millions,
+    "milliseconds": _milliseconds,
+    "plain": _plain,
+    "cosine": _cosine,
+    "number": _number,
+    "interval": _interval,
+    "points_interval": _points_interval,
+    "by_count": _by_count,
+    "settings": _settings,
+    "title_of": find_title,
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m converter.report.page",
+        description="Writes a bundle's report.html again, from its report.json and latency.json.",
+    )
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="as make convert wrote it")
+    parser.add_argument("--measure", action="store_true", help="measure the latency anew, on this machine and now")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses flags and writes the page."""
+    flags = build_parser().parse_args(arguments)
+    bundle = open_bundle(flags.bundle)
+    report = read_report(bundle.root)
+    if flags.measure:
+        latency: Latency | None = measure_latency(
+            {bundle.path(one.file): one for one in bundle.manifest.artefacts}, bundle.golden().pixels
+        )
+    else:
+        latency = read_latency(bundle.root)
+    write_page(bundle.root, report, latency)
+    print(bundle.root / HTML_NAME)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_with_one_line(main))

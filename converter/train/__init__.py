@@ -1,0 +1,1 @@
+"""Training: ``python -m converter.train``."""

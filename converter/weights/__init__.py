@@ -1,0 +1,1 @@
+"""Weights: checkpoints that ship with the project, and published ones."""

@@ -1,0 +1,268 @@
+"""Checkpoints: finding one by name or path, reading it safely, and the card that travels with it.
+
+A checkpoint is a ``.safetensors`` file, or a ``.pth``/``.pt`` that is read with ``weights_only``: nothing in it is executed.
+Those that ship with the project lie in ``converter/weights/``, each beside its card; the card of a published one (``imagenet``)
+is made from what `converter.weights.published` knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import torch
+from msgspec import Meta
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from converter.models import classifier_name, create_model
+from converter.weights.imagenet import imagenet_labels
+from converter.weights.published import IMAGENET, PUBLISHED, VALIDATION_IMAGES, Published, find_by_sha256, find_imagenet
+from device.contract import Preprocessing
+from device.contract.profile import Positive
+from device.core.errors import ConversionError, nearest
+
+SHIPPED = Path(__file__).parent
+CARD_SUFFIX = ".card.json"
+
+
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where weights come from and what they are worth.
+
+    Attributes:
+        model: variant, as `converter.models` knows it.
+        options: of the variant (``ratio``, ``dw_size``), where they aren't the paper's.
+        labels: in the order of the classifier's rows.
+        preprocessing: what the weights were trained with, hence what they demand.
+        data: the photographs, with their licence.
+        command: what trained them.
+        validation_images: how many images the figures below were taken on.
+        top1: share of validation images whose label came first.
+        top5: share of validation images whose label was among the first five.
+        macro_top1: mean over the classes of the class's own top-1.
+        versions: of what trained them.
+        published_by: who published the shares above, where they were not measured by this project; empty where they were.
+        temperature: that logits are divided by before the softmax, so that a score of 0.8 is right eight times in ten; fitted
+            on the validation images by `converter.evaluate.confidence`. 1 where nobody fitted one.
+        expected_calibration_error: mean distance of score and accuracy, over 15 bins, with a temperature. Since ``temperature``
+            was fitted on the very images that it is measured on, each fifth of them is scored here by the temperature of the
+            other four (5-fold cross-validation). None where it wasn't measured.
+    """
+
+    model: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    data: str
+    command: str
+    validation_images: int
+    top1: float
+    top5: float
+    macro_top1: float
+    options: dict[str, int] = {}
+    versions: dict[str, str] = {}
+    published_by: str = ""
+    temperature: Positive = 1.0
+    expected_calibration_error: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A network with its weights, ready to convert.
+
+    Attributes:
+        name: what the user called it; a path is shortened to its file name.
+        path: of the checkpoint file.
+        model: in evaluation mode, float32.
+        card: as stored beside the weights.
+        sha256: of the checkpoint file.
+    """
+
+    name: str
+    path: Path
+    model: nn.Module
+    card: Card
+    sha256: str
+
+
+def shipped_names(model: str) -> dict[str, Path]:
+    """Checkpoints that ship with the project for a variant: name -> file."""
+    prefix = f"{model}."
+    return {path.stem.removeprefix(prefix): path for path in sorted(SHIPPED.glob(f"{prefix}*.safetensors"))}
+
+
+def known_names(model: str) -> tuple[str, ...]:
+    """What `find_checkpoint` takes for a variant beside a path."""
+    return (*shipped_names(model), *([IMAGENET] if model in PUBLISHED else []))
+
+
+def find_checkpoint(model: str, weights: str) -> Path:
+    """Finds a checkpoint by the name under which it ships, by ``imagenet``, or by its path.
+
+    Raises:
+        ConversionError: there is no such checkpoint; says which there are.
+        MissingDependencyError: what fetches ``imagenet``, or holds it, isn't installed.
+    """
+    shipped = shipped_names(model)
+    if weights in shipped:
+        return shipped[weights]
+    if weights == IMAGENET:
+        return find_imagenet(model)
+    path = Path(weights)
+    if path.is_file():
+        return path
+    raise ConversionError(
+        f"weights of {model}",
+        f"{weights!r} is neither a shipped checkpoint nor a file",
+        expected=nearest(weights, known_names(model)) + ", or the path of a .safetensors or .pth file",
+        reason="weights",
+    )
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict as float32, executing nothing.
+
+    Raises:
+        ConversionError: the file is damaged, or holds something else than a state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader has its own zoo of errors for a damaged file
+        raise ConversionError(
+            str(path), f"can't be read as a checkpoint ({type(error).__name__}: {str(error)[:120]})", reason="weights"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConversionError(str(path), "holds no state dict", expected="names mapped to tensors", reason="weights")
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def load_strictly(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Loads a state dict that must fit to the last name and shape.
+
+    Raises:
+        ConversionError: names the first few parameters that don't fit.
+    """
+    own = model.state_dict()
+    problems = [f"{name} missing" for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    problems += [f"{name} unknown" for name in state if name not in own]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if problems:
+        raise ConversionError(
+            where,
+            f"does not fit the model: {', '.join(problems[:3])}" + (f" and {len(problems) - 3} more" if problems[3:] else ""),
+            expected="the weights of this very variant",
+            remedy="check --model and --weights",
+            reason="weights",
+        )
+    model.load_state_dict(state, strict=False)  # only `num_batches_tracked` may be absent, as shown above
+
+
+def card_path(path: Path) -> Path:
+    """Where the card of a checkpoint lies."""
+    return path.with_name(path.stem + CARD_SUFFIX)
+
+
+def read_card(path: Path) -> Card:
+    """Reads the card beside a checkpoint; a published checkpoint without one is recognised by its sha256.
+
+    Raises:
+        ConversionError: there is none, or it is malformed.
+    """
+    beside = card_path(path)
+    if path.is_file() and not beside.exists():
+        published = find_by_sha256(_sha256(path))
+        if published:
+            return _published_card(*published)
+    try:
+        return msgspec.json.decode(beside.read_bytes(), type=Card)
+    except OSError as error:
+        raise ConversionError(
+            str(beside),
+            "is missing",
+            expected="the card (labels, preprocessing) beside the checkpoint",
+            remedy="converter.train writes one; for weights from elsewhere, write it by the example of converter/weights/",
+            reason="weights",
+        ) from error
+    except msgspec.DecodeError as error:
+        raise ConversionError(str(beside), f"is malformed: {error}", reason="weights") from error
+
+
+def _published_card(model: str, published: Published) -> Card:
+    return Card(
+        model=model,
+        labels=imagenet_labels(),
+        preprocessing=published.preprocessing,
+        data="ImageNet (ILSVRC 2012); weights Apache-2.0",
+        command=f"published: {published.place.title}",
+        validation_images=VALIDATION_IMAGES,
+        top1=published.top1,
+        top5=published.top5,
+        macro_top1=published.top1,
+        published_by=published.figures,
+    )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_checkpoint(model: str, weights: str) -> Checkpoint:
+    """Finds, reads and checks a checkpoint.
+
+    Args:
+        model: variant that the caller wants.
+        weights: a shipped name, ``imagenet``, or a path.
+
+    Raises:
+        ConversionError: missing, damaged, of another variant, or its labels don't match its classifier.
+        MissingDependencyError: what fetches ``imagenet``, or holds it, isn't installed.
+    """
+    path = find_checkpoint(model, weights)
+    card = read_card(path)
+    if card.model != model:
+        raise ConversionError(
+            str(path), f"is a checkpoint of {card.model}", expected=model, remedy=f"pass --model {card.model}", reason="weights"
+        )
+    state = read_state(path)
+    network = create_model(model, num_classes=len(card.labels), **card.options)
+    classifier = f"{classifier_name(network)}.weight"
+    rows = state[classifier].shape[0] if classifier in state else len(card.labels)
+    if rows != len(card.labels):
+        raise ConversionError(
+            str(card_path(path)),
+            f"names {len(card.labels)} labels",
+            expected=f"{rows}, as many as the classifier has rows",
+            reason="labels",
+        )
+    load_strictly(network, state, str(path))
+    name = weights if weights in known_names(model) else path.name
+    return Checkpoint(name, path, network.eval(), card, _sha256(path))
+
+
+def save_checkpoint(path: Path, model: nn.Module, card: Card) -> None:
+    """Writes weights in half precision, and the card beside them, each atomically.
+
+    Half precision halves the file; the loss is far below that of int8.
+    """
+    state = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".partial")
+    save_file(state, scratch)
+    scratch.chmod(0o644)  # safetensors makes files for their owner alone
+    scratch.replace(path)
+    text = msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
+    scratch.write_bytes(text)
+    scratch.replace(card_path(path))

@@ -1,0 +1,1 @@
+"""What long work needs: a cache of results, progress, the machine's description."""

@@ -1,0 +1,434 @@
+"""``python -m device.calibrate``: measures the board's own power model, with a meter that you hold or name.
+
+The board is left alone for a while, then every core is kept busy. At each of the two somebody, or a meter named by ``--meter``,
+says what the board draws; the kernel says how busy it was. The straight line through both replaces the published model of the
+kind ``estimate``; its figures stay estimates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import msgspec
+
+from device.bundle import open_bundle
+from device.calibrate.load import Load, multiply_matrices, run_network
+from device.contract import Board, Meter
+from device.core.clock import SystemClock
+from device.core.errors import MeterError, UsageError, exit_with_one_line
+from device.core.registry import METERS
+from device.core.state import make_state_folder
+from device.machine.board import detect_board
+from device.machine.thermals import SysfsThermals
+from device.machine.utilisation import read_ticks
+from device.meters.calibration import (
+    BoardIdentity,
+    Calibration,
+    Point,
+    calibration_path,
+    identify_board,
+    write_calibration,
+)
+from device.meters.estimate import POWER_MODELS
+from device.meters.sampler import PowerSampler
+from device.protocols import Clock, PowerMeter, ThrottleFlag
+
+DURATION_S = 60.0
+"""Of each of the two steps. A third of it is for settling: what ran before must end, and the supply must follow."""
+
+SETTLE_SHARE = 1 / 3
+READ_INTERVAL_S = 0.5
+
+MAX_IDLE_UTILISATION = 0.2
+MIN_LOAD_UTILISATION = 0.6
+
+PLAUSIBLE_FACTOR = 4.0
+"""By which the reading of a known board may differ from its published model. More is a slip of the unit, or another device."""
+
+MAX_QUESTIONS = 3
+
+
+class Person(NamedTuple):
+    """Who sits before the board.
+
+    Attributes:
+        answers: where the answers are typed.
+        screen: where questions and progress are shown.
+    """
+
+    answers: TextIO
+    screen: TextIO
+
+    def tell(self, line: str) -> None:
+        """Shows a line."""
+        self.screen.write(line + "\n")
+        self.screen.flush()
+
+    def show_progress(self, text: str) -> None:
+        """Shows how far it is: in place on a terminal, and nowhere else."""
+        if self.screen.isatty():
+            self.screen.write(f"\r\x1b[K{text}")
+            self.screen.flush()
+
+    def end_progress(self) -> None:
+        """Leaves the line that progress was shown on."""
+        if self.screen.isatty():
+            self.screen.write("\r\x1b[K")
+            self.screen.flush()
+
+    def ask_power_w(self, step: str) -> float:
+        """Asks what the meter shows, until the answer is a power.
+
+        Raises:
+            UsageError: ``no_answer``.
+        """
+        for _ in range(MAX_QUESTIONS):
+            self.screen.write(f"What does the meter show now, in watts, {step}? ")
+            self.screen.flush()
+            answer = self.answers.readline()
+            if not answer:
+                break
+            try:
+                return parse_watts(answer)
+            except argparse.ArgumentTypeError as error:
+                self.tell(str(error))
+        raise UsageError(
+            "the meter's reading",
+            "no answer",
+            expected="watts, such as 2.31",
+            remedy="pass --idle-w and --load-w, or --meter",
+            reason="no_answer",
+        )
+
+
+class Bench(NamedTuple):
+    """Everything that the two steps need.
+
+    Attributes:
+        root: where ``proc`` and ``sys`` are.
+        clock: of every wait.
+        person: sees the progress, and reads the meter where no ``meter`` does.
+        meter: None where the person reads it.
+        duration_s: of a step.
+    """
+
+    root: Path
+    clock: Clock
+    person: Person
+    meter: PowerMeter | None
+    duration_s: float
+
+
+def parse_watts(text: str) -> float:
+    """Reads ``2.31``, ``2,31`` or ``2.31 W``.
+
+    Raises:
+        ArgumentTypeError: it is no power.
+    """
+    try:
+        power_w = float(text.strip().removesuffix("W").strip().replace(",", "."))
+    except ValueError:
+        power_w = float("nan")
+    if not 0 < power_w <= 2000:
+        raise argparse.ArgumentTypeError(f"{text.strip()[:40]!r} is no power in watts")
+    return power_w
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m device.calibrate",
+        description="Measures this board's own power model: a meter's reading at idle, and one under full load.",
+    )
+    parser.add_argument(
+        "--meter",
+        metavar="KIND",
+        help=f"read this meter instead of asking: {', '.join(METERS.own_names())}; or its keys as JSON",
+    )
+    parser.add_argument(
+        "--bundle", type=Path, help="load the cores with its network, and take the meter's keys from its profile"
+    )
+    parser.add_argument(
+        "--scope",
+        choices=("board", "wall"),
+        help="what the meter that you read encloses: board (in its lead) or wall (in the socket)",
+    )
+    parser.add_argument("--idle-w", type=parse_watts, metavar="W", help="what you have read at idle; measures nothing")
+    parser.add_argument("--load-w", type=parse_watts, metavar="W", help="what you have read with every core busy")
+    parser.add_argument(
+        "--duration", type=_duration, default=DURATION_S, metavar="S", help="of each step (default: %(default)g)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the model as JSON")
+    return parser
+
+
+def _duration(text: str) -> float:
+    value = float(text)
+    if not 1 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 3600 seconds")
+    return value
+
+
+def check_flags(flags: argparse.Namespace) -> None:
+    """Refuses flags that contradict each other.
+
+    Raises:
+        UsageError: ``flags``.
+    """
+    if (flags.idle_w is None) != (flags.load_w is None):
+        raise UsageError("--idle-w, --load-w", "only one given", expected="both, or neither", reason="flags")
+    if flags.meter and flags.idle_w is not None:
+        raise UsageError("--meter", "given with --idle-w", expected="one of the two", reason="flags")
+    if flags.meter and flags.scope:
+        raise UsageError("--scope", "given with --meter", expected="a meter says itself what it encloses", reason="flags")
+    if not flags.meter and not flags.scope:
+        raise UsageError(
+            "--scope",
+            "not given",
+            expected="--scope board for a meter in the board's own lead, --scope wall for a plug in the socket",
+            remedy="or --meter KIND",
+            reason="flags",
+        )
+
+
+def choose_meter(flags: argparse.Namespace) -> Meter:
+    """Settles on the meter's keys: those given, those of the bundle's profile, or none but the kind.
+
+    Raises:
+        UsageError: ``flags`` for JSON that is no meter.
+    """
+    if flags.meter.startswith("{"):
+        try:
+            return msgspec.json.decode(flags.meter, type=Meter)
+        except msgspec.DecodeError as error:
+            raise UsageError("--meter", flags.meter[:60], expected=str(error), reason="flags") from error
+    named = open_bundle(flags.bundle).manifest.profile.power.meters if flags.bundle else ()
+    return next((meter for meter in named if meter.kind == flags.meter), Meter(kind=flags.meter))
+
+
+def open_reference(config: Meter, root: Path, clock: Clock) -> PowerMeter:
+    """Opens the meter to calibrate by.
+
+    Raises:
+        UsageError: ``estimate``: a guess is no reference.
+        MeterError: it isn't there.
+    """
+    facts = detect_board(root)
+    board = Board(
+        name="this",
+        title=facts.model or facts.machine,
+        arch="x86_64" if facts.machine == "x86_64" else "aarch64",
+        cpu="unknown",
+        cores=facts.cores,
+        memory_mb=1024,
+    )
+    meter: PowerMeter = METERS.load(config.kind).open(config, board, root, clock)
+    if meter.is_estimate:
+        meter.close()
+        raise UsageError("--meter", f"{config.kind} is itself an estimate", expected="a meter that measures", reason="estimate")
+    return meter
+
+
+def measure_point(bench: Bench, step: str, load: Load | None) -> Point:
+    """Waits until the board has settled, then takes power and utilisation of the same time.
+
+    Args:
+        bench: what it needs.
+        step: ``at idle`` or ``under load``, for the person.
+        load: what keeps the cores busy; None at idle.
+
+    Raises:
+        MeterError: the meter gave no figure for most of the time, or the processor wasn't as busy, or as idle, as it had to be.
+        UsageError: the person gave no answer.
+    """
+    settle_s = bench.duration_s * SETTLE_SHARE
+    _wait(bench, step, 0.0, settle_s, load, None)
+    sampler = PowerSampler([bench.meter], 1 / READ_INTERVAL_S, bench.clock) if bench.meter else None
+    before = read_ticks(bench.root)
+    _wait(bench, step, settle_s, bench.duration_s, load, sampler)
+    power_w = _take_power_w(sampler, bench.duration_s - settle_s) if sampler else bench.person.ask_power_w(step)
+    utilisation = read_ticks(bench.root).utilisation_since(before)
+    _check_load(load)
+    return Point(_check_utilisation(utilisation, is_load=load is not None), power_w)
+
+
+def _wait(bench: Bench, step: str, from_s: float, to_s: float, load: Load | None, sampler: PowerSampler | None) -> None:
+    """Waits through a part of a step, shows how far it is, and reads the meter now and then."""
+    started_ns = bench.clock.now_ns() - round(from_s * 1e9)
+    while (passed_s := (bench.clock.now_ns() - started_ns) / 1e9) < to_s:
+        _check_load(load)
+        if sampler:
+            sampler.sample()
+        bench.person.show_progress(f"{step}: {passed_s:.0f} of {bench.duration_s:.0f} s")
+        bench.clock.sleep(min(READ_INTERVAL_S, to_s - passed_s))
+    if sampler:
+        sampler.sample()
+    bench.person.end_progress()
+
+
+def _check_load(load: Load | None) -> None:
+    if load is not None:
+        load.check()
+
+
+def _take_power_w(sampler: PowerSampler, wait_s: float) -> float:
+    figure = sampler.total()
+    if figure is None or figure.covered_s < wait_s / 2:
+        raise MeterError(
+            "--meter",
+            sampler.error() or "gave no figure for more than half of the time",
+            expected="a figure for most of it",
+            remedy="try again, or pass a longer --duration",
+            reason="missing",
+        )
+    return figure.power_w
+
+
+def _check_utilisation(utilisation: float | None, *, is_load: bool) -> float:
+    if utilisation is None:
+        raise MeterError("proc/stat", "counted no tick", expected="a longer --duration", reason="malformed")
+    if not is_load and utilisation > MAX_IDLE_UTILISATION:
+        raise MeterError(
+            "at idle",
+            f"the processor was {utilisation:.0%} busy",
+            expected=f"at most {MAX_IDLE_UTILISATION:.0%}",
+            remedy="stop what runs (systemctl stop 'ghostwatt*'), and start again",
+            reason="implausible",
+        )
+    if is_load and utilisation < MIN_LOAD_UTILISATION:
+        raise MeterError(
+            "under load",
+            f"the processor was only {utilisation:.0%} busy",
+            expected=f"at least {MIN_LOAD_UTILISATION:.0%}",
+            remedy="leave --bundle out: its network may not fill every core",
+            reason="implausible",
+        )
+    return utilisation
+
+
+def check_plausible(calibration: Calibration) -> None:
+    """Compares with the published model where there is one, and catches a slip of the unit.
+
+    Raises:
+        MeterError: ``implausible``.
+    """
+    published = POWER_MODELS.get(calibration.board.name)
+    if published is None:
+        return
+    for name, point in (("at idle", calibration.idle), ("under load", calibration.load)):
+        expected_w = published.idle_w + published.span_w * point.utilisation
+        if not expected_w / PLAUSIBLE_FACTOR <= point.power_w <= expected_w * PLAUSIBLE_FACTOR:
+            raise MeterError(
+                name,
+                f"{point.power_w:g} W",
+                expected=f"something near {expected_w:.1f} W, as published for {calibration.board.name}",
+                remedy="watts, not milliwatts or amperes; and nothing else on the meter",
+                reason="implausible",
+            )
+
+
+def measure(bench: Bench, make_load: Callable[[], Load]) -> tuple[Point, Point, str, tuple[ThrottleFlag, ...]]:
+    """Takes both points.
+
+    Returns:
+        Idle, load, what the load was, and the flags of throttling that held under it.
+    """
+    bench.person.tell(f"Step 1 of 2, idle: leave the board alone for {bench.duration_s:.0f} s.")
+    idle = measure_point(bench, "at idle", None)
+    bench.person.tell(f"Step 2 of 2, load: every core is kept busy for {bench.duration_s:.0f} s.")
+    thermals = SysfsThermals(bench.root)
+    with make_load() as load:
+        busy = measure_point(bench, "under load", load)
+    return idle, busy, load.kind, thermals.read().throttled_since_start or ()
+
+
+def calibrate(flags: argparse.Namespace, board: BoardIdentity, root: Path, clock: Clock, person: Person) -> Calibration:
+    """Takes both readings, or takes them from the flags, and checks them.
+
+    Raises:
+        MeterError: ``implausible`` figures, or a meter that can't be read.
+    """
+    with ExitStack() as stack:
+        config = choose_meter(flags) if flags.meter else None
+        meter = stack.enter_context(open_reference(config, root, clock)) if config else None
+        bench = Bench(root, clock, person, meter, flags.duration)
+        if flags.idle_w is None:
+            cores = os.cpu_count() or 1
+            idle, load, load_kind, throttled = measure(
+                bench, lambda: run_network(flags.bundle, cores) if flags.bundle else multiply_matrices(cores)
+            )
+        else:
+            idle, load, load_kind, throttled = Point(0.0, flags.idle_w), Point(1.0, flags.load_w), "not said", ()
+    now = datetime.fromtimestamp(clock.wall_time_s(), UTC)
+    try:
+        calibration = Calibration(
+            board=board,
+            idle=idle,
+            load=load,
+            meter=meter.source if meter else "read by a person",
+            scope=meter.scope if meter else flags.scope,
+            load_kind=load_kind,
+            measured_at_utc=now.isoformat(timespec="seconds"),
+            throttled=throttled,
+        )
+    except ValueError as error:
+        found = f"{idle.power_w:g} W at {idle.utilisation:.0%}, {load.power_w:g} W at {load.utilisation:.0%}"
+        raise MeterError("the two readings", found, expected=str(error), reason="implausible") from error
+    check_plausible(calibration)
+    return calibration
+
+
+def format_calibration(calibration: Calibration, path: Path) -> str:
+    """What a person reads at the end."""
+    model = calibration.model
+    rows = [
+        ("board", str(calibration.board)),
+        ("meter", f"{calibration.meter}, scope {calibration.scope}"),
+        ("idle", f"{calibration.idle.power_w:.2f} W at {calibration.idle.utilisation:.0%} busy"),
+        ("load", f"{calibration.load.power_w:.2f} W at {calibration.load.utilisation:.0%} busy ({calibration.load_kind})"),
+        ("model", f"{model.idle_w:.2f} W + {model.span_w:.2f} W x utilisation; its figures stay ESTIMATES"),
+        ("kept in", str(path)),
+    ]
+    if calibration.throttled:
+        rows.append(("warning", f"under load: {', '.join(calibration.throttled)}; a cooler board may draw more"))
+    return "\n".join(f"{name:<10}{text}" for name, text in rows)
+
+
+def main(
+    arguments: list[str] | None = None, *, root: Path = Path("/"), clock: Clock | None = None, person: Person | None = None
+) -> int:
+    """Parses flags, measures, and keeps the model."""
+    flags = build_parser().parse_args(arguments)
+    check_flags(flags)
+    board = identify_board(root)
+    if board is None:
+        raise MeterError(
+            "board",
+            "has no name",
+            expected="a device tree, or DMI tables",
+            remedy="a model could not be told from another board's",
+            reason="missing",
+        )
+    path = calibration_path(root)
+    # Before two minutes of measuring, not after.
+    make_state_folder(path.parent)
+    calibration = calibrate(flags, board, root, clock or SystemClock(), person or Person(sys.stdin, sys.stderr))
+    write_calibration(calibration, root)
+    if flags.json:
+        print(
+            msgspec.json.encode({"path": str(path), "calibration": calibration, "model": calibration.model._asdict()}).decode()
+        )
+    else:
+        print(format_calibration(calibration, path))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_with_one_line(main))

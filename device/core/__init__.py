@@ -1,0 +1,1 @@
+"""The ground: errors, time, durable files, flags and programs. The standard library and msgspec alone."""

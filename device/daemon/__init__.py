@@ -1,0 +1,1 @@
+"""The daemon: the loop, its records, and whom it tells."""

@@ -1,0 +1,114 @@
+"""Decides when the daemon counts as alive.
+
+A finished frame is a sign of life. A turn of the loop without one counts too, but only while no frame is due: for as long as
+the profile's rate lets the next one wait, and, where every camera is known to be interrupted, until the profile's patience with
+it ends and the daemon should have ended by itself. So a network that hangs, a loop that hangs, and a driver that hangs where
+nobody noticed are all found within ``WatchdogSec`` of when a frame was due, and a camera that is being opened again for two
+minutes doesn't get the daemon killed. No timer and no other thread sends a sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from device.contract import Profile
+from device.daemon.notify import Notifier
+from device.protocols import Clock, InterruptionRecord
+from device.sources.supervisor import JITTER
+
+BEATS_PER_WATCHDOG = 4
+"""Signs of life in one ``WatchdogSec``: half would do, says sd_watchdog_enabled(3); more only cost."""
+
+_FOREVER_NS = 1 << 62
+
+
+class FramePatience(NamedTuple):
+    """How long there may be no finished frame.
+
+    Attributes:
+        frame_s: after one.
+        interruption_s: after the last one before every camera failed; None for ever.
+    """
+
+    frame_s: float
+    interruption_s: float | None
+
+
+def patience_of(profile: Profile) -> FramePatience:
+    """What a profile allows: its slowest rate and a stall until it is noticed; and its patience with a camera that is away."""
+    camera, limits = profile.camera, profile.limits
+    slowest_s = max((1.0 / rate for rate in (limits.max_rate_fps, limits.slow_rate_fps) if rate), default=0.0)
+    frame_s = slowest_s + camera.stall_timeout_s
+    if camera.give_up_after_s is None:
+        return FramePatience(frame_s, None)
+    # The supervisor gives up at a failed attempt: after the last wait, and as long as opening may take.
+    last_attempt_s = camera.backoff.max_s * (1 + JITTER) + 2 * camera.stall_timeout_s
+    return FramePatience(frame_s, camera.give_up_after_s + last_attempt_s)
+
+
+class Heartbeat:
+    """Sends the signs of life; `READY` with the first frame.
+
+    Args:
+        notifier: sends them.
+        watchdog_s: how long the service manager waits for one; None where it doesn't.
+        sources: `SourceSpec.uri` of every source.
+        patience: see `FramePatience`.
+        clock: the loop's.
+    """
+
+    def __init__(
+        self, notifier: Notifier, *, watchdog_s: float | None, sources: Collection[str], patience: FramePatience, clock: Clock
+    ) -> None:
+        self._notifier = notifier
+        self._period_ns = None if watchdog_s is None else round(watchdog_s / BEATS_PER_WATCHDOG * 1e9)
+        self._sources = frozenset(sources)
+        self._patience = patience
+        self._clock = clock
+        self._is_ready = False
+        self._interrupted: dict[str, int] = {}
+        self._due_ns = 0
+        self._next_beat_ns = 0
+
+    @property
+    def interrupted(self) -> tuple[str, ...]:
+        """Sources that give no good frames now."""
+        return tuple(self._interrupted)
+
+    def on_frame(self) -> None:
+        """A frame went through the network."""
+        if not self._is_ready:
+            self._is_ready = True
+            self._notifier.ready()
+        now_ns = self._clock.now_ns()
+        self._due_ns = now_ns + round(self._patience.frame_s * 1e9)
+        self._beat(now_ns)
+
+    def on_tick(self) -> None:
+        """The loop turned."""
+        now_ns = self._clock.now_ns()
+        if self._is_ready and now_ns < max(self._due_ns, self._give_up_ns()):
+            self._beat(now_ns)
+
+    def on_interruption(self, record: InterruptionRecord) -> None:
+        """A source failed, or is well again. One that sees only darkness still gives frames."""
+        if record.reason == "dark":
+            return
+        if record.duration_s is None:
+            self._interrupted[record.source] = record.started_ns
+        else:
+            self._interrupted.pop(record.source, None)
+
+    def _give_up_ns(self) -> int:
+        if self._interrupted.keys() != self._sources:
+            return 0
+        if self._patience.interruption_s is None:
+            return _FOREVER_NS
+        # From when the last of them failed: another may have been away for days, while that one worked.
+        return max(self._interrupted.values()) + round(self._patience.interruption_s * 1e9)
+
+    def _beat(self, now_ns: int) -> None:
+        if self._period_ns is not None and now_ns >= self._next_beat_ns:
+            self._next_beat_ns = now_ns + self._period_ns
+            self._notifier.alive()

@@ -1,0 +1,497 @@
+"""Turns what the loop does into records: a row an interval, a line a frame, and the summary at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+import msgspec
+
+from device.contract.profile import Scope
+from device.core.errors import SourceError
+from device.daemon.pipeline import StageTimes
+from device.daemon.statistics import DurationHistogram
+from device.machine.memory import Memory
+from device.protocols import (
+    Clock,
+    Interruption,
+    InterruptionRecord,
+    IntervalRecord,
+    MeterRecord,
+    MeterTotal,
+    Percentiles,
+    PowerFigure,
+    PowerReader,
+    Prediction,
+    Record,
+    RunRecord,
+    SourceIntervalRecord,
+    SourceSpec,
+    Thermals,
+    ThermalSample,
+    ThrottleFlag,
+)
+
+
+class StageSummary(msgspec.Struct, frozen=True):
+    """Percentiles of each stage, in seconds."""
+
+    capture: Percentiles | None
+    preprocess: Percentiles | None
+    inference: Percentiles | None
+    postprocess: Percentiles | None
+
+
+class PowerSummary(msgspec.Struct, frozen=True):
+    """Mean power of the run, by its headline meter, over the part of it that the meter covered."""
+
+    w: float
+    covered_s: float
+    source: str
+    scope: Scope
+    is_estimate: bool
+
+
+class SourceSummary(msgspec.Struct, frozen=True):
+    """What one source gave.
+
+    Attributes:
+        interruptions: times without good frames.
+        interrupted_s: their length together.
+    """
+
+    uri: str
+    frames: int
+    dropped: int
+    bad_frames: int
+    fps: float
+    latency_s: Percentiles | None
+    interruptions: int
+    interrupted_s: float
+
+
+class RunSummary(msgspec.Struct, frozen=True):
+    """What ``--json`` prints. A figure that could not be had is null, and for power the reason stands beside it.
+
+    ``throttled`` are the flags that held at any time of the run, null where the board can't tell at all;
+    ``throttling_unsupported`` those that it can't tell.
+
+    ``labels`` counts the frames that were named, ``unknown`` those that weren't since their best score was under
+    ``unknown_below``; without a threshold there are none.
+    """
+
+    profile: str
+    model: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    source: str
+    unknown_below: float | None
+    duration_s: float
+    frames: int
+    dropped: int
+    bad_frames: int
+    interruptions: int
+    fps: float
+    latency_s: Percentiles | None
+    stage_s: StageSummary
+    sources: tuple[SourceSummary, ...]
+    power: PowerSummary | None
+    power_missing_reason: str | None
+    power_meters_missing: tuple[str, ...]
+    power_meters: tuple[MeterTotal, ...]
+    sampler_cpu_s: float | None
+    energy_per_inference_j: float | None
+    rss_bytes: int
+    peak_rss_bytes: int
+    temperature_c: float | None
+    throttled: tuple[ThrottleFlag, ...] | None
+    throttling_unsupported: tuple[ThrottleFlag, ...]
+    labels: dict[str, int]
+    unknown: int
+
+
+class Instruments(NamedTuple):
+    """What the recorder reads beside the frames.
+
+    Attributes:
+        power: None where no meter is there.
+        meters_missing: those that the profile names and that aren't there, each in one line with the reason.
+        thermals: heat and speed.
+        memory: reads this process's memory.
+    """
+
+    power: PowerReader | None
+    meters_missing: tuple[str, ...]
+    thermals: Thermals
+    memory: Callable[[], Memory]
+
+
+DAMAGE_INTERVAL_S = 60.0
+"""Between warnings of a camera's damaged frames: a bad cable makes thirty a second, and a journal lies on an SD card."""
+
+METERS_INTERVAL_S = 60.0
+"""Between records of all the meters: what a process that dies may lose of them."""
+
+_STAGES = StageTimes._fields
+
+
+class _Tally:
+    """Counts and durations of a span: an interval, or the whole run."""
+
+    def __init__(self, started_ns: int) -> None:
+        self.started_ns = started_ns
+        self.frames = 0
+        self.unknown = 0
+        self.latency = DurationHistogram()
+        self.stages = {name: DurationHistogram() for name in _STAGES}
+
+    def add(self, prediction: Prediction, times: StageTimes) -> None:
+        self.frames += 1
+        self.unknown += prediction.is_unknown
+        self.latency.add(prediction.latency_s)
+        for name, duration_s in zip(_STAGES, times, strict=True):
+            self.stages[name].add(duration_s)
+
+
+class _Covered:
+    """What the headline meter counted, and the inferences of that very time: where it had a gap, neither is added."""
+
+    def __init__(self) -> None:
+        self._energy_j = 0.0
+        self._frames = 0.0
+
+    def add(self, figure: PowerFigure, frames: int, duration_s: float) -> None:
+        """Adds an interval, whose frames are spread evenly over it."""
+        self._energy_j += figure.energy_j
+        self._frames += frames * figure.covered_s / duration_s
+
+    @property
+    def energy_per_inference_j(self) -> float | None:
+        """Gross: idle power is not subtracted."""
+        return self._energy_j / self._frames if self._frames else None
+
+
+class _SourceTally:
+    """What one source gave, in a span."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.bad_frames = 0
+        self.latency = DurationHistogram()
+
+    def add(self, prediction: Prediction) -> None:
+        self.frames += 1
+        self.latency.add(prediction.latency_s)
+
+
+class _Source:
+    """One source over the run, and in the interval that goes on."""
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self.spec = spec
+        self.run = _SourceTally()
+        self.interval = _SourceTally()
+        self.capture = DurationHistogram()
+        self.dropped = 0
+        self.dropped_before = 0
+        self.interruptions = 0
+        self.interrupted_s = 0.0
+        self.is_interrupted = False
+        self.damage_told = 0
+        self.damage_told_ns: int | None = None
+
+    def add(self, prediction: Prediction, times: StageTimes) -> None:
+        self.run.add(prediction)
+        self.interval.add(prediction)
+        self.capture.add(times.capture_s)
+
+    @property
+    def has_news(self) -> bool:
+        """True where the interval that goes on has anything to tell."""
+        return bool(self.interval.frames or self.interval.bad_frames or self.dropped > self.dropped_before)
+
+    def close_interval(self, now_ns: int, duration_s: float) -> SourceIntervalRecord:
+        """Begins the next interval; gives the one that ends."""
+        interval, self.interval = self.interval, _SourceTally()
+        capture, self.capture = self.capture, DurationHistogram()
+        dropped, self.dropped_before = self.dropped - self.dropped_before, self.dropped
+        return SourceIntervalRecord(
+            timestamp_ns=now_ns,
+            source=self.spec.uri,
+            frames=interval.frames,
+            dropped=dropped,
+            bad_frames=interval.bad_frames,
+            fps=interval.frames / duration_s,
+            latency_s=interval.latency.percentiles(),
+            capture_s=capture.percentile(0.5),
+            is_interrupted=self.is_interrupted,
+        )
+
+    def summarise(self, duration_s: float) -> SourceSummary:
+        return SourceSummary(
+            uri=self.spec.uri,
+            frames=self.run.frames,
+            dropped=self.dropped,
+            bad_frames=self.run.bad_frames,
+            fps=self.run.frames / duration_s if duration_s > 0 else 0.0,
+            latency_s=self.run.latency.percentiles(),
+            interruptions=self.interruptions,
+            interrupted_s=self.interrupted_s,
+        )
+
+
+class Tell(NamedTuple):
+    """Whom the recorder tells.
+
+    Attributes:
+        write: takes each record; must not block.
+        on_interval: each row and the newest result until then, for the status line.
+        on_trouble: one line about something that is wrong.
+        on_recovery: one line about something that is well again.
+        on_heat: the temperature in °C, if known, and the moment; gives the rate that the heat allows, if it sets one.
+    """
+
+    write: Callable[[Record], None]
+    on_interval: Callable[[IntervalRecord, Prediction | None], None]
+    on_trouble: Callable[[str], None]
+    on_recovery: Callable[[str], None]
+    on_heat: Callable[[float | None, int], float | None] = lambda _temperature_c, _now_ns: None
+
+
+class Recorder:
+    """The loop's observer.
+
+    Args:
+        run: what runs where.
+        sources: that frames come from.
+        instruments: read once an interval.
+        interruptions: of the sources, from any thread; told of at the next tick.
+        clock: the loop's.
+        interval_s: time that a row covers.
+        tell: whom to tell.
+    """
+
+    def __init__(
+        self,
+        run: RunRecord,
+        sources: Sequence[SourceSpec],
+        instruments: Instruments,
+        interruptions: SimpleQueue[Interruption],
+        *,
+        clock: Clock,
+        interval_s: float,
+        tell: Tell,
+    ) -> None:
+        self._record = run
+        self._instruments = instruments
+        self._clock = clock
+        self._interval_ns = round(interval_s * 1e9)
+        self._tell = tell
+        self._run = _Tally(clock.now_ns())
+        self._interval = _Tally(clock.now_ns())
+        self._sources = {spec.uri: _Source(spec) for spec in sources}
+        self._interruptions = interruptions
+        self._labels: Counter[str] = Counter()
+        self._newest: Prediction | None = None
+        self._heat_limit_fps: float | None = None
+        self._latched: set[ThrottleFlag] = set()
+        self._meters_written_ns = clock.now_ns()
+        self._covered = _Covered()
+
+    @property
+    def bad_files(self) -> int:
+        """Damaged frames of files: a camera's come and go, a file's stays damaged."""
+        return sum(source.run.bad_frames for source in self._sources.values() if not source.spec.is_camera)
+
+    def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
+        """Counts a frame and hands its prediction on."""
+        self._run.add(prediction, times)
+        self._interval.add(prediction, times)
+        self._sources[prediction.source].add(prediction, times)
+        if not prediction.is_unknown:
+            self._labels[prediction.label] += 1
+        self._newest = prediction
+        self._tell.write(prediction)
+
+    def on_bad_frame(self, source: str, error: SourceError) -> None:
+        """Counts a damaged frame, and tells of it; of a camera's at most one in `DAMAGE_INTERVAL_S`."""
+        found = self._sources[source]
+        found.run.bad_frames += 1
+        found.interval.bad_frames += 1
+        if found.spec.is_camera:
+            self._tell_damage(found, error)
+        else:
+            self._tell.on_trouble(str(error))
+
+    def on_tick(self, dropped: Mapping[str, int]) -> None:
+        """Closes the interval when its time is over."""
+        for uri, count in dropped.items():
+            self._sources[uri].dropped = count
+        self._tell_interruptions()
+        if self._clock.now_ns() - self._interval.started_ns >= self._interval_ns:
+            self._close_interval(self._take_power())
+
+    def finish(self) -> RunSummary:
+        """Writes the last, shorter interval, and sums up the run."""
+        self._tell_interruptions()
+        last_power = self._take_power()
+        is_some_time = self._clock.now_ns() > self._interval.started_ns
+        if is_some_time and (last_power is not None or any(source.has_news for source in self._sources.values())):
+            self._close_interval(last_power)
+        self._write_meters()
+        duration_s = (self._clock.now_ns() - self._run.started_ns) / 1e9
+        power = self._instruments.power
+        figure = power.total() if power else None
+        memory = self._instruments.memory()
+        heat = self._instruments.thermals.read()
+        run = self._run
+        sources = tuple(source.summarise(duration_s) for source in self._sources.values())
+        return RunSummary(
+            profile=self._record.profile,
+            model=self._record.model,
+            runtime=self._record.runtime,
+            runtime_version=self._record.runtime_version,
+            threads=self._record.threads,
+            source=", ".join(source.uri for source in sources),
+            unknown_below=self._record.unknown_below,
+            duration_s=duration_s,
+            frames=run.frames,
+            dropped=sum(source.dropped for source in sources),
+            bad_frames=sum(source.bad_frames for source in sources),
+            interruptions=sum(source.interruptions for source in sources),
+            fps=run.frames / duration_s if duration_s > 0 else 0.0,
+            latency_s=run.latency.percentiles(),
+            stage_s=StageSummary(*(run.stages[name].percentiles() for name in _STAGES)),
+            sources=sources,
+            power=_summarise_power(figure),
+            power_missing_reason=None if figure else self._power_missing_reason(),
+            power_meters_missing=self._instruments.meters_missing,
+            power_meters=power.figures() if power else (),
+            sampler_cpu_s=power.overhead_cpu_s if power else None,
+            energy_per_inference_j=self._covered.energy_per_inference_j,
+            rss_bytes=memory.rss_bytes,
+            peak_rss_bytes=memory.peak_rss_bytes,
+            temperature_c=heat.temperature_c,
+            throttled=heat.throttled_since_start,
+            throttling_unsupported=heat.unsupported,
+            labels=dict(self._labels.most_common()),
+            unknown=run.unknown,
+        )
+
+    def _tell_interruptions(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                self._tell_interruption(self._interruptions.get_nowait())
+
+    def _tell_interruption(self, interruption: Interruption) -> None:
+        self._count(interruption)
+        age_s = (self._clock.now_ns() - interruption.started_ns) / 1e9
+        wall_time_s = self._clock.wall_time_s() - age_s
+        self._tell.write(InterruptionRecord(**msgspec.structs.asdict(interruption), wall_time_s=wall_time_s))
+        if interruption.duration_s is None:
+            self._tell.on_trouble(f"{interruption.source}: {interruption.reason}; {interruption.detail}")
+        elif interruption.is_over:
+            self._tell.on_recovery(f"{interruption.source}: well again {_describe_end(interruption)}")
+        else:
+            self._tell.on_trouble(f"{interruption.source}: the run ends in it, {_describe_end(interruption)}")
+
+    def _tell_damage(self, source: _Source, error: SourceError) -> None:
+        now_ns = self._clock.now_ns()
+        if source.damage_told_ns is not None and now_ns - source.damage_told_ns < DAMAGE_INTERVAL_S * 1e9:
+            return
+        source.damage_told_ns = now_ns
+        more = source.run.bad_frames - source.damage_told - 1
+        source.damage_told = source.run.bad_frames
+        self._tell.on_trouble(f"{error} ({more} more frames since the last warning)" if more else str(error))
+
+    def _count(self, interruption: Interruption) -> None:
+        if interruption.reason == "dark":
+            return
+        source = self._sources[interruption.source]
+        source.is_interrupted = not interruption.is_over
+        if interruption.duration_s is not None:
+            source.interruptions += 1
+            source.interrupted_s += interruption.duration_s
+
+    def _throttled_in_interval(self, heat: ThermalSample) -> str | None:
+        """Flags that hold now, and those that came and went since the last look: the latch has them."""
+        if heat.throttled is None:
+            return None
+        latched = set(heat.throttled_since_start or ())
+        seen = latched - self._latched | set(heat.throttled)
+        self._latched = latched
+        return ",".join(sorted(seen))
+
+    def _power_missing_reason(self) -> str:
+        power = self._instruments.power
+        if power is None:
+            return "; ".join(self._instruments.meters_missing) or "the profile names no meter"
+        return power.error() or "no sample came: the run was too short"
+
+    def _write_meters(self) -> None:
+        power = self._instruments.power
+        if power is None:
+            return
+        self._meters_written_ns = self._clock.now_ns()
+        for place, total in enumerate(power.figures()):
+            fields = msgspec.structs.asdict(total)
+            self._tell.write(MeterRecord(place=place, **fields, sampler_cpu_s=power.overhead_cpu_s))
+
+    def _take_power(self) -> PowerFigure | None:
+        return self._instruments.power.take() if self._instruments.power else None
+
+    def _close_interval(self, power: PowerFigure | None) -> None:
+        now_ns = self._clock.now_ns()
+        interval = self._interval
+        duration_s = (now_ns - interval.started_ns) / 1e9
+        heat = self._instruments.thermals.read()
+        self._heat_limit_fps = self._tell.on_heat(heat.temperature_c, now_ns)
+        if power is not None:
+            self._covered.add(power, interval.frames, duration_s)
+        sources = [source.close_interval(now_ns, duration_s) for source in self._sources.values()]
+        record = IntervalRecord(
+            timestamp_ns=now_ns,
+            wall_time_s=self._clock.wall_time_s(),
+            duration_s=duration_s,
+            frames=interval.frames,
+            dropped=sum(source.dropped for source in sources),
+            unknown=interval.unknown,
+            fps=interval.frames / duration_s,
+            latency_s=interval.latency.percentiles(),
+            **{name: interval.stages[name].percentile(0.5) for name in _STAGES},
+            power_w=power.power_w if power else None,
+            energy_j=power.energy_j if power else None,
+            power_covered_s=power.covered_s if power else None,
+            power_source=power.source if power else None,
+            power_scope=power.scope if power else None,
+            power_is_estimate=power.is_estimate if power else None,
+            temperature_c=heat.temperature_c,
+            frequency_hz=heat.frequency_hz,
+            throttled=self._throttled_in_interval(heat),
+            rss_bytes=self._instruments.memory().rss_bytes,
+            wall_is_synchronised=self._clock.wall_is_synchronised(),
+            heat_limit_fps=self._heat_limit_fps,
+        )
+        self._interval = _Tally(now_ns)
+        self._tell.write(record)
+        for source in sources:
+            self._tell.write(source)
+        if now_ns - self._meters_written_ns >= METERS_INTERVAL_S * 1e9:
+            self._write_meters()
+        self._tell.on_interval(record, self._newest)
+
+
+def _summarise_power(figure: PowerFigure | None) -> PowerSummary | None:
+    if figure is None:
+        return None
+    return PowerSummary(figure.power_w, figure.covered_s, figure.source, figure.scope, figure.is_estimate)
+
+
+def _describe_end(interruption: Interruption) -> str:
+    """``after 7.3 s (stalled, attempts to open it again: 2)``."""
+    times = "" if interruption.reason == "dark" else f", attempts to open it again: {interruption.attempts}"
+    return f"after {interruption.duration_s:.1f} s ({interruption.reason}{times})"

@@ -1,0 +1,1 @@
+"""Pixels: decoding, cropping, scaling, and from a network's output to labels."""

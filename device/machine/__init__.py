@@ -1,0 +1,1 @@
+"""The board itself: what it is, its sysfs, processor, heat, memory and load."""

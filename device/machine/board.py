@@ -1,0 +1,73 @@
+"""What the machine says of itself."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import msgspec
+
+from device.machine.sysfs import read_text
+
+
+class BoardFacts(msgspec.Struct, frozen=True):
+    """The machine that this process runs on.
+
+    Attributes:
+        model: the device tree's, for people (``Raspberry Pi 4 Model B Rev 1.4``); None where there is no device tree.
+        compatible: the device tree's, for programs, most specific first; empty where there is none.
+        machine: as ``uname -m`` prints it.
+        kernel: release, as ``uname -r`` prints it.
+        python: version of the interpreter.
+        cores: processors that are there.
+        governor: of cpufreq; several, joined by commas, where cores differ; None where there is no cpufreq.
+    """
+
+    model: str | None
+    compatible: tuple[str, ...]
+    machine: str
+    kernel: str
+    python: str
+    cores: int
+    governor: str | None
+
+
+def detect_board(root: Path = Path("/")) -> BoardFacts:
+    """Asks the machine; never raises.
+
+    Args:
+        root: where ``proc`` and ``sys`` are. Machine, kernel, Python and cores are this process's own in any case.
+    """
+    return BoardFacts(
+        model=read_model(root),
+        compatible=read_compatible(root),
+        machine=platform.machine(),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        cores=os.cpu_count() or 1,
+        governor=read_governor(root),
+    )
+
+
+def read_model(root: Path = Path("/")) -> str | None:
+    """Reads the device tree's model; None where there is none."""
+    model = read_text(root / "proc/device-tree/model")
+    return model if model and model.isprintable() else None
+
+
+def read_compatible(root: Path = Path("/")) -> tuple[str, ...]:
+    """Reads the device tree's list of compatible names, most specific first.
+
+    References:
+        Devicetree Specification v0.4, section 2.3.1: strings, each ended by NUL.
+    """
+    text = read_text(root / "proc/device-tree/compatible") or ""
+    return tuple(name for name in text.split("\0") if name and name.isprintable())
+
+
+def read_governor(root: Path = Path("/")) -> str | None:
+    """Reads which cpufreq governor is at work."""
+    paths = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
+    governors = {governor for path in paths if (governor := read_text(path))}
+    return ",".join(sorted(governors)) or None

@@ -1,0 +1,188 @@
+"""General commands to the Raspberry Pi's firmware (``get_throttled``, ``pmic_read_adc``): in-process, and by ``vcgencmd``.
+
+In-process a command is one ioctl on the firmware's mailbox; spawning ``vcgencmd`` does the same, and costs a process each time.
+
+References:
+    raspberrypi/utils, ``vcgencmd/vcgencmd.c``: the message's layout, its size, and the order of the two nodes.
+    raspberrypi/linux, ``drivers/char/broadcom/vcio.c``: ``_IOWR(100, 0, char *)``; the driver copies as many bytes as the first
+    word says, and writes the status into the second. ``/dev/vcio_gencmd`` (2026) takes general commands alone.
+    raspberrypi/firmware wiki, "Mailbox property interface": sizes, tags and status words.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from fcntl import ioctl
+from pathlib import Path
+from typing import Protocol
+
+from device.core.errors import MeterError
+
+NODES = ("dev/vcio_gencmd", "dev/vcio")
+"""The first takes general commands only, and is preferred where both are there."""
+
+PROPERTY_REQUEST = 3 << 30 | struct.calcsize("P") << 16 | 100 << 8
+"""``_IOWR(100, 0, char *)``: the size in it is that of a pointer, whatever the message's."""
+
+GENERAL_COMMAND_TAG = 0x00030080
+STATUS_SUCCESS = 0x80000000
+
+TEXT_BYTES = 4096
+"""Room for a command and its answer; the longest answer that the firmware gives."""
+
+# Six words before the text (size, status, tag, room, length, the command's own status), the end tag behind it.
+_HEADER = struct.Struct("=6I")
+_MESSAGE_BYTES = _HEADER.size + TEXT_BYTES + 4
+
+PROGRAMS = ("usr/bin/vcgencmd", "usr/local/bin/vcgencmd", "opt/vc/bin/vcgencmd")
+PROGRAM_TIMEOUT_S = 2.0
+
+_GROUP_REMEDY = "join the group video: sudo usermod -aG video $USER, then log in again"
+
+Ioctl = Callable[[int, int, bytearray, bool], int]
+
+
+class Firmware(Protocol):
+    """Something that takes general commands to the firmware."""
+
+    def gencmd(self, command: str) -> str:
+        """Runs one command.
+
+        Returns:
+            The firmware's answer, without white space around it.
+
+        Raises:
+            MeterError: ``missing`` without the way there, or where the firmware doesn't know the command; ``permission``;
+                ``malformed`` where what came back is no answer.
+        """
+
+
+class Mailbox:
+    """The firmware's mailbox, asked in-process. Holds nothing open between commands.
+
+    Args:
+        root: where ``dev`` is.
+        call: the system's ioctl, but for tests.
+    """
+
+    def __init__(self, root: Path = Path("/"), call: Ioctl | None = None) -> None:
+        self._nodes = [root / node for node in NODES]
+        self._call = call or ioctl
+
+    def gencmd(self, command: str) -> str:
+        """Runs one command. See `Firmware.gencmd`."""
+        node, descriptor = self._open()
+        message = _pack(command)
+        try:
+            self._call(descriptor, PROPERTY_REQUEST, message, True)
+        except OSError as error:
+            raise MeterError(
+                str(node),
+                f"refused {command!r} ({error.strerror or error})",
+                expected="the firmware's mailbox",
+                reason="permission" if isinstance(error, PermissionError) else "missing",
+            ) from error
+        finally:
+            os.close(descriptor)
+        return _check(_unpack(message, str(node)), str(node), command)
+
+    def _open(self) -> tuple[Path, int]:
+        refused: Path | None = None
+        for node in self._nodes:
+            try:
+                return node, os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+            except PermissionError:
+                refused = refused or node
+            except OSError:
+                continue
+        if refused:
+            raise MeterError(
+                str(refused), "may not be opened", expected="read permission", remedy=_GROUP_REMEDY, reason="permission"
+            )
+        raise MeterError(
+            " or ".join(map(str, self._nodes)),
+            "is not there",
+            expected="a Raspberry Pi with Raspberry Pi's own kernel",
+            reason="missing",
+        )
+
+
+class VcgencmdProgram:
+    """The firmware's mailbox, asked by spawning ``vcgencmd``.
+
+    Args:
+        root: where ``usr/bin`` is.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._programs = [root / program for program in PROGRAMS]
+
+    def gencmd(self, command: str) -> str:
+        """Runs one command. See `Firmware.gencmd`."""
+        # Only here: it costs a megabyte, and every run reads its thermals without it.
+        import subprocess
+
+        program = next((program for program in self._programs if program.is_file()), None)
+        if program is None:
+            raise MeterError(str(self._programs[0]), "is not there", remedy="apt install raspi-utils-core", reason="missing")
+        try:
+            done = subprocess.run(
+                [program, *command.split()],
+                capture_output=True,
+                timeout=PROGRAM_TIMEOUT_S,
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise MeterError(str(program), f"gave no answer in {PROGRAM_TIMEOUT_S:g} s", reason="malformed") from error
+        except OSError as error:
+            reason = "permission" if isinstance(error, PermissionError) else "missing"
+            raise MeterError(str(program), f"does not run ({error.strerror or error})", reason=reason) from error
+        answer = _check(_decode(done.stdout, str(program)), str(program), command)
+        if done.returncode == 0:
+            return answer
+        # It says that it can't open the device on its standard output, and that is nearly always the missing group.
+        is_refused = "can't open device" in answer.lower()
+        raise MeterError(
+            str(program),
+            f"ended with {done.returncode} ({answer[:120]})",
+            remedy=_GROUP_REMEDY if is_refused else "",
+            reason="permission" if is_refused else "malformed",
+        )
+
+
+def _pack(command: str) -> bytearray:
+    text = command.encode("ascii")
+    if len(text) >= TEXT_BYTES or b"\0" in text:
+        raise ValueError(f"no command: {command[:40]!r}")
+    message = bytearray(_MESSAGE_BYTES)
+    _HEADER.pack_into(message, 0, _MESSAGE_BYTES, 0, GENERAL_COMMAND_TAG, TEXT_BYTES, 0, 0)
+    message[_HEADER.size : _HEADER.size + len(text)] = text
+    return message
+
+
+def _unpack(message: bytearray, where: str) -> str:
+    status = _HEADER.unpack_from(message)[1]
+    if status != STATUS_SUCCESS:
+        raise MeterError(where, f"status {status:#010x}", expected=f"{STATUS_SUCCESS:#010x}, an answer", reason="malformed")
+    text, end, _ = bytes(message[_HEADER.size : -4]).partition(b"\0")
+    if not end:
+        raise MeterError(where, "an answer without an end", expected=f"at most {TEXT_BYTES} bytes", reason="malformed")
+    return _decode(text, where)
+
+
+def _decode(answer: bytes, where: str) -> str:
+    try:
+        return answer.decode("ascii").strip()
+    except UnicodeDecodeError as error:
+        raise MeterError(where, f"{answer[:40]!r}", expected="ASCII", reason="malformed") from error
+
+
+def _check(answer: str, where: str, command: str) -> str:
+    """Refuses the firmware's complaints, such as ``error=1 error_msg="Command not registered"``."""
+    complaint = next((line for line in answer.splitlines() if line.startswith("error=")), None)
+    if complaint:
+        raise MeterError(where, f"{command!r} gave {complaint[:120]}", expected="firmware that knows it", reason="missing")
+    return answer

@@ -1,0 +1,1 @@
+"""Addresses of devices on the network, HTTP requests, logins."""

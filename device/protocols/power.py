@@ -1,0 +1,167 @@
+"""Power and heat: what a meter, a sampler and a thermometer give."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from device.contract.profile import Scope
+from device.protocols.base import Closeable
+
+
+class PowerSample(msgspec.Struct, frozen=True):
+    """Power at one moment, or its mean since the previous sample where the meter counts energy.
+
+    Attributes:
+        timestamp_ns: monotonic.
+        power_w: watts, positive when consumed.
+        energy_j: energy since the previous sample, where the meter counts it itself; None: integrate ``power_w``.
+        period_s: time between the meter's own readings, where that is longer than between `PowerMeter.read`s: samples so far
+            apart still follow each other. 0 where each read tells something new.
+    """
+
+    timestamp_ns: int
+    power_w: float
+    energy_j: float | None = None
+    period_s: float = 0.0
+
+
+class PowerMeter(Closeable, Protocol):
+    """Reads power. The constructor opens it, and raises `MeterError` where it isn't there.
+
+    Every figure keeps ``source``, ``scope`` and ``is_estimate`` all the way to the plot.
+    """
+
+    @property
+    def source(self) -> str:
+        """What gives the figure (``ina219 (hwmon)``, ``rapl``)."""
+
+    @property
+    def scope(self) -> Scope:
+        """What the figure covers."""
+
+    @property
+    def is_estimate(self) -> bool:
+        """True where a model, not a sensor, gives the figure."""
+
+    @property
+    def resolution_w(self) -> float | None:
+        """Least step between two of its figures, in watts; no figure is better than that, and most are worse.
+
+        With the settings of now; where it depends on the voltage or on the time between two reads, of the latest reading. None
+        where nobody can tell.
+        """
+
+    def read(self) -> PowerSample | None:
+        """Reads once.
+
+        A sensor on the board answers within milliseconds. One that is asked over a network or through a program may take
+        seconds, but gives up by itself: who reads several at once gives each a thread, as `PowerSampler` does.
+
+        Returns:
+            The sample, or None where there is nothing new: a counter was read for the first time, or a slow meter isn't due.
+
+        Raises:
+            MeterError: the sensor is gone, or gave something that is no power. The next `read` may succeed.
+        """
+
+
+class PowerFigure(msgspec.Struct, frozen=True):
+    """Power over a span of time, with everything that must be said beside it.
+
+    Attributes:
+        power_w: mean over the part of the span that the meter covered.
+        energy_j: over that part.
+        covered_s: length of that part; shorter than the span where the meter had gaps.
+        source: see `PowerMeter`.
+        scope: see `PowerMeter`.
+        is_estimate: see `PowerMeter`.
+    """
+
+    power_w: float
+    energy_j: float
+    covered_s: float
+    source: str
+    scope: Scope
+    is_estimate: bool
+
+
+class MeterTotal(msgspec.Struct, frozen=True):
+    """What one meter gave since the start of a run. What it could not give is None, never 0.
+
+    Attributes:
+        source: see `PowerMeter`.
+        scope: see `PowerMeter`.
+        is_estimate: see `PowerMeter`.
+        resolution_w: see `PowerMeter`.
+        power_w: mean over ``covered_s``.
+        energy_j: likewise.
+        covered_s: see `PowerFigure`; 0 where it gave no figure.
+        sample_rate_hz: really reached, over ``covered_s``.
+        samples: that it gave.
+        failed: reads that failed.
+        error: of the latest read that failed, in one line; it stays when the meter comes back. A meter that hangs says so.
+    """
+
+    source: str
+    scope: Scope
+    is_estimate: bool
+    resolution_w: float | None
+    power_w: float | None
+    energy_j: float | None
+    covered_s: float
+    sample_rate_hz: float | None
+    samples: int
+    failed: int
+    error: str | None
+
+
+class PowerReader(Protocol):
+    """Samples meters all the time, and sums up."""
+
+    def take(self) -> PowerFigure | None:
+        """The headline meter's figure since the last call; None where it gave no sample."""
+
+    def total(self) -> PowerFigure | None:
+        """The headline meter's figure since the start; None where it gave no sample."""
+
+    def figures(self) -> tuple[MeterTotal, ...]:
+        """What every meter has seen since the start, the headline's first."""
+
+    def error(self) -> str | None:
+        """Why the headline meter gives nothing now; None where it does."""
+
+    @property
+    def overhead_cpu_s(self) -> float:
+        """Processor time that reading the meters has taken."""
+
+
+ThrottleFlag = Literal["under_voltage", "frequency_capped", "throttled", "soft_temperature_limit"]
+
+
+class ThermalSample(msgspec.Struct, frozen=True):
+    """Heat and speed of the processor; None where the board has no such sensor.
+
+    Attributes:
+        temperature_c: of the hottest zone that belongs to the processor.
+        frequency_hz: of the fastest core.
+        throttled: flags that hold now; None where the board can't tell ("unsupported", which isn't "ok").
+        throttled_since_start: flags that held at any time since the reader was made; None where the board never could tell.
+        unsupported: flags that the board can't tell, now or ever: their absence above says nothing.
+        governor: of cpufreq; several, joined by commas, where cores differ.
+    """
+
+    temperature_c: float | None
+    frequency_hz: float | None
+    throttled: tuple[ThrottleFlag, ...] | None
+    throttled_since_start: tuple[ThrottleFlag, ...] | None = None
+    unsupported: tuple[ThrottleFlag, ...] = ()
+    governor: str | None = None
+
+
+class Thermals(Protocol):
+    """Reads heat and speed. Never raises: what can't be read is None."""
+
+    def read(self) -> ThermalSample:
+        """Reads once."""

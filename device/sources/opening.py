@@ -1,0 +1,125 @@
+"""Opens what ``--camera`` and ``--source`` name: live sources under supervision, files as they are."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+
+from device.contract import Camera, Preprocessing
+from device.core.errors import SourceError, UsageError
+from device.protocols import Clock, FrameSource, Interruption
+from device.sources import SourceOptions, make_opener, names_camera
+from device.sources.absent import AbsentCamera
+from device.sources.supervisor import Patience, SupervisedSource
+
+
+def camera_options(camera: Camera, preprocessing: Preprocessing, *, clock: Clock, loop: bool, realtime: bool) -> SourceOptions:
+    """What the profile asks of every source."""
+    return SourceOptions(
+        width_px=camera.width_px,
+        height_px=camera.height_px,
+        rate_fps=camera.rate_fps,
+        loop=loop,
+        realtime=realtime,
+        preprocessing=preprocessing,
+        picamera2=camera.picamera2,
+        clock=clock,
+    )
+
+
+AWAY = frozenset({"missing", "unreachable", "stalled", "ended", "busy"})
+"""Reasons of cameras that may come by themselves. With any other, somebody has to change something."""
+
+
+def open_frames(
+    uris: Sequence[str], camera: Camera, options: SourceOptions, on_interruption: Callable[[Interruption], None]
+) -> list[FrameSource]:
+    """Opens every source, or none.
+
+    A camera that was never there is most likely a mistake. Of several cameras, though, one that is away, now or later, must not
+    keep the others from working: it is tried until it comes, as long as another is well.
+
+    Args:
+        uris: at least one.
+        camera: how patient to be with those that are live.
+        options: for each.
+        on_interruption: told of those that fail for a while; from their threads.
+
+    Raises:
+        UsageError: none was named, one twice, or a URI that makes no sense.
+        SourceError: one gives no frames; of several cameras, none does.
+    """
+    if not uris:
+        raise UsageError("frames", "none named", expected="--camera, or --source URI", reason="no_source")
+    with ExitStack() as stack:
+        openings = _Openings(camera, options, on_interruption, is_alone=len(uris) == 1)
+        for uri in uris:
+            stack.callback(openings.open(uri).close)
+        openings.require_one()
+        stack.pop_all()
+    return openings.sources
+
+
+class _Openings:
+    """Sources that were opened one after another."""
+
+    def __init__(
+        self, camera: Camera, options: SourceOptions, on_interruption: Callable[[Interruption], None], *, is_alone: bool
+    ) -> None:
+        self.sources: list[FrameSource] = []
+        self._patience = Patience(camera.stall_timeout_s, camera.frozen_timeout_s, camera.give_up_after_s, camera.backoff)
+        self._options = options
+        self._on_interruption = on_interruption
+        self._is_alone = is_alone
+        self._uris: list[str] = []
+        self._cameras: list[SupervisedSource] = []
+        self._away: list[SourceError] = []
+
+    def open(self, uri: str) -> FrameSource:
+        opener = make_opener(uri, self._options)
+        source = self._open(uri, opener)
+        name, taken = source.spec.uri, {other.spec.uri for other in self.sources}
+        if name in taken and (uri in self._uris or not source.spec.is_camera):
+            source.close()
+            raise UsageError("--source", f"{name} is named twice", expected="each source once", reason="twice")
+        if source.spec.is_camera:
+            source = self._supervise(source, opener, _choose_name(name, taken))
+        self._uris.append(uri)
+        self.sources.append(source)
+        return source
+
+    def require_one(self) -> None:
+        """Raises what kept the first camera away, where every camera is away; files don't stand in for one."""
+        if self._away and len(self._away) == len(self._cameras):
+            raise self._away[0]
+
+    def _open(self, uri: str, opener: Callable[[], FrameSource]) -> FrameSource:
+        try:
+            return opener()
+        except SourceError as error:
+            if self._is_alone or error.reason not in AWAY or not names_camera(uri):
+                raise
+            self._away.append(error)
+            # An address may hold a password; errors of streams name it without. Others are called by their URI.
+            return AbsentCamera(error.where if "://" in uri else uri, error)
+
+    def _supervise(self, source: FrameSource, opener: Callable[[], FrameSource], name: str) -> SupervisedSource:
+        # One that has been away for days has no patience left: then that with the others counts.
+        supervised = SupervisedSource(
+            source,
+            opener,
+            self._patience,
+            clock=self._options.clock,
+            on_interruption=self._on_interruption,
+            name=name,
+            may_give_up=lambda: min(camera.away_s for camera in self._cameras) >= (self._patience.give_up_after_s or 0.0),
+        )
+        self._cameras.append(supervised)
+        return supervised
+
+
+def _choose_name(uri: str, taken: Collection[str]) -> str:
+    """Numbers cameras whose addresses differ in secrets alone, which aren't shown: channels of a recorder, for one."""
+    names = (f"{uri} ({number})" if number > 1 else uri for number in itertools.count(1))
+    return next(name for name in names if name not in taken)

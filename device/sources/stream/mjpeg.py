@@ -1,0 +1,287 @@
+"""Frames of an HTTP camera that sends JPEGs one after another: phones (Android's IP Webcam), mjpg-streamer, motion, ustreamer.
+
+A frame's time is that of its last byte's arrival: the server's own stamps, where it sends any, are of another clock. What
+passes between the lens and here can't be known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import ssl
+import sys
+import termios
+import threading
+import urllib.error
+import urllib.request
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import ClassVar, Self
+
+from device.core.errors import SourceError, UsageError
+from device.image.opencv import decode_jpeg, least_side_px
+from device.net.address import Address, Scheme, add_credentials, parse_address
+from device.net.failures import connection_failure, error_name, unauthorised, unreachable
+from device.net.http import make_opener
+from device.sources.base import SourceOptions
+from device.sources.live import Damage, LiveSource, Picture, picture_or_damage
+from device.sources.stream.multipart import MultipartParser, Part
+
+ANSWER_TIMEOUT_S = 5.0
+"""For a server to be reached, and then to answer. One that is just starting may take a connection and forget it."""
+
+READ_TIMEOUT_S = 120.0
+"""For each piece of the stream. Whoever reads has a patience of its own, and `MjpegSource.close` cuts the connection."""
+
+MAX_REDIRECTS = 3
+
+MAX_SKIPPED = 100
+"""Pictures that may be passed over in one go: a server that sends faster than we read must not keep all from being seen."""
+
+_CHUNK_BYTES = 2**18
+
+_WHERE_STREAMS_ARE = (
+    "the stream is at /video in Android's IP Webcam, at /?action=stream in mjpg-streamer, at /stream in ustreamer, "
+    "and at the root of motion's port 8081"
+)
+
+
+class MjpegSource(LiveSource):
+    """Keeps the newest picture of an MJPEG stream.
+
+    Pictures that have come in full while the one before was looked at are passed over without decoding them, and count in
+    `Frame.index`. Big ones are decoded at a half, a quarter or an eighth of their size where the network needs no more.
+
+    Args:
+        address: of the stream.
+        options: ``clock`` and ``preprocessing`` are taken; the server chooses size and rate.
+
+    Raises:
+        SourceError: ``unreachable``, ``certificate``, ``unauthorised``, ``missing`` where the server knows no such path,
+            ``refused`` with any other status, ``format`` where it answers with something else than a stream, ``stalled``
+            where it doesn't answer.
+    """
+
+    scheme: ClassVar[Scheme] = "http"
+
+    def __init__(self, address: Address, options: SourceOptions | None = None) -> None:
+        chosen = options or SourceOptions()
+        self._line = line = _Line()
+        super().__init__(
+            address.safe,
+            # Without `self`: a source that holds a function that holds it is freed by the collector only.
+            lambda: _MjpegCapture(address, chosen, line),
+            chosen,
+            remedy="look whether the camera has power and network",
+        )
+
+    @classmethod
+    def from_uri(cls, rest: str, options: SourceOptions) -> Self:
+        """Opens ``http://[USER:PASSWORD@]HOST[:PORT]/PATH``; without a user, the netrc file is asked."""
+        address = parse_address(cls.scheme, rest)
+        if address.fragment:
+            raise UsageError(
+                "source", f"'{cls.scheme}:...' has something behind a #", expected="nothing", reason="malformed_uri"
+            )
+        return cls(add_credentials(address), options)
+
+    def close(self) -> None:
+        """Cuts the connection, so that the thread that waits on it ends at once."""
+        self._closed.set()
+        self._line.cut()
+        super().close()
+
+
+class MjpegsSource(MjpegSource):
+    """The same over TLS. The certificate is checked; ``SSL_CERT_FILE`` in the environment names one to trust."""
+
+    scheme: ClassVar[Scheme] = "https"
+
+
+class _Line:
+    """A second hold on a connection: to cut it while another thread reads from it, and to see how much more has come."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._is_cut = False
+
+    def hold(self, descriptor: int) -> None:
+        """Takes hold of an open connection."""
+        with self._lock:
+            self._socket = socket.socket(fileno=os.dup(descriptor))
+        if self._is_cut:
+            self.cut()
+
+    def let_go(self) -> None:
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+            self._socket = None
+
+    def cut(self) -> None:
+        """Ends the connection, or the next one that is held. May be called from any thread."""
+        self._is_cut = True
+        with self._lock, contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def waiting_bytes(self) -> int:
+        """How much has come that nobody has read yet."""
+        count = bytearray(4)
+        with self._lock:
+            if self._socket is not None:
+                fcntl.ioctl(self._socket, termios.FIONREAD, count)
+        return int.from_bytes(count, sys.byteorder)
+
+
+class _MjpegCapture:
+    """An open stream. See `device.sources.live.Capture`."""
+
+    rate_fps: float | None = None
+
+    def __init__(self, address: Address, options: SourceOptions, line: _Line) -> None:
+        self._where = address.safe
+        self._clock = options.clock
+        self._least_side_px = least_side_px(options.preprocessing)
+        self._line = line
+        self._response = _request(address)
+        try:
+            self._parser = MultipartParser(_require_stream(self._response, self._where), self._where)
+            line.hold(self._response.fileno())
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self) -> Picture | Damage | None:
+        """Waits for a picture; where several have come, takes the last."""
+        part: Part | None = None
+        seen = 0
+        # Less than half a picture may be a line break, and the rest of it may be long in coming.
+        while part is None or (seen <= MAX_SKIPPED and self._line.waiting_bytes() > len(part.body) / 2):
+            pictures = [found for found in self._parser.feed(self._receive()) if _is_picture(found)]
+            seen += len(pictures)
+            part = pictures[-1] if pictures else part
+        body = part.body
+        return picture_or_damage(
+            lambda: decode_jpeg(body, self._where, least_side_px=self._least_side_px), self._clock.now_ns(), seen - 1
+        )
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._line.let_go()
+        self._response.close()
+
+    def _receive(self) -> bytes:
+        try:
+            data = self._response.read1(_CHUNK_BYTES)
+        except TimeoutError:
+            raise SourceError(
+                self._where, f"nothing came for {READ_TIMEOUT_S:g} s", expected="a camera that delivers", reason="stalled"
+            ) from None
+        except (OSError, HTTPException) as error:
+            raise _ended(self._where, f"the connection broke ({error_name(error)})") from None
+        if not data:
+            raise _ended(self._where, "the server ended the stream")
+        return data
+
+
+def _is_picture(part: Part) -> bool:
+    """Leaves out what isn't a picture: some cameras send sound in between."""
+    return part.headers.get("content-type", "image/").lower().startswith("image/")
+
+
+def _ended(where: str, found: str) -> SourceError:
+    return SourceError(where, found, expected="a stream without end", reason="ended")
+
+
+def _request(address: Address) -> HTTPResponse:
+    """Asks for the stream; follows redirections, and logs in where it is asked to."""
+    where = address.safe
+    opener = make_opener(address, error=SourceError, redirects=_Redirects(), plain=_PlainConnection, tls=_TlsConnection)
+    try:
+        response: HTTPResponse = opener.open(address.url(), timeout=ANSWER_TIMEOUT_S)
+    # No error is chained: the text of those below may hold what the server was asked for.
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _refusal(address, error.code) from None
+    except urllib.error.URLError as error:
+        raise _unreached(where, error.reason) from None
+    except TimeoutError:
+        raise SourceError(
+            where, f"no answer within {ANSWER_TIMEOUT_S:g} s", expected="an HTTP server", reason="stalled"
+        ) from None
+    except (OSError, HTTPException, ValueError) as error:  # the last of a place to go to that is no address
+        raise SourceError(
+            where, f"no answer that can be understood ({error_name(error)})", expected="an HTTP server", reason="unreachable"
+        ) from None
+    return response
+
+
+class _PlainConnection(HTTPConnection):
+    def getresponse(self) -> HTTPResponse:
+        """Waits for the head of the answer, and is more patient from then on."""
+        connection = self.sock
+        response = super().getresponse()
+        connection.settimeout(READ_TIMEOUT_S)
+        return response
+
+
+class _TlsConnection(HTTPSConnection, _PlainConnection):
+    pass
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    max_redirections = MAX_REDIRECTS
+
+
+def _refusal(address: Address, status: int) -> SourceError:
+    """Says what a status other than success means."""
+    where = address.safe
+    if status in (401, 403):
+        return unauthorised(address, status)
+    if status == 404:
+        return SourceError(
+            where, "the server knows no such path", expected="an MJPEG stream", remedy=_WHERE_STREAMS_ARE, reason="missing"
+        )
+    if status == 503:
+        return SourceError(where, "the server is busy", expected="a free place", remedy="close other viewers", reason="refused")
+    return SourceError(where, f"the server refuses, with status {status}", expected="status 200", reason="refused")
+
+
+def _unreached(where: str, why: object) -> SourceError:
+    """Says why no connection came about."""
+    if isinstance(why, ssl.SSLCertVerificationError):
+        return SourceError(
+            where,
+            f"the server's certificate isn't trusted ({why.verify_message})",
+            expected="one that is signed by an authority that this machine knows",
+            remedy="name the camera's certificate by SSL_CERT_FILE in the environment",
+            reason="certificate",
+        )
+    if isinstance(why, ssl.SSLError):
+        return unreachable(where, f"no TLS ({error_name(why)})")
+    if isinstance(why, TimeoutError):
+        return unreachable(where, f"can't be reached within {ANSWER_TIMEOUT_S:g} s")
+    return unreachable(where, connection_failure(why))
+
+
+def _require_stream(response: HTTPResponse, where: str) -> str | None:
+    """Checks what kind of content it is.
+
+    Returns:
+        The parts' boundary; None where the header doesn't tell.
+    """
+    kind = response.headers.get_content_type() if response.headers.get("Content-Type") else ""
+    # Some servers (FFmpeg's, for one) name no type at all.
+    if kind.startswith("multipart/") or kind in ("", "application/octet-stream"):
+        return response.headers.get_boundary()
+    what = "a single picture" if kind.startswith("image/") else "a web page" if kind == "text/html" else kind
+    raise SourceError(
+        where,
+        f"the server answers with {what}",
+        expected="multipart/x-mixed-replace, an MJPEG stream",
+        remedy=_WHERE_STREAMS_ARE,
+        reason="format",
+    )

@@ -1,0 +1,1 @@
+"""USB cameras, and everything else that has a ``/dev/video*`` node."""
