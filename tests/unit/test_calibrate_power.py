@@ -273,7 +273,7 @@ def test_the_boards_own_model_goes_before_the_published_one_and_stays_an_estimat
 
 def test_a_board_without_a_published_model_gets_figures_by_its_own(tmp_path: Path, root: Path) -> None:
     zero = Path(shutil.copytree(TREES / "rpi-zero2w", tmp_path / "zero"))
-    with pytest.raises(MeterError, match="device.calibrate"):
+    with pytest.raises(MeterError, match=r"device\.calibrate"):
         EstimateMeter(zero, ManualClock())
     run(zero, LivingBoard(zero), "--scope", "board", "--idle-w", "0.6", "--load-w", "1.8")
     assert estimate_w(zero, 1.0) == pytest.approx(1.8)
