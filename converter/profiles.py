@@ -13,7 +13,9 @@ import yaml
 
 from device.contract import Profile
 from device.core.errors import ProfileError, nearest
-from device.core.registry import METERS, SOURCES, Entry
+from device.core.registry import Entry
+from device.meters.registry import METERS
+from device.sources.registry import SOURCES
 
 FOLDER = Path(__file__).parent.parent / "firmware_profiles"
 SCHEMA_NAME = "schema.json"

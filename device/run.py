@@ -28,7 +28,6 @@ from device.contract import Profile
 from device.core.clock import SystemClock
 from device.core.errors import BundleError, GhostwattError, SourceError, UsageError, exit_with_one_line
 from device.core.flags import positive_float, positive_int, share
-from device.core.registry import RUNTIMES, SOURCES
 from device.daemon.console import StatusLine, format_summary
 from device.daemon.heat_limit import ThermalLimit
 from device.daemon.link import ServiceLink, mark_journal_lines, open_channels
@@ -42,7 +41,9 @@ from device.machine.thermals import SysfsThermals
 from device.meters.sampler import PowerSampler
 from device.meters.select import open_meters
 from device.protocols import Clock, FrameSource, Interruption, RunRecord, Runtime, Session
+from device.runtimes.registry import RUNTIMES
 from device.sources.opening import camera_options, open_frames
+from device.sources.registry import SOURCES
 
 BUILD = Path("build")
 

@@ -27,7 +27,7 @@ from converter.work.machine import LoadMeter, Machine, describe_machine
 from device import __version__
 from device.contract import Preprocessing
 from device.core.errors import GhostwattError
-from device.core.registry import RUNTIMES
+from device.runtimes.registry import RUNTIMES
 
 INPUT_PX = 224
 IMAGES = 16

@@ -29,7 +29,7 @@ from converter.profiles import load_profile
 from converter.quantise.recipes import RECIPES, default_recipe, find_recipe
 from converter.work.progress import StageProgress
 from device.core.errors import UsageError, exit_with_one_line
-from device.core.registry import RUNTIMES
+from device.runtimes.registry import RUNTIMES
 
 PROFILE = "host"
 ROUNDS = 30

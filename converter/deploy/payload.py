@@ -20,10 +20,13 @@ from typing import Any, NamedTuple
 from converter.deploy.probe import BoardProbe
 from converter.deploy.wheel import write_wheel
 from device.core.errors import BundleError, DeployError
-from device.core.registry import METERS, RUNTIMES, SOURCES, Registry
+from device.core.registry import Registry
+from device.meters.registry import METERS
 from device.runtimes.native.build import build
+from device.runtimes.registry import RUNTIMES
 from device.service.release import name_release
 from device.service.wheels import find_wheels
+from device.sources.registry import SOURCES
 
 PROJECT = Path(__file__).parents[2]
 MANIFEST_NAME = "manifest.json"

@@ -28,11 +28,11 @@ from converter.weights.checkpoints import Checkpoint, load_checkpoint
 from device.bundle import Bundle, open_bundle
 from device.contract import Preprocessing
 from device.core.errors import BundleError, SourceError, TrainingError, UsageError, exit_with_one_line, nearest
-from device.core.registry import RUNTIMES
 from device.image.opencv import decode_image
 from device.image.postprocess import dequantise
 from device.image.preprocess import fit_frame
 from device.protocols import Session
+from device.runtimes.registry import RUNTIMES
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]

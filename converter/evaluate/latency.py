@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from converter.work.cache import installed_versions
 from converter.work.machine import LoadMeter, Machine, describe_machine
 from device.contract import Artefact
-from device.core.registry import RUNTIMES
 from device.protocols import Percentiles
+from device.runtimes.registry import RUNTIMES
 
 Pixels = NDArray[np.uint8]
 

@@ -15,8 +15,8 @@ from converter.quantise.recipes import Recipe, recipe_names
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
 from device.core.errors import ConversionError
-from device.core.registry import RUNTIMES
 from device.image.postprocess import dequantise
+from device.runtimes.registry import RUNTIMES
 
 _WORST_LAYERS = 3  # that an error names
 

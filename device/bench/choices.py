@@ -15,8 +15,8 @@ from device.bench.runner import Candidate
 from device.bundle import Bundle, find_bundle, open_bundle
 from device.core.errors import UsageError
 from device.core.flags import positive_int
-from device.core.registry import RUNTIMES
 from device.machine.board import BoardFacts
+from device.runtimes.registry import RUNTIMES
 
 BUILD = Path("build")
 

@@ -18,10 +18,12 @@ from device.bundle import Bundle, open_bundle
 from device.contract import Power, Profile
 from device.core.clock import SystemClock
 from device.core.errors import BenchError, MeterError
-from device.core.registry import RUNTIMES
 from device.machine.memory import read_memory
-from device.meters import PowerSampler, SysfsThermals, open_meters
+from device.machine.thermals import SysfsThermals
+from device.meters.sampler import PowerSampler
+from device.meters.select import open_meters
 from device.protocols import Clock, Image, PowerMeter, Runtime, Session
+from device.runtimes.registry import RUNTIMES
 
 
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -23,7 +23,6 @@ from device.calibrate.load import Load, multiply_matrices, run_network
 from device.contract import Board, Meter
 from device.core.clock import SystemClock
 from device.core.errors import MeterError, UsageError, exit_with_one_line
-from device.core.registry import METERS
 from device.core.state import make_state_folder
 from device.machine.board import detect_board
 from device.machine.thermals import SysfsThermals
@@ -37,6 +36,7 @@ from device.meters.calibration import (
     write_calibration,
 )
 from device.meters.estimate import POWER_MODELS
+from device.meters.registry import METERS
 from device.meters.sampler import PowerSampler
 from device.protocols import Clock, PowerMeter, ThrottleFlag
 

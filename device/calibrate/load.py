@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from device.bundle import open_bundle
-from device.core.registry import RUNTIMES
 from device.core.resources import Resource
 from device.protocols import Runtime
+from device.runtimes.registry import RUNTIMES
 
 _SIDE = 192
 """Of the matrices: small enough for the cache of every board, large enough that Python is a small part of the work."""

@@ -33,7 +33,7 @@ class Artefact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One lowered network.
 
     Attributes:
-        runtime: name of the runtime that runs it, as `device.core.registry` knows it.
+        runtime: name of the runtime that runs it, as the registry of its room knows it.
         file: name of its file in the bundle.
         precision: ``int8`` or ``fp32``.
         recipe: name of the quantisation recipe that made it.

@@ -153,10 +153,10 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A power meter to try. Which keys a kind takes stands in `device.core.registry`; the others are refused.
+    """A power meter to try. Which keys a kind takes stands in the registry of its room; the others are refused.
 
     Attributes:
-        kind: name in `device.core.registry`.
+        kind: name in the registry of its room.
         shunt_ohm: resistance of the shunt on the breakout board, for the ``ina`` kinds. Never guessed.
         scope: what the meter's wires enclose, where the meter can't know it.
         address: which one: the chip's address on the bus (0x40), the plug's ``http://host`` without credentials, the battery's

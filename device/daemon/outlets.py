@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from device.contract import Telemetry
-from device.core.registry import SINKS
 from device.protocols import Clock, Prediction, Record, Sink
 from device.sinks.background import BackgroundSink
 from device.sinks.predictions import PredictionsFile
+from device.sinks.registry import SINKS
 
 PREDICTIONS_FLUSH_S = 1.0
 IDLE_FLUSH_S = 60.0

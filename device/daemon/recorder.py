@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from device.contract.profile import Scope
 from device.core.errors import SourceError
 from device.daemon.pipeline import StageTimes
 from device.daemon.statistics import DurationHistogram
@@ -24,6 +23,7 @@ from device.protocols import (
     MeterTotal,
     Percentiles,
     PowerFigure,
+    PowerOrigin,
     PowerReader,
     Prediction,
     Record,
@@ -45,14 +45,11 @@ class StageSummary(msgspec.Struct, frozen=True):
     postprocess: Percentiles | None
 
 
-class PowerSummary(msgspec.Struct, frozen=True):
+class PowerSummary(PowerOrigin, frozen=True, kw_only=True):
     """Mean power of the run, by its headline meter, over the part of it that the meter covered."""
 
     w: float
     covered_s: float
-    source: str
-    scope: Scope
-    is_estimate: bool
 
 
 class SourceSummary(msgspec.Struct, frozen=True):
@@ -488,7 +485,7 @@ class Recorder:
 def _summarise_power(figure: PowerFigure | None) -> PowerSummary | None:
     if figure is None:
         return None
-    return PowerSummary(figure.power_w, figure.covered_s, figure.source, figure.scope, figure.is_estimate)
+    return PowerSummary(w=figure.power_w, covered_s=figure.covered_s, **msgspec.structs.asdict(figure.origin))
 
 
 def _describe_end(interruption: Interruption) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from device.bundle import open_bundle
 from device.bundle.selftest import SelfTestResult, run_self_test
 from device.core.errors import exit_with_one_line
-from device.core.registry import RUNTIMES
+from device.runtimes.registry import RUNTIMES
 
 
 class Attempt(msgspec.Struct, frozen=True):

@@ -17,11 +17,11 @@ from device.contract import Board, Meter, Power
 from device.contract.profile import Scope
 from device.core.clock import SystemClock
 from device.core.errors import GhostwattError, MeterError
-from device.core.registry import METERS
 from device.doctor.check import Check, Patient, Verdict, of_error
 from device.machine.sysfs import read_text
 from device.machine.vcio import NODES
 from device.meters.ina2xx import CHIPS
+from device.meters.registry import METERS
 from device.protocols import PowerMeter
 
 METER_TIMEOUT_S = 20.0

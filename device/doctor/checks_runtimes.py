@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from device.core.programs import HUNG, Done
-from device.core.registry import RUNTIMES
 from device.doctor.attempt import Attempt
 from device.doctor.check import Check, Patient, Verdict, of_error
+from device.runtimes.registry import RUNTIMES
 
 ATTEMPT_TIMEOUT_S = 60.0
 """A Zero 2 W takes some ten seconds to load a runtime and run eight images."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from device.contract import Board, Power
 from device.core.clock import SystemClock
 from device.core.errors import MeterError, MissingDependencyError
-from device.core.registry import METERS
+from device.meters.registry import METERS
 from device.protocols import Clock, PowerMeter
 
 

@@ -10,6 +10,25 @@ from device.contract.profile import Scope
 from device.protocols.base import Closeable
 
 
+class PowerOrigin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a figure of power comes from. Stands beside the figure all the way from the meter to the plot.
+
+    Attributes:
+        source: what gives the figure (``ina219 (hwmon)``, ``rapl``).
+        scope: what the figure covers.
+        is_estimate: True where a model, not a sensor, gives the figure.
+    """
+
+    source: str
+    scope: Scope
+    is_estimate: bool
+
+    @property
+    def origin(self) -> PowerOrigin:
+        """The origin alone, of a figure too."""
+        return PowerOrigin(source=self.source, scope=self.scope, is_estimate=self.is_estimate)
+
+
 class PowerSample(msgspec.Struct, frozen=True):
     """Power at one moment, or its mean since the previous sample where the meter counts energy.
 
@@ -67,46 +86,34 @@ class PowerMeter(Closeable, Protocol):
         """
 
 
-class PowerFigure(msgspec.Struct, frozen=True):
-    """Power over a span of time, with everything that must be said beside it.
+class PowerFigure(PowerOrigin, frozen=True, kw_only=True):
+    """Power over a span of time.
 
     Attributes:
         power_w: mean over the part of the span that the meter covered.
         energy_j: over that part.
         covered_s: length of that part; shorter than the span where the meter had gaps.
-        source: see `PowerMeter`.
-        scope: see `PowerMeter`.
-        is_estimate: see `PowerMeter`.
     """
 
     power_w: float
     energy_j: float
     covered_s: float
-    source: str
-    scope: Scope
-    is_estimate: bool
 
 
-class MeterTotal(msgspec.Struct, frozen=True):
+class MeterTotal(PowerOrigin, frozen=True, kw_only=True):
     """What one meter gave since the start of a run. What it could not give is None, never 0.
 
     Attributes:
-        source: see `PowerMeter`.
-        scope: see `PowerMeter`.
-        is_estimate: see `PowerMeter`.
         resolution_w: see `PowerMeter`.
         power_w: mean over ``covered_s``.
-        energy_j: likewise.
+        energy_j: over ``covered_s``.
         covered_s: see `PowerFigure`; 0 where it gave no figure.
-        sample_rate_hz: really reached, over ``covered_s``.
+        sample_rate_hz: reached over ``covered_s``.
         samples: that it gave.
         failed: reads that failed.
         error: of the latest read that failed, in one line; it stays when the meter comes back. A meter that hangs says so.
     """
 
-    source: str
-    scope: Scope
-    is_estimate: bool
     resolution_w: float | None
     power_w: float | None
     energy_j: float | None

@@ -134,7 +134,7 @@ class InterruptionRecord(Interruption, frozen=True, kw_only=True):
     wall_time_s: float
 
 
-class MeterRecord(MeterTotal, frozen=True):
+class MeterRecord(MeterTotal, frozen=True, kw_only=True):
     """A `MeterTotal` as it is kept: written now and then, each time in place of the one before.
 
     Attributes:

@@ -1,1 +1,1 @@
-"""What runs a network on the board, behind `device.protocols.Runtime`; `device.core.registry.RUNTIMES` names them."""
+"""What runs a network on the board, behind `device.protocols.Runtime`; `device.runtimes.registry.RUNTIMES` names them."""

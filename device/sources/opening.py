@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from device.contract import Camera, Preprocessing
 from device.core.errors import SourceError, UsageError
 from device.protocols import Clock, FrameSource, Interruption
-from device.sources import SourceOptions, make_opener, names_camera
 from device.sources.absent import AbsentCamera
+from device.sources.base import SourceOptions
 from device.sources.supervisor import Patience, SupervisedSource
+from device.sources.uri import make_opener, names_camera
 
 
 def camera_options(camera: Camera, preprocessing: Preprocessing, *, clock: Clock, loop: bool, realtime: bool) -> SourceOptions:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 
 from device.core.errors import UsageError
-from device.core.registry import SOURCES
 from device.protocols import FrameSource
 from device.sources.base import SourceOptions
+from device.sources.registry import SOURCES
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
@@ -39,7 +39,7 @@ def open_source(uri: str, options: SourceOptions | None = None) -> FrameSource:
     """Opens the source that a URI names.
 
     Args:
-        uri: ``KIND:REST``; the kinds are those of `device.core.registry.SOURCES`.
+        uri: ``KIND:REST``; the kinds are those of `device.sources.registry.SOURCES`.
         options: what to ask of the source beyond the URI.
 
     Raises:

@@ -36,7 +36,7 @@ from device.core.resources import Resource
 from device.daemon.pipeline import Pipeline, StageTimes
 from device.image.opencv import convert_raw, decode_jpeg, least_side_px
 from device.protocols import Array, FrameSource, Image, Prediction
-from device.sources import SourceOptions
+from device.sources.base import SourceOptions
 from device.sources.isp import choose_streams, copy_yuv420, yuv420_to_rgb
 from device.sources.live import LiveSource, Picture
 from device.sources.synthetic import SyntheticSource

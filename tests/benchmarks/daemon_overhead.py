@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from device.bundle import open_bundle
-from device.core.registry import RUNTIMES
+from device.runtimes.registry import RUNTIMES
 
 ROUNDS = 5
 

@@ -23,8 +23,8 @@ from converter.profiles import load_profile
 from converter.quantise.recipes import default_recipe, recipe_names
 from converter.stages import EXPORTED_NAME, RUNTIMES, Request, choose, export_all, load
 from device.core.errors import exit_with_one_line
-from device.core.registry import RUNTIMES as RUNTIME_CLASSES
 from device.protocols import Session
+from device.runtimes.registry import RUNTIMES as RUNTIME_CLASSES
 from tests.benchmarks.__main__ import machine
 
 ROUNDS = 200

@@ -15,9 +15,10 @@ import pytest
 from device.contract import Board, Meter, Power
 from device.core.clock import ManualClock
 from device.core.errors import MeterError
-from device.core.registry import METERS
 from device.machine import vcio
-from device.meters import PowerSampler, open_meters
+from device.meters.registry import METERS
+from device.meters.sampler import PowerSampler
+from device.meters.select import open_meters
 from device.protocols import PowerMeter
 from tests.unit.firmware import firmware_ioctl
 from tests.unit.i2c import FakeSMBus, poke

@@ -22,8 +22,8 @@ import pytest
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
 from device.core.errors import InferenceError, MissingDependencyError, ModelLoadError
-from device.core.registry import RUNTIMES
 from device.protocols import Array, Image, Runtime, Session
+from device.runtimes.registry import RUNTIMES
 
 MODELS = Path(__file__).parents[1] / "fixtures" / "models"
 PIXELS = TensorSpec("pixels", (1, 32, 32, 3), "uint8", "NHWC", PIXEL_SCALE, PIXEL_ZERO_POINT)
@@ -402,7 +402,7 @@ import msgspec
 import numpy as np
 from device.contract import TensorSpec
 from device.core.errors import InferenceError, ModelLoadError
-from device.core.registry import RUNTIMES
+from device.runtimes.registry import RUNTIMES
 
 path = Path(sys.argv[2])
 input, output = (msgspec.json.decode(text, type=TensorSpec) for text in sys.argv[3:5])

@@ -10,9 +10,9 @@ import pytest
 
 from device.core.clock import SystemClock
 from device.core.errors import SinkError
-from device.core.registry import SINKS
 from device.protocols import Record, Sink
 from device.sinks.predictions import PredictionsFile
+from device.sinks.registry import SINKS
 from device.sinks.telemetry import TelemetryStore
 from tests.unit.processes import free_port
 from tests.unit.records import interruption, interval, meter, prediction, run_record, source_interval

@@ -13,10 +13,11 @@ import pytest
 
 from device.core.clock import ManualClock, SystemClock
 from device.core.errors import SourceError
-from device.core.registry import SOURCES
 from device.protocols import Clock, Frame, FrameSource, Image, Interruption
-from device.sources import SourceOptions, make_opener
+from device.sources.base import SourceOptions
+from device.sources.registry import SOURCES
 from device.sources.supervisor import Patience, SupervisedSource
+from device.sources.uri import make_opener
 from tests.unit import fake_mjpeg, fake_opencv, fake_picamera2
 from tests.unit.certificates import make_certificate
 from tests.unit.fake_v4l2 import FakeDriver, Shot, make_tree, wait_until

@@ -19,7 +19,7 @@ from converter.weights.checkpoints import Card, card_path, load_checkpoint, save
 from device.bundle import MANIFEST_NAME, encode_manifest, open_bundle
 from device.contract import Preprocessing
 from device.core.errors import BundleError, ConversionError, GhostwattError, TrainingError, UsageError
-from device.core.registry import RUNTIMES
+from device.runtimes.registry import RUNTIMES
 from tests.unit.bundles import write_tiny_bundle
 from tests.unit.fakes import LABELS, SIDE_PX, coloured
 

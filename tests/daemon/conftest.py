@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from device.core.errors import GhostwattError
-from device.core.registry import RUNTIMES
+from device.runtimes.registry import RUNTIMES
 from tests.unit.bundles import write_tiny_bundle
 
 PROJECT = Path(__file__).parents[2]

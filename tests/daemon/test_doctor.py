@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from device.core.errors import DoctorError
-from device.core.registry import RUNTIMES
+from device.runtimes.registry import RUNTIMES
 from tests.daemon.conftest import Run, environment
 
 

@@ -18,7 +18,7 @@ from device.bench.window import measure_idle_power, measure_window, warm_up
 from device.contract.profile import Scope
 from device.core.clock import ManualClock
 from device.core.resources import Resource
-from device.meters import PowerSampler
+from device.meters.sampler import PowerSampler
 from device.protocols import Array, Image, PowerSample, ThermalSample
 from tests.unit.fakes import INPUT, OUTPUT, FixedThermals
 

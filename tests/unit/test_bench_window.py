@@ -12,7 +12,7 @@ from device.bench.window import find_quantiles, measure_idle_power, measure_wind
 from device.core.clock import ManualClock
 from device.core.errors import MeterError
 from device.core.resources import Resource
-from device.meters import PowerSampler
+from device.meters.sampler import PowerSampler
 from device.protocols import Array, Image, PowerSample
 from tests.unit.boards import IMAGES, BusyMeter, SampledClock, TimedSession
 

@@ -14,7 +14,8 @@ from device.core.resources import Resource
 from device.daemon.pipeline import Pipeline, StageTimes
 from device.protocols import Array, Image, Prediction, Record
 from device.sinks.background import BackgroundSink
-from device.sources import SourceOptions, open_source
+from device.sources.base import SourceOptions
+from device.sources.uri import open_source
 from tests.unit.fakes import LABELS, SIDE_PX, ColourSession
 
 RATE_FPS = 10.0

@@ -15,7 +15,7 @@ import pytest
 from device.contract import Meter
 from device.core.clock import ManualClock, SystemClock
 from device.core.errors import MeterError, MissingDependencyError
-from device.core.registry import METERS
+from device.meters.registry import METERS
 from tests.unit.usb_meter import FakeDevice, UsbPort, make_packet
 
 CONFIG = Meter(kind="fnirsi")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from device.contract import Board, Meter
 from device.core.clock import ManualClock
 from device.core.errors import MeterError
-from device.core.registry import METERS
 from device.meters.ina2xx import CHIPS
 from device.meters.ina_smbus import InaSmbusMeter
+from device.meters.registry import METERS
 from tests.unit.i2c import FakeSMBus, peek, poke
 
 TREE = Path(__file__).parents[1] / "fixtures" / "sysfs" / "rpi4-i2c"

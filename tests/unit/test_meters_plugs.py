@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from device.contract import Meter
 from device.core.clock import ManualClock, SystemClock
 from device.core.errors import MeterError
-from device.meters import PowerSampler
 from device.meters.plugs import MAX_POWER_W, PlugMeter, ShellyMeter, TasmotaMeter
+from device.meters.sampler import PowerSampler
 from tests.unit.plugs import FakePlug
 
 SECRET = "s3cret-w0rd"

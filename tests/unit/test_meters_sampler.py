@@ -13,7 +13,7 @@ from device.contract.profile import Scope
 from device.core.clock import ManualClock
 from device.core.errors import MeterError
 from device.core.resources import Resource
-from device.meters import PowerSampler
+from device.meters.sampler import PowerSampler
 from device.protocols import PowerSample
 
 

@@ -9,7 +9,7 @@ import pytest
 from device.contract import Board, Meter, Power
 from device.core.clock import ManualClock
 from device.core.errors import UsageError
-from device.meters import open_meters
+from device.meters.select import open_meters
 
 TREES = Path(__file__).parents[1] / "fixtures" / "sysfs"
 BOARD = Board(name="rpi4", title="Raspberry Pi 4", arch="aarch64", cpu="cortex-a72", cores=4, memory_mb=1024)

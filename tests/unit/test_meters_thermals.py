@@ -10,9 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.machine.thermals import THROTTLE_FLAGS
+from device.machine.thermals import THROTTLE_FLAGS, SysfsThermals
 from device.machine.vcio import Mailbox
-from device.meters import SysfsThermals
 from device.protocols import ThermalSample, ThrottleFlag
 from tests.unit.firmware import firmware_ioctl
 

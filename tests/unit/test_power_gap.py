@@ -17,8 +17,8 @@ from device.core.clock import ManualClock
 from device.daemon.pipeline import StageTimes
 from device.daemon.recorder import Instruments, Recorder, RunSummary, Tell
 from device.machine.memory import Memory
-from device.meters import PowerSampler
 from device.meters.ina2xx import Ina2xxMeter
+from device.meters.sampler import PowerSampler
 from device.protocols import SourceSpec, ThermalSample
 from device.sinks.telemetry import TelemetryStore
 from tests.unit.fakes import FixedThermals

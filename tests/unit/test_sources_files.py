@@ -13,7 +13,8 @@ import pytest
 from device.core.clock import ManualClock
 from device.core.errors import SourceError, UsageError
 from device.protocols import Frame, FrameSource
-from device.sources import SourceOptions, open_source
+from device.sources.base import SourceOptions
+from device.sources.uri import open_source
 
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install 'ghostwatt[video]'")
 

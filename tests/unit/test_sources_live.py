@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from device.core.clock import ManualClock
 from device.core.errors import SourceError
 from device.protocols import Frame, FrameSource, Image
-from device.sources import SourceOptions, live
+from device.sources import live
+from device.sources.base import SourceOptions
 from device.sources.live import MAX_DAMAGES, Damage, LiveSource, Picture, choose_timestamp_ns, picture_or_damage
 from tests.unit.fake_v4l2 import wait_until
 from tests.unit.tally import Tally

@@ -23,8 +23,9 @@ import cv2
 from device.contract import Preprocessing
 from device.core.errors import GhostwattError, SourceError, UsageError
 from device.protocols import Frame
-from device.sources import SourceOptions, open_source
+from device.sources.base import SourceOptions
 from device.sources.stream import mjpeg
+from device.sources.uri import open_source
 from tests.unit.certificates import make_certificate
 from tests.unit.fake_mjpeg import STREAM, Camera, part, running
 from tests.unit.tally import Tally

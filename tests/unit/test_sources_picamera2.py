@@ -25,7 +25,7 @@ from device.core.errors import MissingDependencyError, ProfileError, SourceError
 from device.image.opencv import convert_raw
 from device.image.preprocess import fit_frame
 from device.protocols import Frame, FrameSource, Image
-from device.sources import SourceOptions, open_source
+from device.sources.base import SourceOptions
 from device.sources.isp import (
     SensorMode,
     choose_mode,
@@ -34,6 +34,7 @@ from device.sources.isp import (
     copy_yuv420,
     yuv420_to_rgb,
 )
+from device.sources.uri import open_source
 
 from .fake_picamera2 import COLOURS, PADDING, SOURCE_MODULE, Hardware, plugged_in
 

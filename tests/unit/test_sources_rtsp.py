@@ -19,10 +19,10 @@ from device.core.clock import ManualClock
 from device.core.errors import GhostwattError, SourceError, UsageError
 from device.net.address import parse_address
 from device.protocols import FrameSource, Image
-from device.sources import open_source
 from device.sources.stream import rtsp
 from device.sources.stream.rtsp import MAX_SKIPPED, NewestFrame, ThreadTime
 from device.sources.stream.rtsp_probe import explain_failure
+from device.sources.uri import open_source
 
 SLOW_S = 20.0
 CANARY = "Kanarienvogel"

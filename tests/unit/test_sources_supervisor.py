@@ -17,9 +17,10 @@ from device.core.clock import ManualClock
 from device.core.errors import MissingDependencyError, SourceError, UsageError
 from device.core.resources import Resource
 from device.protocols import Frame, FrameSource, Interruption, SourceSpec
-from device.sources import SourceOptions, names_camera
+from device.sources.base import SourceOptions
 from device.sources.opening import open_frames
 from device.sources.supervisor import JITTER, Patience, SupervisedSource
+from device.sources.uri import names_camera
 
 URI = "fake:camera"
 TIMEOUT_S = 5.0

@@ -11,8 +11,9 @@ import pytest
 from device.core.clock import ManualClock
 from device.core.errors import SourceError
 from device.protocols import Image
-from device.sources import SourceOptions, open_source
+from device.sources.base import SourceOptions
 from device.sources.synthetic import BAR_COLOURS, MARK_COLOUR
+from device.sources.uri import open_source
 
 
 def test_pattern_shows_colours_geometry_and_movement() -> None:

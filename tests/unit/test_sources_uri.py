@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device.core.errors import UsageError
-from device.core.registry import SOURCES
 from device.protocols import FrameSource
-from device.sources import SourceOptions, make_opener, open_source
+from device.sources.base import SourceOptions
+from device.sources.registry import SOURCES
 from device.sources.synthetic import SyntheticSource
-from device.sources.uri import split_uri
+from device.sources.uri import make_opener, open_source, split_uri
 
 
 @given(st.from_regex(r"[a-z][a-z0-9+.-]{0,9}", fullmatch=True), st.text(max_size=30))

@@ -23,7 +23,8 @@ from device.contract import Preprocessing
 from device.core.clock import ManualClock
 from device.core.errors import SourceError, UsageError
 from device.protocols import Frame, FrameSource
-from device.sources import SourceOptions, make_opener
+from device.sources.base import SourceOptions
+from device.sources.uri import make_opener
 from device.sources.v4l2 import node as kernel
 from device.sources.v4l2.capture import list_holders
 from device.sources.v4l2.formats import FrameSize, PixelFormat

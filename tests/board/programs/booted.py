@@ -119,7 +119,8 @@ def run_with_sensor(chip: str, watts: tuple[float, ...], bundle: str, runtime: s
 def capture(fourcc: str) -> dict[str, Any]:
     """Takes one frame in a pixel format, through the product's own source."""
     from device.core.errors import SourceError
-    from device.sources import SourceOptions, open_source
+    from device.sources.base import SourceOptions
+    from device.sources.uri import open_source
 
     try:
         with open_source(f"v4l2:0#{fourcc}", SourceOptions(width_px=640, height_px=480, rate_fps=30.0)) as source:

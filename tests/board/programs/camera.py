@@ -22,7 +22,8 @@ import numpy as np
 
 from device.contract import Preprocessing
 from device.core.errors import SourceError
-from device.sources import SourceOptions, open_source
+from device.sources.base import SourceOptions
+from device.sources.uri import open_source
 
 SHARE = Path("/share")
 TIMEOUT_S = 20.0

@@ -17,8 +17,8 @@ import numpy as np
 
 from device.bundle import open_bundle
 from device.contract import TensorSpec
-from device.core.registry import RUNTIMES
 from device.protocols import Image
+from device.runtimes.registry import RUNTIMES
 
 MARK = 0x41524D43
 WARM_UP = 3

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from device.bundle import open_bundle
-from device.core.registry import RUNTIMES
+from device.runtimes.registry import RUNTIMES
 
 
 def main(bundle_path: str, out_path: str, *runtimes: str) -> None:

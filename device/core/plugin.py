@@ -1,0 +1,63 @@
+"""What a plug-in says of itself: declared once, in its class; read by the doctor, the installer, the schema and the docs.
+
+A plug-in is a class that a table of `device.core.registry` names: a source, a meter, a runtime or a sink. Importing its module
+needs nothing beyond the base install, so that tables can be made anywhere; the package that it wraps is imported when it opens,
+by `import_package`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import NamedTuple
+
+from device.core.errors import MissingDependencyError
+
+
+class Needs(NamedTuple):
+    """What a plug-in needs of the machine.
+
+    Attributes:
+        extra: the extra of ours that brings its Python packages; empty where the base install is enough.
+        system_packages: packages of the distribution that bring a Python module which has no wheel, such as
+            ``python3-picamera2``.
+        install: what to do where its package is missing, in one line; empty for what ``extra`` and ``system_packages`` say.
+        devices: device nodes that it opens, as systemd's ``DeviceAllow=`` takes them: ``char-i2c``, ``/dev/vcio``.
+        groups: groups that own these nodes on Raspberry Pi OS.
+        is_networked: it connects to other machines.
+    """
+
+    extra: str = ""
+    system_packages: tuple[str, ...] = ()
+    install: str = ""
+    devices: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    is_networked: bool = False
+
+    @property
+    def remedy(self) -> str:
+        """What to do where its package is missing, in one line."""
+        if self.install:
+            return self.install
+        if self.system_packages:
+            return f"sudo apt install {' '.join(self.system_packages)}, and make the venv with --system-site-packages"
+        return f"pip install 'ghostwatt[{self.extra}]'" if self.extra else ""
+
+
+def import_package(module: str, needs: Needs, where: str) -> ModuleType:
+    """Imports the package that a plug-in wraps.
+
+    Args:
+        module: full name of the module.
+        needs: of the plug-in.
+        where: the plug-in, for the message: ``meter ina219``.
+
+    Raises:
+        MissingDependencyError: ``not_installed``: it can't be imported; says what to install.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            where, f"{module} can't be imported ({error})", remedy=needs.remedy, reason="not_installed"
+        ) from error
