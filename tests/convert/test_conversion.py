@@ -23,6 +23,8 @@ from converter.report.page import main as write_page_again
 from device.bundle import Bundle, open_bundle
 from device.core.errors import ConversionError
 from tests.daemon.conftest import PROJECT, daemon, environment
+from tests.surface.collect_converter import artefact_facts, host_facts
+from tests.surface.golden import Golden
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
@@ -58,6 +60,10 @@ def test_the_bundle_holds_all_that_a_board_needs(bundle: Bundle) -> None:
     assert bundle.manifest.profile.name == "rpi4"
     assert {entry.name for entry in bundle.manifest.files} == HASHED
     assert bundle.manifest.model.parameters > 3e6
+
+
+def test_the_artefacts_are_the_same_bytes_as_ever(bundle: Bundle, golden: Golden) -> None:
+    golden.check_on("artefacts", host_facts(), artefact_facts(bundle.root))
 
 
 @pytest.mark.parametrize("runtime", ["litert", "executorch"])
