@@ -13,22 +13,22 @@ from pathlib import Path
 
 import msgspec
 
-from converter.checkpoints import Card
+from converter.compare.recipes import RecipeComparison
 from converter.compare.records import Comparison
-from converter.confidence import ConfidenceReport
 from converter.deploy.payload import PROJECT, kind_of, read_bundle, requirements
 from converter.deploy.probe import BoardProbe
 from converter.deploy.wheel import write_wheel
-from converter.evaluate import Evaluation
-from converter.latency import Latency
+from converter.evaluate.__main__ import Evaluation
+from converter.evaluate.confidence import ConfidenceReport
+from converter.evaluate.latency import Latency
+from converter.evaluate.sensitivity import Sensitivity
 from converter.models import model_names
 from converter.profiles import load_profile, profile_names
-from converter.recipe_comparison import RecipeComparison
-from converter.recipes import RECIPES
-from converter.report import Report
-from converter.sensitivity import Sensitivity
+from converter.quantise.recipes import RECIPES
+from converter.report.record import Report
+from converter.weights.checkpoints import Card
 from device import __version__
-from device.errors import DeployError
+from device.core.errors import DeployError
 from tests.surface.shapes import describe_type
 
 # Of Debian 12 and 13, the two that the service runs on.
@@ -87,10 +87,10 @@ def output_facts() -> Iterator[str]:
         "converter (latency.json)": Latency,
         "converter.train (card)": Card,
         "converter.evaluate --json": Evaluation,
-        "converter.confidence --json": ConfidenceReport,
+        "converter.evaluate.confidence --json": ConfidenceReport,
         "converter.compare --json": Comparison,
-        "converter.recipe_comparison --json": RecipeComparison,
-        "converter.sensitivity --json": Sensitivity,
+        "converter.compare.recipes --json": RecipeComparison,
+        "converter.evaluate.sensitivity --json": Sensitivity,
     }
     for title, kind in shapes.items():
         yield from describe_type(title, kind)

@@ -19,27 +19,31 @@ from unittest import mock
 
 import msgspec
 
-from device import __version__, errors
+from device import __version__
 from device.bench.result import BenchResult
 from device.bundle import __main__ as bundle_command
 from device.bundle.store import Stored
-from device.clock import ManualClock
 from device.contract import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA, PROFILE_SCHEMA, Manifest
+from device.core import errors
+from device.core.clock import ManualClock
+from device.daemon.journal import JournalSocket
+from device.daemon.link import JournalTell
+from device.daemon.recorder import RunSummary, Tell
 from device.doctor.table import Findings
 from device.meters.calibration import Calibration
-from device.recorder import RunSummary, Tell
-from device.registry import METERS, RUNTIMES, SINKS, SOURCES
+from device.meters.registry import METERS
 from device.report.summary import Report
 from device.report.table import encode_csv
+from device.runtimes.registry import RUNTIMES
 from device.service.commands import Commands
 from device.service.install import Installation, Service
-from device.service.journal import JournalSocket
 from device.service.layout import Layout
-from device.service.link import JournalTell
 from device.sinks.mqtt import MqttSink
 from device.sinks.predictions import PredictionsFile
 from device.sinks.prometheus import PrometheusSink
+from device.sinks.registry import SINKS
 from device.sinks.telemetry import TelemetryStore
+from device.sources.registry import SOURCES
 from device.tune.result import TuneResult
 from tests.surface.mqtt_broker import Broker, Message
 from tests.surface.shapes import describe_type, describe_value
@@ -311,7 +315,7 @@ def output_facts() -> Iterator[str]:
         "device.tune --json": TuneResult,
         "device.doctor --json": Findings,
         "device.report --json": Report,
-        "device.calibrate-power --json .calibration": Calibration,
+        "device.calibrate --json .calibration": Calibration,
     }
     for title, kind in shapes.items():
         for fact in describe_type(title, kind):
