@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from converter.deploy.probe import BoardProbe
 from converter.deploy.wheel import write_wheel
+from device.core.durable import replacing_file
 from device.core.errors import BundleError, DeployError
 from device.core.registry import Registry
 from device.meters.registry import METERS
@@ -256,12 +257,10 @@ def platforms(glibc: str, arch: str) -> list[str]:
 
 
 def _pack(archive: Path, wheels: Sequence[Path], bundle: BundleFacts, signers: Path | None) -> None:
-    scratch = archive.with_suffix(".partial")
-    with tarfile.open(scratch, "w", dereference=True) as tar:
+    with replacing_file(archive) as scratch, tarfile.open(scratch, "w", dereference=True) as tar:
         for wheel in wheels:
             tar.add(wheel, f"wheels/{wheel.name}")
         for name in bundle.files:
             tar.add(bundle.root / name, f"bundle/{name}")
         if signers is not None:
             tar.add(signers, "signers")
-    scratch.replace(archive)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from device.bundle.reader import list_names, open_bundle
-from device.core.durable import is_full
+from device.core.durable import is_full, replacing_file
 from device.core.errors import BundleError
 
 MAX_FILES = 64
@@ -102,13 +102,8 @@ def pack(folder: Path, archive: Path) -> None:
         BundleError: the folder holds no whole bundle.
     """
     names = list_names(open_bundle(folder).manifest)
-    scratch = archive.with_name(f".{archive.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file, _compress(file, archive.suffix) as stream:
-            _write_tar(stream, [folder / name for name in sorted(names) if (folder / name).exists()])
-        scratch.replace(archive)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with replacing_file(archive) as scratch, scratch.open("wb") as file, _compress(file, archive.suffix) as stream:
+        _write_tar(stream, [folder / name for name in sorted(names) if (folder / name).exists()])
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from device.contract import Manifest
 
 from device.bundle.reader import SIGNATURE_NAME, Bundle, list_names, open_bundle
-from device.core.durable import point_link, sync_folder, write_durably
+from device.core.durable import point_link, sync_folder, sync_tree, write_durably
 from device.core.errors import BundleError, UsageError
 
 KEEP = 3
@@ -129,7 +128,7 @@ class BundleStore:
             is_whole = _is_whole(home)
             if not is_whole:
                 prove(bundle)
-                _sync_all(scratch)
+                sync_tree(scratch)
             with self._locked():
                 if is_whole:
                     _add_signature(scratch, home)
@@ -468,16 +467,6 @@ def _refuse_strangers(bundle: Bundle) -> None:
                 remedy="pack the bundle's files alone",
                 reason="archive",
             )
-
-
-def _sync_all(folder: Path) -> None:
-    for path in folder.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    sync_folder(folder)
 
 
 def _trouble(root: Path, error: OSError) -> BundleError:

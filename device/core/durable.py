@@ -1,14 +1,25 @@
-"""Files that survive a power cut: written beside their place, made durable, and moved there in one step.
+"""Files that survive a power cut: written beside their place, synced, and moved there in one step.
+
+The scratch file lies in the same folder under a hidden name of its own, so that writers in other threads and processes don't
+meet. Standard library alone: the installer runs this on a bare board.
 
 References:
-    rename(2): replaces atomically. fsync(2): a file's data, and of a folder the names in it.
+    rename(2): replaces atomically. fsync(2): a file's data, and of a folder the names in it. sync(2): on Linux it waits until
+    everything is written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+
+_MANY = 100
+"""Beyond this one sync of everything is quicker: syncing a thousand files one by one takes an SD card minutes."""
 
 
 def is_full(error: OSError) -> bool:
@@ -18,32 +29,92 @@ def is_full(error: OSError) -> bool:
 
 def sync_folder(folder: Path) -> None:
     """Makes names in a folder durable: new files, renames, removals."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(folder, os.O_DIRECTORY)
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def sync_tree(folder: Path) -> None:
+    """Makes a folder durable with all that is in it; symbolic links are not followed."""
+    paths = [path for path in folder.rglob("*") if not path.is_symlink() and (path.is_file() or path.is_dir())]
+    if len(paths) > _MANY:
+        os.sync()
+    else:
+        for path in paths:
+            _sync(path)
+    sync_folder(folder)
+
+
+def write_durably(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
     """Replaces a file: after a power cut it is the old one or the new one, whole.
+
+    Args:
+        path: of the file; its folder exists.
+        data: its content; text is written as UTF-8.
+        mode: of the file, whatever the umask: that of a service is strict, and others read what it writes.
 
     Raises:
         OSError: it can't be written; the old file is as it was.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with replacing_file(path, mode=mode) as scratch:
+        scratch.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def replacing_file(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
+    """Gives an empty file beside ``path`` to write to, and moves it there when the block ends.
+
+    Args:
+        path: the file to make or replace; its folder exists.
+        mode: see `write_durably`.
+
+    Yields:
+        The scratch file, with the suffix of ``path``. The block may replace it. If the block fails, it is removed.
+
+    Raises:
+        OSError: it can't be written; the old file is as it was.
+    """
+    scratch = _beside(path)
     try:
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)  # whatever the umask: a service's is strict, and others read what it writes
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        scratch.unlink(missing_ok=True)
+        os.close(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        yield scratch
+        scratch.chmod(mode)
+        _sync(scratch)
         scratch.replace(path)
-    except OSError:
+    except BaseException:
         scratch.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def filling_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder beside ``path`` to fill, and moves it there when the block ends.
+
+    For folders that are named after their content: where another process has made the same one meanwhile, that one stays.
+
+    Args:
+        path: the folder to make; its parent exists.
+
+    Yields:
+        The scratch folder. If the block fails, it is removed.
+
+    Raises:
+        OSError: it can't be written; there is no folder at ``path``, or another's.
+    """
+    scratch = _beside(path)
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        yield scratch
+        sync_tree(scratch)
+        try:
+            scratch.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def point_link(link: Path, target: str) -> None:
@@ -53,8 +124,21 @@ def point_link(link: Path, target: str) -> None:
         link: where it lies.
         target: what it points to, relative to the link's folder.
     """
-    scratch = link.with_name(f".{link.name}.{os.getpid()}")
+    scratch = _beside(link)
     scratch.unlink(missing_ok=True)
     scratch.symlink_to(target)
     scratch.replace(link)
     sync_folder(link.parent)
+
+
+def _beside(path: Path) -> Path:
+    # On Linux a thread's number is unique among all processes.
+    return path.with_name(f".{path.stem}.{threading.get_native_id()}{path.suffix}")
+
+
+def _sync(path: Path, flags: int = 0) -> None:
+    descriptor = os.open(path, os.O_RDONLY | flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -8,14 +8,13 @@ References:
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from device.core.durable import point_link, sync_folder
+from device.core.durable import filling_folder, point_link
 from device.core.errors import MissingDependencyError, ServiceError
 from device.service.layout import Layout
 from device.service.wheels import find_wheels, fingerprint, unpack
@@ -72,18 +71,15 @@ def make_release(layout: Layout, folder: Path, *, with_system_packages: bool) ->
     release = layout.releases / name_release(wheels, sys.version_info[:2], with_system_packages=with_system_packages)
     if release.is_dir():
         return release
-    scratch = release.with_name(f".{release.name}.partial")
     try:
-        shutil.rmtree(scratch, ignore_errors=True)
         layout.releases.mkdir(parents=True, exist_ok=True)
-        site_packages = _make_environment(scratch, with_system_packages=with_system_packages)
-        for wheel in wheels:
-            unpack(wheel, site_packages)
-        _make_durable(scratch)
-        scratch.rename(release)
-        sync_folder(layout.releases)
+        for left in layout.releases.glob(".*"):  # by a power cut
+            shutil.rmtree(left, ignore_errors=True)
+        with filling_folder(release) as scratch:
+            site_packages = _make_environment(scratch, with_system_packages=with_system_packages)
+            for wheel in wheels:
+                unpack(wheel, site_packages)
     except OSError as error:
-        shutil.rmtree(scratch, ignore_errors=True)
         raise ServiceError(
             str(layout.releases), f"can't be written ({error.strerror or error})", remedy="free some space", reason="disk"
         ) from error
@@ -122,13 +118,3 @@ def _make_environment(folder: Path, *, with_system_packages: bool) -> Path:
     site_packages = folder / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
     site_packages.mkdir(parents=True)
     return site_packages
-
-
-def _make_durable(folder: Path) -> None:
-    """One sync of the whole file system: of a thousand files, syncing each takes a card minutes."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.sync()
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -293,7 +293,7 @@ class PowerCut(BaseException):
 def test_a_power_cut_at_any_moment_leaves_a_whole_current_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = [make_bundle(tmp_path, number) for number in (1, 2)]
     hashes = [open_bundle(source).manifest_sha256 for source in sources]
-    real_fsync = os.fsync
+    real_fsync, real_unlink = os.fsync, os.unlink
     left = [0]
 
     def fsync(descriptor: int) -> None:
@@ -302,8 +302,15 @@ def test_a_power_cut_at_any_moment_leaves_a_whole_current_bundle(tmp_path: Path,
             raise PowerCut
         real_fsync(descriptor)
 
+    def unlink(*arguments: Any, **options: Any) -> None:
+        if left[0] < 0:
+            raise PowerCut
+        real_unlink(*arguments, **options)
+
+    # Nobody tidies up after a power cut.
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # nobody tidies up after a power cut
+    monkeypatch.setattr(os, "unlink", unlink)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     for moment in range(100):
         store = BundleStore(tmp_path / f"state-{moment}")
         left[0] = 10**6
