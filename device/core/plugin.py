@@ -1,15 +1,21 @@
-"""What a plug-in says of itself: declared once, in its class; read by the doctor, the installer, the schema and the docs.
+"""What a plug-in says about itself: declared once, in its class; read by the doctor, the installer, the schema and the docs.
 
 A plug-in is a class that a table of `device.core.registry` names: a source, a meter, a runtime or a sink. Importing its module
 needs nothing beyond the base install, so that tables can be made anywhere; the package that it wraps is imported when it opens,
 by `import_package`.
+
+Packages from outside bring plug-ins by entry points, see `device.core.registry`. Their classes derive from the same bases and
+declare the same things; what a class doesn't declare has the default of `Plugin`.
 """
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from types import ModuleType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
+
+import msgspec
 
 from device.core.errors import MissingDependencyError
 
@@ -42,6 +48,32 @@ class Needs(NamedTuple):
         if self.system_packages:
             return f"sudo apt install {' '.join(self.system_packages)}, and make the venv with --system-site-packages"
         return f"pip install 'ghostwatt[{self.extra}]'" if self.extra else ""
+
+
+class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The options of a plug-in that takes none."""
+
+
+class Plugin:
+    """Base of every plug-in's class; `device.core.registry` loads nothing else.
+
+    The first line of the class's docstring is shown wherever plug-ins are listed.
+
+    Attributes:
+        Options: what a profile may say to it: a frozen struct that forbids unknown fields. A field without a default is
+            required; its meaning is the ``description`` of its `msgspec.Meta`.
+        needs: see `Needs`.
+        is_live: of a source: what nobody takes in time is lost. None where there is no such question.
+    """
+
+    Options: ClassVar[type[msgspec.Struct]] = NoOptions
+    needs: ClassVar[Needs] = Needs()
+    is_live: ClassVar[bool | None] = None
+
+    @classmethod
+    def summary(cls) -> str:
+        """What it is, in one line."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
 
 
 def import_package(module: str, needs: Needs, where: str) -> ModuleType:

@@ -1,7 +1,12 @@
-"""Lazy tables of implementations: name -> ``module:Class``, and what to install where the import fails.
+"""Lazy tables of plug-ins: name -> ``module:Class``.
 
 Nothing is imported until it is asked for by name. Packages from outside add to a table by an entry point in the group
-``ghostwatt.<table>`` (``ghostwatt.sources``, ``ghostwatt.runtimes``, ``ghostwatt.meters``, ``ghostwatt.sinks``).
+``ghostwatt.<table>`` (``ghostwatt.sources``, ``ghostwatt.runtimes``, ``ghostwatt.meters``, ``ghostwatt.sinks``)::
+
+    [project.entry-points."ghostwatt.meters"]
+    mymeter = "my_package.meter:MyMeter"
+
+The name is what a profile says. A name of our own wins over an outsider's of the same name.
 """
 
 from __future__ import annotations
@@ -11,13 +16,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from device.core.errors import MissingDependencyError, UsageError, nearest
+from device.core.plugin import Plugin
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 
 class Entry(NamedTuple):
-    """Where an implementation is, and what to do when its import fails.
+    """Where an implementation is, and what to do when its import fails: for tables whose classes don't declare it yet.
 
     Attributes:
         target: ``module:Class``.
@@ -37,37 +43,42 @@ class Registry:
 
     Args:
         kind: what the table holds, in the singular ("runtime"), for messages and for the entry points' group.
-        entries: name -> entry.
+        targets: name -> ``module:Class``, a subclass of `Plugin`.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
+    def __init__(self, kind: str, targets: Mapping[str, str | Entry]) -> None:
         self.kind = kind
-        self._entries = dict(entries)
+        self._targets = dict(targets)
 
     def own_names(self) -> tuple[str, ...]:
         """Names of our own; looks at nothing that is installed."""
-        return tuple(sorted(self._entries))
+        return tuple(sorted(self._targets))
 
     def names(self) -> tuple[str, ...]:
         """Every name that `load` takes, ours and outsiders'."""
-        return tuple(sorted({point.name for point in self._outsiders()} | set(self._entries)))
+        return tuple(sorted({point.name for point in self._outsiders()} | set(self._targets)))
 
     def find_entry(self, name: str) -> Entry | None:
         """What is known of an implementation without importing it; None for an outsider's, and for a name that isn't there."""
-        return self._entries.get(name)
+        found = self._targets.get(name)
+        return found if isinstance(found, Entry) else None
 
     def load(self, name: str) -> Any:
-        """Imports an implementation.
+        """Imports a plug-in's class. What the plug-in wraps is imported only when it opens.
 
         Raises:
-            UsageError: no such name; says which there are.
-            MissingDependencyError: it needs a package that isn't installed; says which.
+            UsageError: ``unknown_<kind>``: no such name; says which there are. ``malformed_<kind>``: an outsider's entry point
+                that names no subclass of `Plugin`.
+            MissingDependencyError: ``not_installed``: an outsider's module that can't be imported.
         """
-        if name in self._entries:
-            return self._load_own(name)
+        found = self._targets.get(name)
+        if isinstance(found, Entry):
+            return self._load_entry(name, found)
+        if found is not None:
+            return _import_target(found)
         for point in self._outsiders():
             if point.name == name:
-                return point.load()
+                return self._load_outsider(point)
         raise UsageError(
             self.kind, f"{name!r} is not known", expected=nearest(name, self.names()), reason=f"unknown_{self.kind}"
         )
@@ -78,11 +89,31 @@ class Registry:
 
         return entry_points(group=f"ghostwatt.{self.kind}s")
 
-    def _load_own(self, name: str) -> Any:
-        entry = self._entries[name]
-        module_name, _, attribute = entry.target.partition(":")
+    def _load_outsider(self, point: EntryPoint) -> type[Plugin]:
+        where = f"{self.kind} {point.name}"
+        package = point.dist.name if point.dist else "the package that brings it"
         try:
-            return getattr(import_module(module_name), attribute)
+            found = point.load()
+        except (ImportError, AttributeError) as error:
+            raise MissingDependencyError(
+                where,
+                f"{point.value} can't be imported ({error})",
+                remedy=f"install {package} anew, with what it needs",
+                reason="not_installed",
+            ) from error
+        if not (isinstance(found, type) and issubclass(found, Plugin)):
+            raise UsageError(
+                where,
+                f"{point.value} is no plug-in",
+                expected="a subclass of device.core.plugin.Plugin",
+                remedy=f"update {package}",
+                reason=f"malformed_{self.kind}",
+            )
+        return found
+
+    def _load_entry(self, name: str, entry: Entry) -> Any:
+        try:
+            return _import_target(entry.target)
         except ImportError as error:
             raise MissingDependencyError(
                 f"{self.kind} {name}",
@@ -90,3 +121,8 @@ class Registry:
                 remedy=entry.install_hint,
                 reason="not_installed",
             ) from error
+
+
+def _import_target(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
