@@ -1,4 +1,4 @@
-"""Time: the system's, and one that tests turn by hand."""
+"""Clocks: the system's, and one that tests advance by hand."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class SystemClock:
         return time.time()
 
     def wall_is_synchronised(self) -> bool:
-        """True where the kernel says that the wall clock has been set by a time server.
+        """Whether, according to the kernel, the wall clock is synchronised with a time server.
 
         References:
-            adjtimex(2): with ``modes`` 0 it only asks, and returns TIME_ERROR (5) for a clock that isn't synchronised. All of
-            ntpd, chrony and systemd-timesyncd tell the kernel.
+            adjtimex(2): with ``modes`` 0 it only queries, and returns TIME_ERROR (5) for a clock that isn't synchronised. ntpd,
+            chrony and systemd-timesyncd all inform the kernel.
         """
-        # struct timex is 208 bytes on 64-bit Linux; zeroed, its modes ask for no change.
+        # struct timex has 208 bytes on 64-bit Linux; its modes, zeroed, request no change.
         state: int = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(256))
         return 0 <= state < _TIME_ERROR
 
@@ -37,7 +37,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that moves only when told to, or when someone sleeps on it."""
+    """A clock that moves only when `advance` or `sleep` is called."""
 
     def __init__(self, start_ns: int = 0, wall_time_s: float = 0.0) -> None:
         self._now_ns = start_ns

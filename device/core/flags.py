@@ -1,4 +1,4 @@
-"""What a flag's value must be, for ``argparse``: one line of error otherwise."""
+"""Types of command-line values for ``argparse``, which reports an invalid one in a single line."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 
 
 def positive_int(text: str) -> int:
-    """A whole number, 1 or more.
+    """Parses a whole number of 1 or more.
 
     Raises:
-        ArgumentTypeError: it is less.
-        ValueError: it is no whole number.
+        ArgumentTypeError: the number is less than 1.
+        ValueError: it isn't a whole number.
     """
     value = int(text)
     if value < 1:
@@ -20,11 +20,11 @@ def positive_int(text: str) -> int:
 
 
 def positive_float(text: str) -> float:
-    """A finite number above 0.
+    """Parses a finite number above 0.
 
     Raises:
-        ArgumentTypeError: it isn't.
-        ValueError: it is no number.
+        ArgumentTypeError: the number is out of range.
+        ValueError: it isn't a number.
     """
     value = float(text)
     if not 0 < value < math.inf:
@@ -33,11 +33,11 @@ def positive_float(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """A number from 0 to 1, both included.
+    """Parses a number from 0 to 1, both included.
 
     Raises:
-        ArgumentTypeError: it isn't.
-        ValueError: it is no number.
+        ArgumentTypeError: the number is out of range.
+        ValueError: it isn't a number.
     """
     value = float(text)
     if not 0 <= value <= 1:

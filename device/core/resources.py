@@ -1,4 +1,4 @@
-"""The context-manager half of everything that opens."""
+"""Base class of everything that is opened and closed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Self
 
 
 class Resource:
-    """Base of sources, sessions, meters and sinks: ``with`` closes. Subclasses override `close`, and allow it twice."""
+    """Base of sources, sessions, meters and sinks: a context manager that closes. Subclasses override `close`, which may be
+    called twice.
+    """
 
     def close(self) -> None:
         """Releases everything."""

@@ -1,1 +1,1 @@
-"""Frame sources: where pictures come from. `registry` lists them, `uri.open_source` turns a URI into one."""
+"""Frame sources: cameras, streams and files. `registry` lists the kinds, `uri.open_source` opens one by its URI."""

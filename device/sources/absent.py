@@ -1,4 +1,4 @@
-"""Stands in for a camera that couldn't be opened when the run began."""
+"""A stand-in for a camera that couldn't be opened when the run began."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from device.sources.base import BaseSource
 
 
 class AbsentCamera(BaseSource):
-    """Has no frames, and says why: a `SupervisedSource` over it tries to open the camera as it does after any failure.
+    """Raises the error of the failed opening on every read, which makes a `SupervisedSource` over it open the camera again.
 
     Args:
         uri: without credentials.
-        error: raised when the camera was to be opened.
+        error: the error of the failed opening.
     """
 
     def __init__(self, uri: str, error: SourceError) -> None:
@@ -20,6 +20,6 @@ class AbsentCamera(BaseSource):
         self._error = error
 
     def read(self, timeout_s: float) -> Frame | None:  # noqa: ARG002  # the protocol's
-        """Raises what the opening raised. See `FrameSource.read`."""
+        """Raises the error of the failed opening. See `FrameSource.read`."""
         self._require_open()
         raise self._error

@@ -1,4 +1,4 @@
-"""What every source shares: the options it may be opened with, its description, and what happens after `close`."""
+"""What all sources share: the options that they may be opened with, and their base class."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from device.protocols import Clock, SourceSpec
 class SourceOptions(msgspec.Struct, frozen=True):
     """What to ask of a source beyond its URI.
 
-    A source takes what it can choose: a file keeps its own size and rate. `SourceSpec` and the frames say what came of it.
+    A source uses the options that apply to it: a file keeps its own size and rate. `SourceSpec` and the frames show the result.
 
     Attributes:
-        width_px: of the frames; None for the source's own choice.
-        height_px: likewise.
-        rate_fps: likewise, of sources that are live.
-        loop: files begin again at their end.
-        realtime: files play at their own rate (image files at ``rate_fps``), and a slow reader loses frames, as with a camera.
-            Without it they wait for their reader.
-        preprocessing: what the network wants, for sources that can scale by themselves; None for the whole picture.
-        picamera2: what only a camera on the Pi's ribbon cable can be asked for.
-        clock: paces what is paced, and stamps frames that bring no time of their own.
+        width_px: width of the frames; None for the source's own choice.
+        height_px: height of the frames; None for the source's own choice.
+        rate_fps: rate of a live source; None for the source's own choice.
+        loop: files start again at their end.
+        realtime: files play at their own rate (image files at ``rate_fps``), and a slow reader loses frames as with a camera.
+            Otherwise they wait for their reader.
+        preprocessing: what the network needs, for sources that can scale by themselves; None for the whole picture.
+        picamera2: options of cameras on the Pi's ribbon cable.
+        clock: paces playback, and stamps frames that have no time of their own.
     """
 
     width_px: int | None = None
@@ -41,10 +41,10 @@ class SourceOptions(msgspec.Struct, frozen=True):
 
 
 class BaseSource(Resource):
-    """Base of the sources here.
+    """Base class of the sources.
 
     Subclasses add ``from_uri(rest, options)``, a classmethod that takes what follows the scheme's colon, and
-    ``read(timeout_s)``, which calls `_require_open` first. Those that hold something extend `close`.
+    ``read(timeout_s)``, which must call `_require_open` first. Subclasses that hold a resource extend `close`.
     """
 
     def __init__(self, spec: SourceSpec) -> None:
@@ -57,9 +57,9 @@ class BaseSource(Resource):
         return self._spec
 
     def close(self) -> None:
-        """Ends the source; a `read` that waits in another thread raises soon after."""
+        """Closes the source; a `read` that waits in another thread raises soon after."""
         self._closed.set()
 
     def _require_open(self) -> None:
         if self._closed.is_set():
-            raise SourceError(self._spec.uri, "read after close", expected="a source that is open", reason="closed")
+            raise SourceError(self._spec.uri, "read after close", expected="an open source", reason="closed")

@@ -1,4 +1,4 @@
-"""Pictures from files: a folder, a glob, or one file."""
+"""Frames from image files: a folder, a glob, or one file."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from device.sources.base import BaseSource, SourceOptions
 from device.sources.pace import Pace, choose_rate_fps
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""What counts as a picture in a folder, in any case. A file that is named outright is taken whatever its ending."""
+"""Suffixes of the files that are read from a folder, in upper or lower case. A file named explicitly may have any suffix."""
 
 
 class ImagesSource(BaseSource):
-    """Reads image files in order of their paths: as fast as they are asked for, or at a rate.
+    """Reads image files in order of their paths, as fast as they are asked for or at a rate.
 
-    Files are listed once, when the source opens, and decoded when their turn comes. At a rate the source is live: files fall
-    due on the clock from the first `read` on, and those that a slow reader missed aren't opened, but count in `Frame.index`.
+    Files are listed once, when the source opens, and decoded when they are due. With a rate the source is live: files fall
+    due on the clock from the first `read` on, and those that a slow reader misses aren't opened, but count in `Frame.index`.
 
     Args:
-        pattern: a folder (searched to its bottom), a file, or a glob, in which ``**`` stands for any folders.
-        options: ``loop`` and ``clock`` are taken, and ``rate_fps`` where they want ``realtime``.
+        pattern: a folder (searched recursively), a file, or a glob, in which ``**`` matches any folders.
+        options: ``loop`` and ``clock`` are used, and with ``realtime`` also ``rate_fps``.
 
     Raises:
-        UsageError: the pattern is empty, or real time is wanted and no rate given.
-        SourceError: ``missing`` where nothing is there, ``empty`` where no image is.
+        UsageError: the pattern is empty, or ``realtime`` is set without a rate.
+        SourceError: ``missing`` if nothing is there, ``empty`` if there is no image.
     """
 
     def __init__(self, pattern: str, options: SourceOptions | None = None) -> None:
@@ -64,7 +64,7 @@ class ImagesSource(BaseSource):
         try:
             pixels = decode_image(path)
         except SourceError as error:
-            # A file that has gone since it was listed costs one frame, as a damaged one does; not the run.
+            # A file that was removed after the listing costs one frame, like a damaged one, and doesn't end the run.
             raise SourceError(
                 error.where, error.found, expected=error.expected, remedy=error.remedy, reason="decode"
             ) from error
@@ -76,15 +76,15 @@ class ImagesSource(BaseSource):
 
 
 def list_images(pattern: str) -> list[Path]:
-    """Finds the images that a pattern names, sorted, each once.
+    """Finds the images that a pattern names, sorted, without duplicates.
 
     Raises:
         UsageError: the pattern is empty.
-        SourceError: ``missing`` where nothing is there, ``empty`` where no image is.
+        SourceError: ``missing`` if nothing is there, ``empty`` if there is no image.
     """
     if not pattern:
         raise UsageError("source", "images: names no folder", expected="images:DIR, images:FILE or images:'GLOB'")
-    # A file's name may hold brackets: what exists is never taken for a glob.
+    # A file's name may contain brackets: a path that exists is never treated as a glob.
     found = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
     if not found and not glob.has_magic(pattern):
         raise SourceError(pattern, "no such file or folder", expected="a folder of images, or a glob", reason="missing")
@@ -100,7 +100,7 @@ def list_images(pattern: str) -> list[Path]:
 
 
 def _walk(folder: Path) -> list[Path]:
-    # A leading dot is a hidden file, or the shadow that macOS leaves beside each photograph on an SD card.
+    # A leading dot marks a hidden file, or the companion that macOS leaves beside each photograph on an SD card.
     return [
         Path(parent, name)
         for parent, _, names in os.walk(folder, onerror=_refuse)
@@ -116,5 +116,5 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def _printable(path: Path) -> str:
-    # A name that isn't UTF-8 would otherwise break the first JSON line that holds it.
+    # A name that isn't UTF-8 can't be written as JSON.
     return os.fsencode(path).decode(errors="replace")

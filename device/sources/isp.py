@@ -1,8 +1,8 @@
-"""What to ask of an image processor (ISP) that scales by itself, and where the pixels lie in its buffers: pure functions.
+"""Settings and buffer layouts of an image signal processor (ISP) that scales by itself. Pure functions.
 
 References:
-    libcamera, src/libcamera/pipeline/rpi: the first stream's aspect decides which part of the sensor is seen (the largest
-    part of that aspect, in the middle), and a second stream shows the same part, stretched where its aspect is another.
+    libcamera, src/libcamera/pipeline/rpi: the aspect ratio of the first stream decides which part of the sensor is seen (the
+    largest centred part of that ratio). A second stream shows the same part, stretched if its ratio differs.
 """
 
 from __future__ import annotations
@@ -21,49 +21,51 @@ Bytes = NDArray[np.uint8]
 SizePx = tuple[int, int]
 
 LEAST_SIDE_PX = 64
-"""The smallest picture that the Pi 4's ISP gives: ``MIN_DIM`` of the kernel's bcm2835-isp driver."""
+"""The smallest side that the Pi 4's ISP can output: ``MIN_DIM`` of the kernel's bcm2835-isp driver."""
 
 DEFAULT_SIZE_PX = (640, 480)
-"""Of the whole picture, where nobody asks for a size."""
+"""Size of the whole picture if none is requested."""
 
-# Of the sensor's lines and columns: some sensors have a few more than their best modes read out.
+# Share of the sensor's lines and columns: some sensors have a few more than their best modes read out.
 _COVERED_SHARE = 0.95
 
 _FAST_ENOUGH_SHARE = 0.99
 
 
-class Streams(NamedTuple):
+class StreamSizes(NamedTuple):
     """Sizes of the two streams, as (width, height), all even.
 
     Attributes:
-        main_px: the first stream. It only decides which part of the sensor is seen.
-        lores_px: the second stream, which is read. No larger than the first.
+        main_px: the first stream, which only decides which part of the sensor is seen.
+        lores_px: the second stream, whose frames are read. No larger than the first.
     """
 
     main_px: SizePx
     lores_px: SizePx
 
 
-def choose_streams(preprocessing: Preprocessing | None, sensor_px: SizePx, size_px: SizePx = DEFAULT_SIZE_PX) -> Streams:
-    """Chooses the smallest streams from which `device.image.preprocess.fit_frame` enlarges nothing.
+def choose_stream_sizes(
+    preprocessing: Preprocessing | None, sensor_px: SizePx, size_px: SizePx = DEFAULT_SIZE_PX
+) -> StreamSizes:
+    """Chooses the smallest streams that `device.image.preprocess.fit_frame` needn't enlarge.
 
     Args:
-        preprocessing: what the network wants; None for the whole picture at ``size_px``.
-        sensor_px: width and height of the sensor, or anything of its aspect.
-        size_px: of the whole picture.
+        preprocessing: what the network needs; None for the whole picture at ``size_px``.
+        sensor_px: width and height of the sensor, or any size of its aspect ratio.
+        size_px: size of the whole picture.
     """
     if preprocessing is None:
         whole = _at_least((_even(size_px[0]), _even(size_px[1])))
-        return Streams(whole, whole)
+        return StreamSizes(whole, whole)
     if preprocessing.fit == "crop":
         side = _crop_side_px(preprocessing.input_px, preprocessing.crop_fraction)
         square = _at_least((side, side))
-        return Streams(square, square)
+        return StreamSizes(square, square)
     if preprocessing.fit == "letterbox":
         whole = _of_aspect(sensor_px, _even(preprocessing.input_px))
-        return Streams(whole, whole)
+        return StreamSizes(whole, whole)
     square = _at_least((_even(preprocessing.input_px),) * 2)
-    return Streams(_around(sensor_px, square[0]), square)
+    return StreamSizes(_around(sensor_px, square[0]), square)
 
 
 def _even(length_px: int) -> int:
@@ -71,7 +73,7 @@ def _even(length_px: int) -> int:
 
 
 def _crop_side_px(input_px: int, fraction: float) -> int:
-    """The smallest even side whose ``fraction``, rounded as `fit_frame` rounds it, is no less than ``input_px``."""
+    """The smallest even side whose ``fraction``, rounded as in `fit_frame`, is at least ``input_px``."""
     side = max(2, math.floor(input_px / fraction) // 2 * 2 - 2)
     while round(side * fraction) < input_px:
         side += 2
@@ -79,7 +81,7 @@ def _crop_side_px(input_px: int, fraction: float) -> int:
 
 
 def _of_aspect(sensor_px: SizePx, longest_px: int) -> SizePx:
-    """A size of the sensor's aspect: its longest side as asked for, or a multiple of that where the ISP can't shrink as far."""
+    """A size of the sensor's aspect ratio: its longest side as requested, or a multiple if the ISP can't scale down as far."""
     scale = longest_px / max(sensor_px)
     scale *= math.ceil(LEAST_SIDE_PX / (min(sensor_px) * scale))
     width, height = (2 * round(length * scale / 2) for length in sensor_px)
@@ -87,14 +89,14 @@ def _of_aspect(sensor_px: SizePx, longest_px: int) -> SizePx:
 
 
 def _around(sensor_px: SizePx, side_px: int) -> SizePx:
-    """The smallest size of the sensor's aspect that holds a square."""
+    """The smallest size of the sensor's aspect ratio that contains a square of this side."""
     scale = side_px / min(sensor_px)
     width, height = (max(side_px, 2 * round(length * scale / 2)) for length in sensor_px)
     return width, height
 
 
 def _at_least(size_px: SizePx) -> SizePx:
-    """Multiplies a size that the ISP can't give by a whole number, which keeps its aspect and leaves it even."""
+    """Multiplies a size too small for the ISP by a whole number, which keeps it even and its aspect ratio unchanged."""
     factor = math.ceil(LEAST_SIDE_PX / min(size_px))
     return size_px[0] * factor, size_px[1] * factor
 
@@ -103,12 +105,12 @@ def _at_least(size_px: SizePx) -> SizePx:
 
 
 class SensorMode(NamedTuple):
-    """One way to read a sensor out.
+    """A readout mode of a sensor.
 
     Attributes:
-        size_px: width and height of what it gives.
-        seen_px: width and height of what it sees, in pixels of the whole sensor: fast modes may see its middle only.
-        rate_fps: the fastest.
+        size_px: width and height of its output.
+        seen_px: width and height of the area it reads, in pixels of the whole sensor; fast modes may read only the middle.
+        rate_fps: highest rate.
     """
 
     size_px: SizePx
@@ -117,12 +119,12 @@ class SensorMode(NamedTuple):
 
 
 def sees_enough(mode: SensorMode, sensor_px: SizePx, preprocessing: Preprocessing | None) -> bool:
-    """True where the network sees in this mode all that the sensor could show it.
+    """Whether a mode shows the network everything that the sensor could.
 
     Args:
-        mode: what the sensor is set to.
+        mode: the sensor's mode.
         sensor_px: width and height of the whole sensor.
-        preprocessing: with ``crop``, the middle square is enough.
+        preprocessing: with ``crop``, the centred square is enough.
     """
     is_square = preprocessing is not None and preprocessing.fit == "crop"
     wanted = (min(sensor_px),) * 2 if is_square else sensor_px
@@ -130,26 +132,26 @@ def sees_enough(mode: SensorMode, sensor_px: SizePx, preprocessing: Preprocessin
 
 
 def is_fast_enough(mode: SensorMode, rate_fps: float | None) -> bool:
-    """True where the mode keeps a rate, or misses it by what clocks divide badly; None stands for any rate."""
+    """Whether the mode reaches a rate, give or take what clock dividers can't produce exactly; None stands for any rate."""
     return rate_fps is None or mode.rate_fps >= _FAST_ENOUGH_SHARE * rate_fps
 
 
 def choose_mode(
     modes: Sequence[SensorMode], sensor_px: SizePx, preprocessing: Preprocessing | None, rate_fps: float | None
 ) -> SensorMode:
-    """Chooses how to read the sensor out: what is seen comes first, then the rate, then the fewest pixels.
+    """Chooses the sensor's mode: first by field of view, then by rate, then by the fewest pixels.
 
-    Without it, libcamera would take the mode nearest in size to the streams, which of many sensors is a small part of the
+    libcamera itself would take the mode nearest in size to the streams, which on many sensors shows only a small part of the
     picture.
 
     Args:
         modes: at least one.
         sensor_px: width and height of the whole sensor.
         preprocessing: see `sees_enough`.
-        rate_fps: that is wanted; None for any.
+        rate_fps: the requested rate; None for any.
     """
     seeing = [mode for mode in modes if sees_enough(mode, sensor_px, preprocessing)]
-    # A sensor none of whose modes shows it whole: the widest view.
+    # If no mode shows the whole sensor, take the widest view.
     widest = max(mode.seen_px[0] * mode.seen_px[1] for mode in modes)
     seeing = seeing or [mode for mode in modes if mode.seen_px[0] * mode.seen_px[1] == widest]
     fast = [mode for mode in seeing if is_fast_enough(mode, rate_fps)]
@@ -162,15 +164,15 @@ def choose_mode(
 
 
 def copy_rgb(buffer: Bytes, size_px: SizePx, stride_bytes: int) -> Image:
-    """Copies a picture out of a buffer whose rows are padded.
+    """Copies an RGB picture out of a buffer with padded rows.
 
     Args:
-        buffer: flat; three bytes a pixel: R, G, B.
+        buffer: flat; three bytes per pixel: R, G, B.
         size_px: width and height.
-        stride_bytes: from one row's begin to the next's.
+        stride_bytes: distance between the starts of two rows.
 
     Returns:
-        ``(H, W, 3)``, RGB, C-contiguous, of its own memory.
+        ``(H, W, 3)``, RGB, C-contiguous, in its own memory.
     """
     width, height = size_px
     rows = buffer[: height * stride_bytes].reshape(height, stride_bytes)[:, : width * 3]
@@ -178,12 +180,12 @@ def copy_rgb(buffer: Bytes, size_px: SizePx, stride_bytes: int) -> Image:
 
 
 def copy_yuv420(buffer: Bytes, size_px: SizePx, stride_bytes: int) -> Bytes:
-    """Copies a picture in YUV 4:2:0 out of a buffer whose rows are padded.
+    """Copies a YUV 4:2:0 picture out of a buffer with padded rows.
 
     Args:
-        buffer: flat; the planes Y, U and V one behind another. The rows of U and V are half as long, padding included.
+        buffer: flat; the planes Y, U and V in sequence. The rows of U and V are half as long, padding included.
         size_px: width and height, even.
-        stride_bytes: from one row of Y to the next.
+        stride_bytes: distance between the starts of two rows of Y.
 
     Returns:
         ``(H * W * 3 / 2,)``: the three planes without padding, as `yuv420_to_rgb` takes them.
@@ -206,12 +208,12 @@ def _copy_rows(source: Bytes, stride_bytes: int, target: Bytes) -> None:
     target[:] = source[: height * stride_bytes].reshape(height, stride_bytes)[:, :width]
 
 
-# BT.601 in limited range, as fractions of 2^20: the numbers by which OpenCV converts, so that its pixels and ours are the same.
+# BT.601 in limited range, in units of 2^-20: OpenCV's coefficients, which make its pixels and ours identical.
 _FRACTION_BITS = 20
 _LUMA, _RED_V, _GREEN_V, _GREEN_U, _BLUE_U = 1220542, 1673527, -852492, -409993, 2116026
 _BLACK, _NO_COLOUR = 16, 128
 _LEVELS = np.arange(256, dtype=np.int32)
-# Half a level rounds.
+# Half a level is added for rounding.
 _LUMA_OF_Y = np.maximum(_LEVELS - _BLACK, 0) * np.int32(_LUMA) + np.int32(1 << (_FRACTION_BITS - 1))
 _CHROMA = _LEVELS - _NO_COLOUR
 _RED_OF_V, _GREEN_OF_V = _CHROMA * np.int32(_RED_V), _CHROMA * np.int32(_GREEN_V)
@@ -219,21 +221,21 @@ _GREEN_OF_U, _BLUE_OF_U = _CHROMA * np.int32(_GREEN_U), _CHROMA * np.int32(_BLUE
 
 
 def yuv420_to_rgb(planes: Bytes, size_px: SizePx) -> Image:
-    """Converts a picture in YUV 4:2:0 by tables: BT.601's matrix, limited range (libcamera's ``SMPTE170M``).
+    """Converts a YUV 4:2:0 picture by tables: BT.601's matrix, limited range (libcamera's ``SMPTE170M``).
 
-    The same pixels as `device.image.opencv.convert_raw` gives for YU12, which needs OpenCV: on a board, 90 MB. Four pixels
-    share a colour.
+    The pixels equal those of `device.image.opencv.convert_raw` for YU12, but need no OpenCV, which takes 90 MB on a board. Four
+    pixels share a colour.
 
     Args:
-        planes: ``(H * W * 3 / 2,)``: Y, U and V one behind another, without padding.
+        planes: ``(H * W * 3 / 2,)``: Y, U and V in sequence, without padding.
         size_px: width and height, even.
 
     Returns:
         ``(H, W, 3)``, RGB.
 
     References:
-        ITU-R BT.601-7, section 2.5: the matrix, and black at 16 and white at 235.
-        OpenCV, modules/imgproc/src/color_yuv.simd.hpp: its coefficients, and how it rounds.
+        ITU-R BT.601-7, section 2.5: the matrix, with black at 16 and white at 235.
+        OpenCV, modules/imgproc/src/color_yuv.simd.hpp: its coefficients and rounding.
     """
     width, height = size_px
     luma_size = width * height

@@ -1,7 +1,7 @@
-"""What every camera and stream shares: a thread that owns the device, and the newest frame kept for whoever reads.
+"""What all cameras and streams share: a thread that owns the device and keeps the newest frame for the reader.
 
-No call into a driver or a network library can be trusted to return. Here none is made from `read` or `close`: those keep
-their time whatever the device does.
+A call into a driver or a network library may never return. Only the device's thread makes such calls: `read` and `close`
+return in time whatever the device does.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from device.protocols import Frame, Image, SourceSpec
 from device.sources.base import BaseSource, SourceOptions
 
 OPEN_TIMEOUT_S = 10.0
-"""For a device to open and to agree on a format, or for a server to answer."""
+"""Time for a device to open and to agree on a format, or for a server to answer."""
 
 CLOSE_TIMEOUT_S = 1.0
-"""For the thread to let go of the device; one that hangs longer is left to its thread."""
+"""Time for the thread to close the device; one that hangs longer is left to the thread."""
 
 OLDEST_STAMP_S = 5.0
-"""A device's stamp further back than this is of another clock: the time of arrival is taken instead."""
+"""A device's timestamp older than this is from another clock, and is replaced by the time of arrival."""
 
 MAX_DAMAGES = 32
-"""Damaged pictures that wait to be told of: a second of a camera's, for a reader that is busy."""
+"""Damaged pictures that are kept for a busy reader: about one second of a camera's."""
 
-# A device that fails at once must not keep a core busy.
+# A device whose reads fail at once must not keep a core busy.
 _RETRY_S = 0.05
 
 
 class Picture(NamedTuple):
-    """What a device gave.
+    """A picture from a device.
 
     Attributes:
         pixels: ``(H, W, 3)`` uint8, RGB, C-contiguous, and never written to again.
-        timestamp_ns: monotonic, when the sensor saw it; None where the device doesn't tell.
-        skipped: pictures that came between the one before and this, and were overtaken before anyone looked at them.
+        timestamp_ns: monotonic time at which the sensor captured it; None if the device doesn't say.
+        skipped: number of pictures between the previous one and this that were replaced by newer ones unread.
     """
 
     pixels: Image
@@ -47,10 +47,10 @@ class Picture(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """What a device gave instead of a `Picture`.
+    """A damaged picture from a device.
 
     Attributes:
-        error: ``decode``; says how it is damaged.
+        error: its reason is ``decode``; describes the damage.
         skipped: see `Picture`.
     """
 
@@ -59,15 +59,15 @@ class Damage(NamedTuple):
 
 
 def picture_or_damage(convert: Callable[[], Image], timestamp_ns: int | None, skipped: int) -> Picture | Damage:
-    """Converts what came to a picture, or tells how it is damaged; counts what was skipped before it either way.
+    """Converts a device's data to a `Picture`, or to a `Damage` if it can't be decoded.
 
     Args:
-        convert: gives the pixels of a `Picture`.
+        convert: returns the pixels of a `Picture`.
         timestamp_ns: see `Picture`.
-        skipped: likewise.
+        skipped: see `Picture`.
 
     Raises:
-        SourceError: whatever ``convert`` raised but ``decode``.
+        SourceError: whatever ``convert`` raised, except ``decode``.
     """
     try:
         return Picture(convert(), timestamp_ns, skipped)
@@ -78,46 +78,46 @@ def picture_or_damage(convert: Callable[[], Image], timestamp_ns: int | None, sk
 
 
 class Capture(Protocol):
-    """An open device. Used from one thread, which may hang in any call for as long as the device likes.
+    """An open device. Used from one thread, which may hang in any call.
 
-    Making one opens the device, and raises `SourceError` where it can't be opened.
+    The constructor opens the device, and raises `SourceError` if it can't.
     """
 
     @property
     def rate_fps(self) -> float | None:
-        """That the device promises; None where it says nothing."""
+        """Rate that the device promises; None if it doesn't say."""
 
     def read(self) -> Picture | Damage | None:
         """Waits for the next picture.
 
         Returns:
-            The picture, or what is wrong with it; None where none came and it is worth asking again.
+            The picture, or how it is damaged; None if none came and the caller should try again.
 
         Raises:
-            SourceError: ``decode`` for a damaged picture before which none was skipped. Any other reason ends the source:
-                ``ended`` where the device or the connection is gone.
+            SourceError: ``decode`` for a damaged picture before which none was skipped. Any other reason ends the source, such
+                as ``ended`` if the device or the connection is gone.
         """
 
     def close(self) -> None:
-        """Lets go of the device. Called once, from the thread that reads."""
+        """Closes the device. Called once, from the thread that reads."""
 
 
 class LiveSource(BaseSource):
     """Keeps the newest frame of a device.
 
-    Every picture that the device gave, up to the last frame, is one of three things: read, damaged, which `read` tells of once
-    each, or dropped. Dropped ones alone leave gaps in `Frame.index`: pictures that the device or the capture skipped, frames
-    that nobody read in time, and damaged ones that `MAX_DAMAGES` newer ones pushed out before anyone read.
+    Every picture from the device is either read, damaged (`read` raises once for each), or dropped. Only dropped ones leave
+    gaps in `Frame.index`: pictures that the device or the capture skipped, frames that nobody read in time, and damaged ones
+    that `MAX_DAMAGES` newer ones pushed out unread.
 
     Args:
         uri: without credentials.
         open_capture: opens the device; called once, in the thread that owns it.
-        options: ``clock`` and ``rate_fps`` are taken.
-        open_timeout_s: for ``open_capture``.
+        options: ``clock`` and ``rate_fps`` are used.
+        open_timeout_s: time limit of ``open_capture``.
         remedy: what to do about a device that stalls.
 
     Raises:
-        SourceError: whatever ``open_capture`` raised; ``stalled`` where it didn't return in time.
+        SourceError: whatever ``open_capture`` raised; ``stalled`` if it didn't return in time.
     """
 
     is_camera = True
@@ -147,12 +147,12 @@ class LiveSource(BaseSource):
         self._wait_until_open(open_timeout_s)
 
     def read(self, timeout_s: float) -> Frame | None:
-        """Waits for a frame that wasn't read before, or for a damaged one. See `FrameSource.read`.
+        """Waits for a new frame, or for a damaged one. See `FrameSource.read`.
 
-        Where both are there, they take turns: neither keeps a slow reader from the other.
+        If there are both, they take turns: a slow reader gets both.
 
         Raises:
-            SourceError: also ``ended`` where the device is gone, or whatever else ended it, once all else was read.
+            SourceError: also ``ended`` if the device is gone, or whatever else ended it, once everything else was read.
         """
         with self._changed:
             self._changed.wait_for(self._has_news, timeout_s)
@@ -175,11 +175,11 @@ class LiveSource(BaseSource):
         )
 
     def close(self) -> None:
-        """Lets go of the device, or leaves one that hangs to its thread after `CLOSE_TIMEOUT_S`."""
+        """Closes the device, or after `CLOSE_TIMEOUT_S` leaves one that hangs to its thread."""
         super().close()
         with self._changed:
-            # A failure knows the frames that it went through, and so this source, and this source's picture with it: dropped
-            # here, all of it is free at once, and need not wait for Python's collector, which seldom comes.
+            # A failure's traceback refers to this source, and so to its picture. Dropping both breaks the cycle, and frees the
+            # memory at once instead of when the garbage collector runs.
             self._newest = self._failure = None
             self._damages.clear()
             self._changed.notify_all()
@@ -225,7 +225,7 @@ class LiveSource(BaseSource):
                 self._take(given)
 
     def _take(self, given: Picture | Damage) -> None:
-        """Counts what a device gave, and keeps it for the reader."""
+        """Counts a picture, and keeps it for the reader."""
         with self._changed:
             if self._closed.is_set():
                 return
@@ -242,7 +242,7 @@ class LiveSource(BaseSource):
         if len(self._damages) == MAX_DAMAGES:
             self._damages.popleft()
             self._index += 1
-        # Its traceback would keep the picture's bytes with it.
+        # The traceback would keep the picture's bytes in memory.
         self._damages.append(error.with_traceback(None))
 
 
@@ -256,5 +256,5 @@ def _read_one(capture: Capture) -> Picture | Damage | None:
 
 
 def choose_timestamp_ns(stamp_ns: int | None, now_ns: int) -> int:
-    """Takes the device's stamp where it is of our clock, else the time of arrival."""
+    """Takes the device's timestamp if it is plausible by our clock, else the time of arrival."""
     return stamp_ns if stamp_ns is not None and 0 <= now_ns - stamp_ns <= OLDEST_STAMP_S * 1e9 else now_ns

@@ -1,4 +1,4 @@
-"""Opens what ``--camera`` and ``--source`` name: live sources under supervision, files as they are."""
+"""Opens the sources that ``--camera`` and ``--source`` name: cameras under supervision, files as they are."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from device.core.errors import SourceError, UsageError
 from device.protocols import Clock, FrameSource, Interruption
 from device.sources.absent import AbsentCamera
 from device.sources.base import SourceOptions
-from device.sources.supervisor import Patience, SupervisedSource
+from device.sources.supervisor import RetryPolicy, SupervisedSource
 from device.sources.uri import make_opener, names_camera
 
 
 def camera_options(camera: Camera, preprocessing: Preprocessing, *, clock: Clock, loop: bool, realtime: bool) -> SourceOptions:
-    """What the profile asks of every source."""
+    """The options that a profile sets for every source."""
     return SourceOptions(
         width_px=camera.width_px,
         height_px=camera.height_px,
@@ -30,26 +30,26 @@ def camera_options(camera: Camera, preprocessing: Preprocessing, *, clock: Clock
 
 
 AWAY = frozenset({"missing", "unreachable", "stalled", "ended", "busy"})
-"""Reasons of cameras that may come by themselves. With any other, somebody has to change something."""
+"""Reasons why a camera is absent that may pass by themselves. Any other reason needs somebody to change something."""
 
 
 def open_frames(
     uris: Sequence[str], camera: Camera, options: SourceOptions, on_interruption: Callable[[Interruption], None]
 ) -> list[FrameSource]:
-    """Opens every source, or none.
+    """Opens all sources, or none.
 
-    A camera that was never there is most likely a mistake. Of several cameras, though, one that is away, now or later, must not
-    keep the others from working: it is tried until it comes, as long as another is well.
+    A single camera that is missing at the start is most likely a mistake, and an error. One of several cameras that is missing,
+    now or later, must not keep the others from working: it is retried for as long as another one works.
 
     Args:
         uris: at least one.
-        camera: how patient to be with those that are live.
-        options: for each.
-        on_interruption: told of those that fail for a while; from their threads.
+        camera: timeouts and retries of cameras.
+        options: for each source.
+        on_interruption: called when a camera is interrupted and when it recovers, from the thread that reads it.
 
     Raises:
-        UsageError: none was named, one twice, or a URI that makes no sense.
-        SourceError: one gives no frames; of several cameras, none does.
+        UsageError: no source was named, one was named twice, or a URI is malformed.
+        SourceError: a source can't be opened; of several cameras, none can.
     """
     if not uris:
         raise UsageError("frames", "none named", expected="--camera, or --source URI", reason="no_source")
@@ -63,13 +63,13 @@ def open_frames(
 
 
 class _Openings:
-    """Sources that were opened one after another."""
+    """Opens sources one after another, and keeps those that are open."""
 
     def __init__(
         self, camera: Camera, options: SourceOptions, on_interruption: Callable[[Interruption], None], *, is_alone: bool
     ) -> None:
         self.sources: list[FrameSource] = []
-        self._patience = Patience(camera.stall_timeout_s, camera.frozen_timeout_s, camera.give_up_after_s, camera.backoff)
+        self._policy = RetryPolicy(camera.stall_timeout_s, camera.frozen_timeout_s, camera.give_up_after_s, camera.backoff)
         self._options = options
         self._on_interruption = on_interruption
         self._is_alone = is_alone
@@ -91,7 +91,7 @@ class _Openings:
         return source
 
     def require_one(self) -> None:
-        """Raises what kept the first camera away, where every camera is away; files don't stand in for one."""
+        """Raises the first camera's error if no camera could be opened, even if there are files as well."""
         if self._away and len(self._away) == len(self._cameras):
             raise self._away[0]
 
@@ -102,25 +102,25 @@ class _Openings:
             if self._is_alone or error.reason not in AWAY or not names_camera(uri):
                 raise
             self._away.append(error)
-            # An address may hold a password; errors of streams name it without. Others are called by their URI.
+            # An address may contain a password; a stream's errors give the address without it.
             return AbsentCamera(error.where if "://" in uri else uri, error)
 
     def _supervise(self, source: FrameSource, opener: Callable[[], FrameSource], name: str) -> SupervisedSource:
-        # One that has been away for days has no patience left: then that with the others counts.
+        # A camera gives up only once all of them have been interrupted for that long.
         supervised = SupervisedSource(
             source,
             opener,
-            self._patience,
+            self._policy,
             clock=self._options.clock,
             on_interruption=self._on_interruption,
             name=name,
-            may_give_up=lambda: min(camera.away_s for camera in self._cameras) >= (self._patience.give_up_after_s or 0.0),
+            may_give_up=lambda: min(camera.away_s for camera in self._cameras) >= (self._policy.give_up_after_s or 0.0),
         )
         self._cameras.append(supervised)
         return supervised
 
 
 def _choose_name(uri: str, taken: Collection[str]) -> str:
-    """Numbers cameras whose addresses differ in secrets alone, which aren't shown: channels of a recorder, for one."""
+    """Numbers cameras whose addresses differ only in the hidden secrets, such as the channels of a recorder."""
     names = (f"{uri} ({number})" if number > 1 else uri for number in itertools.count(1))
     return next(name for name in names if name not in taken)

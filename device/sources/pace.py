@@ -1,4 +1,4 @@
-"""Keeps a rate, for sources that are no camera: which frame is due, and when."""
+"""Plays recorded and generated frames at a steady rate: which frame is due, and when."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from device.protocols import Clock
 
 MAX_RATE_FPS = 1000.0
 
-# A wait is cut into slices, so that a source that is closed meanwhile doesn't keep its reader.
+# A wait is cut into slices: a reader must return soon after its source is closed.
 _WAIT_SLICE_S = 0.05
 
 
 class Due(NamedTuple):
-    """A frame that fell due: its index, and the moment, in nanoseconds of the clock."""
+    """A frame that is due: its index, and when it fell due, in nanoseconds of the clock."""
 
     frame_index: int
     timestamp_ns: int
 
 
 class Pace:
-    """Lets frames fall due at a steady rate, from the first `wait` on, whether anyone waits or not.
+    """A steady rate at which frames fall due from the first `wait` on, whether anyone waits or not.
 
-    Moments are counted from the first, so that none drifts from the rate.
+    All times are computed from the first, without drift.
 
     Args:
         where: the source's URI, for errors.
         rate_fps: above 0, at most `MAX_RATE_FPS`.
-        clock: that they fall due on.
-        require_open: raises once the source is closed; asked while waiting.
+        clock: the clock of the due times.
+        require_open: raises once the source is closed; called while waiting.
     """
 
     def __init__(self, where: str, rate_fps: float, clock: Clock, require_open: Callable[[], None]) -> None:
@@ -41,17 +41,17 @@ class Pace:
         self._start_ns: int | None = None
 
     def wait(self, next_index: int, timeout_s: float) -> Due:
-        """Skips what was missed, and waits for what is next.
+        """Skips missed frames, and waits for the next one.
 
         Args:
-            next_index: the first that was not given yet.
-            timeout_s: how long to wait at most.
+            next_index: index of the first frame that hasn't been delivered.
+            timeout_s: longest wait.
 
         Returns:
-            The newest frame that is due, which may have fallen due long ago; or ``next_index``, once it is due.
+            The newest frame that is due, which may have fallen due long ago; or else ``next_index``, once it is due.
 
         Raises:
-            SourceError: ``stalled`` where nothing falls due in time, or what ``require_open`` raises.
+            SourceError: ``stalled`` if no frame falls due in time, or whatever ``require_open`` raises.
         """
         now_ns = self._clock.now_ns()
         if self._start_ns is None:
@@ -70,22 +70,22 @@ class Pace:
 
 
 def choose_rate_fps(where: str, *candidates: float | None) -> float:
-    """Takes the first rate that can be kept.
+    """Takes the first usable rate.
 
     Args:
         where: the source's URI, for errors.
-        candidates: in order; None, 0 and NaN say nothing. Neither does `MAX_RATE_FPS`: a container that knows no rate gives
-            its time base, a millisecond or less, in its place.
+        candidates: in order of preference. None, 0 and NaN stand for an unknown rate; so do `MAX_RATE_FPS` and above, because a
+            container without a rate reports its time base, a millisecond or less, instead.
 
     Raises:
-        UsageError: none of them can.
+        UsageError: none is usable.
     """
     for rate_fps in candidates:
         if rate_fps is not None and 0 < rate_fps < MAX_RATE_FPS:
             return rate_fps
     raise UsageError(
         where,
-        "has no frame rate of its own, and none was asked for",
-        expected=f"a rate above 0, under {MAX_RATE_FPS:g} frames a second, to play it in real time",
+        "has no frame rate of its own, and none was given",
+        expected=f"a rate above 0 and below {MAX_RATE_FPS:g} frames a second, to play it in real time",
         reason="no_rate",
     )

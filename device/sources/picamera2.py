@@ -1,7 +1,7 @@
-"""Frames of a camera on the Pi's ribbon cable, by picamera2. The only file that imports it.
+"""Frames of a camera on the Pi's ribbon cable, by picamera2. The only module that imports it.
 
-The image processor scales and crops: no pixel is touched here that the network won't see, and each is read once out of the
-camera's memory, which no cache holds. A camera that hangs keeps only the thread that owns it.
+The image signal processor scales and crops: only the pixels that the network needs are copied, and each is read only once from
+the camera's memory, which isn't cached. A camera that hangs blocks only the thread that owns it.
 
 References:
     The Picamera2 Library, Raspberry Pi Ltd: streams, requests, formats (``BGR888`` lies in memory as R, G, B).
@@ -22,20 +22,20 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, NamedTuple, NoReturn, Self
 
-# Read when libcamera loads. Warnings and errors go to stderr; what it says of each start does not.
+# libcamera reads this when it loads. Warnings and errors go to stderr; the messages of each start don't.
 os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
 
 try:
     import libcamera
     from picamera2 import MappedArray, Picamera2
 except ValueError as _error:
-    # A module of picamera2's that was compiled for another numpy than the one in this environment.
+    # A module that picamera2 needs was compiled for another version of numpy.
     from device.core.errors import MissingDependencyError
 
     raise MissingDependencyError(
         "source picamera2",
         f"can't be imported ({_error})",
-        expected="one numpy for picamera2's modules and for this program",
+        expected="modules compiled for this environment's numpy",
         remedy="in the venv: pip install --upgrade simplejpeg, or pip install 'numpy<2'",
         reason="abi",
     ) from _error
@@ -49,9 +49,9 @@ from device.sources.isp import (
     Bytes,
     SensorMode,
     SizePx,
-    Streams,
+    StreamSizes,
     choose_mode,
-    choose_streams,
+    choose_stream_sizes,
     copy_rgb,
     copy_yuv420,
     is_fast_enough,
@@ -60,13 +60,13 @@ from device.sources.isp import (
 )
 from device.sources.live import LiveSource, Picture
 
-# By Python's own custom for libraries: silent unless the program sets logging up. What matters comes back as exceptions.
+# As usual for a library, its log is silent unless the program configures logging. Failures arrive as exceptions.
 logging.getLogger("picamera2").addHandler(logging.NullHandler())
 
-# `close` must come through soon, so nothing waits longer than this in one go.
+# Longest single wait, so that `close` takes effect soon.
 _WAIT_S = 0.25
 
-# Of a frame that came in the moment in which its wait was given up.
+# Time to receive a frame that is still due when the camera closes.
 _HAND_OVER_S = 1.0
 
 _NOISE_REDUCTION = {"off": "Off", "fast": "Fast", "high_quality": "HighQuality", "minimal": "Minimal"}
@@ -75,17 +75,17 @@ _MEASURES = ("ExposureTime", "AnalogueGain", "LensPosition")
 
 
 class Picamera2Source(LiveSource):
-    """Keeps the newest frame of a camera that libcamera knows.
+    """Keeps the newest frame of a libcamera camera.
 
     Args:
         name: the camera's number, or a part of its model or identifier (``imx708``).
-        options: ``rate_fps``, ``preprocessing``, ``picamera2`` and ``clock`` are taken; ``width_px`` and ``height_px`` where
-            there is no preprocessing.
+        options: ``rate_fps``, ``preprocessing``, ``picamera2`` and ``clock`` are used; without preprocessing also ``width_px``
+            and ``height_px``.
 
     Raises:
-        SourceError: ``missing`` where there is no such camera, ``busy`` where another program holds it, ``permission`` or
-            ``failed`` where it can't be set up, ``stalled`` where it doesn't open in time.
-        ProfileError: ``unsupported`` where the camera lacks what ``camera.picamera2`` asks for.
+        SourceError: ``missing`` if there is no such camera, ``busy`` if another program holds it, ``permission`` or ``failed``
+            if it can't be configured, ``stalled`` if it doesn't open in time.
+        ProfileError: ``unsupported`` if the camera lacks what ``camera.picamera2`` asks for.
     """
 
     def __init__(self, name: str = "0", options: SourceOptions | None = None) -> None:
@@ -93,7 +93,7 @@ class Picamera2Source(LiveSource):
         uri = f"picamera2:{name}"
         super().__init__(
             uri,
-            lambda: _Capture(uri, name, options),
+            lambda: _Picamera2Capture(uri, name, options),
             options,
             remedy="check the ribbon cable at both ends; the kernel's log (dmesg) may say more",
         )
@@ -104,7 +104,7 @@ class Picamera2Source(LiveSource):
         return cls(rest or "0", options)
 
 
-class _Capture:
+class _Picamera2Capture:
     """The open camera. See `device.sources.live.Capture`."""
 
     def __init__(self, uri: str, name: str, options: SourceOptions) -> None:
@@ -114,7 +114,7 @@ class _Capture:
         try:
             with _explained(uri):
                 self._rate_fps = _configure(self._camera, options)
-                self._stream = _read_stream(uri, self._camera)
+                self._stream = _read_lores_stream(uri, self._camera)
                 self._camera.start()
         except BaseException:
             _discard(self._camera)
@@ -132,13 +132,13 @@ class _Capture:
             raise SourceError(self._uri, _root_cause(error), expected="a camera that delivers", reason="ended") from error
 
     def close(self) -> None:
-        # Whatever state the camera is in: what can't be given back in good order goes with it.
+        # The camera may be in any state; buffers that can't be returned are freed along with it.
         with contextlib.suppress(Exception):
             self._camera.cancel_all_and_flush()
         self._give_pending_back()
         _discard(self._camera)
-        # picamera2's objects refer to each other in circles, and hold contiguous memory (CMA). It is scarce, and whoever opens
-        # the camera again needs it.
+        # picamera2's objects form reference cycles, and hold contiguous memory (CMA), which is scarce and needed to open the
+        # camera again.
         self._camera = None
         gc.collect()
 
@@ -151,16 +151,15 @@ class _Capture:
             with MappedArray(request, "lores", reshape=False, write=False) as mapped:
                 copied = self._stream.copy(mapped.array)
         finally:
-            # The camera fills the buffer again while the copy is converted.
+            # Returned before the conversion, so that the camera can refill the buffer meanwhile.
             request.release()
         timestamp_ns = None if stamp_ns is None else to_monotonic_ns(stamp_ns, time.monotonic_ns(), _boot_time_ns())
         return Picture(self._stream.to_rgb(copied), timestamp_ns)
 
     def _wait_for_request(self) -> Any:
-        """Waits a moment; None where no frame came.
+        """Waits briefly; returns None if no frame came.
 
-        The camera calls back into the wait that was begun, so one is kept until its frame comes: a wait that was given up
-        would swallow a frame with its buffer.
+        A job that was started is kept until its frame comes: an abandoned one would swallow a frame along with its buffer.
         """
         if self._job is None:
             self._job = self._camera.capture_request(wait=False)
@@ -182,21 +181,21 @@ class _Capture:
 
 
 def _find_camera(uri: str, name: str) -> int:
-    """Gives the number of the camera that a number, or a part of a model or an identifier, names."""
+    """Finds a camera's number by its number, or by a part of its model or identifier."""
     cameras = Picamera2.global_camera_info()
     if not cameras:
         raise SourceError(
             uri,
-            "libcamera knows no camera",
+            "libcamera finds no camera",
             expected="a camera on the ribbon cable",
-            remedy="check the cable; rpicam-hello --list-cameras shows what is found",
+            remedy="check the cable; rpicam-hello --list-cameras lists cameras",
             reason="missing",
         )
     found = [number for number, camera in enumerate(cameras) if _is_named(camera, number, name)]
     if len(found) == 1:
         return found[0]
     listing = ", ".join(f"{number} ({camera.get('Model', '?')}, {camera['Id']})" for number, camera in enumerate(cameras))
-    what = f"no camera {name!r}" if not found else f"{len(found)} cameras are called {name!r}"
+    what = f"no camera {name!r}" if not found else f"{len(found)} cameras match {name!r}"
     raise SourceError(uri, what, expected=f"one of {listing}", reason="missing")
 
 
@@ -207,20 +206,20 @@ def _is_named(camera: dict[str, Any], number: int, name: str) -> bool:
 
 
 def _open_camera(number: int) -> Any:
-    # In two steps, so that what a failure leaves open can be closed: a camera that is busy is tried again and again.
+    # In two steps, to be able to clean up after a failed constructor: a busy camera is retried over and over.
     camera = Picamera2.__new__(Picamera2)
     try:
         camera.__init__(number)
     except BaseException:
         _discard(camera)
         raise
-    # It would close itself at the program's end, and keep a program whose camera hangs from ending.
+    # picamera2 closes the camera at exit, which would keep a program whose camera hangs from ending.
     atexit.unregister(camera.close)
     return camera
 
 
 def _discard(camera: Any) -> None:
-    """Closes a camera in whatever state it is, with the pipe that a failed opening leaves behind."""
+    """Closes a camera in any state, along with the pipe that a failed opening leaves behind."""
     with contextlib.suppress(Exception):
         camera.close()
     pipe = getattr(camera, "notifymeread", None)
@@ -231,7 +230,7 @@ def _discard(camera: Any) -> None:
 
 @contextlib.contextmanager
 def _explained(uri: str) -> Iterator[None]:
-    """Makes one line of what picamera2 and libcamera raise."""
+    """Turns what picamera2 and libcamera raise into a `SourceError` of one line."""
     try:
         yield
     except (RuntimeError, OSError, ValueError) as error:
@@ -240,12 +239,12 @@ def _explained(uri: str) -> Iterator[None]:
 
 def _raise_explained(uri: str, error: Exception) -> NoReturn:
     text = _root_cause(error)
-    # Older picamera2 gives the kernel's number for it (EBUSY) instead of the words.
+    # Older versions of picamera2 give the errno (EBUSY) instead of the word.
     if "busy" in text.lower() or text.endswith(f"-{errno.EBUSY}"):
         raise SourceError(
             uri,
             f"another program holds the camera ({text})",
-            expected="a camera that is free",
+            expected="a free camera",
             remedy="end that program: rpicam-*, libcamera-*, or another run of this one",
             reason="busy",
         ) from error
@@ -255,8 +254,8 @@ def _raise_explained(uri: str, error: Exception) -> NoReturn:
     elif "allocat" in text.lower():
         remedy = "ask for fewer buffers (camera.picamera2.buffer_count), or give the kernel more CMA memory"
     else:
-        remedy = "rpicam-hello shows whether the camera works at all"
-    raise SourceError(uri, f"the camera can't be set up ({text})", remedy=remedy, reason=reason) from error
+        remedy = "run rpicam-hello to see whether the camera works at all"
+    raise SourceError(uri, f"the camera can't be configured ({text})", remedy=remedy, reason=reason) from error
 
 
 def _root_cause(error: BaseException) -> str:
@@ -265,26 +264,26 @@ def _root_cause(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-# --- setting up -------------------------------------------------------------------------------------------------------
+# --- configuration ----------------------------------------------------------------------------------------------------
 
 
 def _configure(camera: Any, options: SourceOptions) -> float | None:
-    """Sets streams, sensor and controls; gives the rate that the camera will keep, None where it says nothing."""
-    wish = options.picamera2
+    """Sets streams, sensor mode and controls; returns the rate that the camera will keep, None if unknown."""
+    asked = options.picamera2
     size_px = (options.width_px or DEFAULT_SIZE_PX[0], options.height_px or DEFAULT_SIZE_PX[1])
-    streams = choose_streams(options.preprocessing, tuple(camera.sensor_resolution), size_px)
+    streams = choose_stream_sizes(options.preprocessing, tuple(camera.sensor_resolution), size_px)
     lores_format = "BGR888" if Picamera2.platform.name == "PISP" else "YUV420"
 
     def configure(sensor_px: SizePx | None) -> None:
         configuration = camera.create_video_configuration(
             main={"size": streams.main_px, "format": "YUV420"},
             lores={"size": streams.lores_px, "format": lores_format},
-            # Its buffers would take most of the memory, and nobody looks at them.
+            # Raw buffers would take most of the memory, and nobody reads them.
             raw=None,
-            transform=libcamera.Transform(hflip=wish.hflip, vflip=wish.vflip),
-            # The range and matrix that `yuv420_to_rgb` undoes.
+            transform=libcamera.Transform(hflip=asked.hflip, vflip=asked.vflip),
+            # The range and matrix that `yuv420_to_rgb` expects.
             colour_space=libcamera.ColorSpace.Smpte170m(),
-            buffer_count=wish.buffer_count,
+            buffer_count=asked.buffer_count,
             queue=False,
             display=None,
             encode=None,
@@ -302,9 +301,9 @@ def _configure(camera: Any, options: SourceOptions) -> float | None:
 
 
 def _choose_sensor_mode(
-    camera: Any, options: SourceOptions, streams: Streams, configure: Callable[[SizePx | None], None]
+    camera: Any, options: SourceOptions, streams: StreamSizes, configure: Callable[[SizePx | None], None]
 ) -> None:
-    """Configures the camera in the sensor's mode that suits best. What a mode sees shows only once it is set."""
+    """Configures the camera with the sensor's best mode. A mode's field of view is known only once it is set."""
     array_px = _sensor_px(camera)
     if array_px is None:
         configure(None)
@@ -316,13 +315,13 @@ def _choose_sensor_mode(
         mode = _read_mode(camera, size_px)
         modes.append(mode)
         if sees_enough(mode, array_px, options.preprocessing) and is_fast_enough(mode, rate_fps):
-            # Sizes come in order: no later one is cheaper.
+            # Sizes are in ascending order: no later one is cheaper.
             return
     configure(choose_mode(modes, array_px, options.preprocessing, rate_fps).size_px if modes else None)
 
 
 def _sensor_px(camera: Any) -> SizePx | None:
-    """Width and height of the whole sensor; None where it isn't one that the Pi's ISP reads."""
+    """Width and height of the whole sensor; None if the Pi's ISP doesn't read it."""
     properties = camera.camera_properties
     if "ColorFilterArrangement" not in properties or not {"ScalerCrop", "FrameDurationLimits"} <= camera.camera_controls.keys():
         return None
@@ -350,8 +349,10 @@ def _require_transform(camera: Any, options: SourceOptions) -> None:
             raise _unsupported(name, "the camera can't be mirrored", "false; camera.rotate_deg turns frames in software")
 
 
-def _require_streams(camera: Any, streams: Streams, lores_format: str) -> None:
-    """Demands what was asked for. A larger picture of the same aspect will do: some pipelines can't shrink as far."""
+def _require_streams(camera: Any, streams: StreamSizes, lores_format: str) -> None:
+    """Checks the streams that libcamera set. A larger picture of the same aspect ratio is accepted: some ISPs can't scale down
+    as far.
+    """
     configuration = camera.camera_configuration()
     lores = configuration["lores"]
     width, height = lores["size"]
@@ -375,15 +376,15 @@ _KEYS = {
 
 
 def _controls(camera: Any, options: SourceOptions) -> dict[str, Any]:
-    """What the profile asks of the camera, by libcamera's names."""
+    """The controls that the profile sets, by libcamera's names."""
     known = camera.camera_controls
-    controls = _wishes(options.picamera2)
+    controls = _requested_controls(options.picamera2)
     for name, value in controls.items():
         _require_control(known, name, value)
     if options.picamera2.focus == "auto":
         controls["AfTrigger"] = libcamera.controls.AfTriggerEnum.Start
-    # No AeEnable: a fixed exposure and a fixed gain switch the automatic ones off, while AeEnable, in whichever order libcamera
-    # takes them, may keep the values of now instead.
+    # AeEnable isn't set: a fixed exposure or gain turns its automatic off anyway, whereas AeEnable may freeze the current
+    # values, depending on the order in which libcamera applies the controls.
     if options.rate_fps is not None and "FrameDurationLimits" in known:
         shortest_us, longest_us = known["FrameDurationLimits"][:2]
         duration_us = min(max(round(1e6 / options.rate_fps), shortest_us), longest_us)
@@ -392,15 +393,15 @@ def _controls(camera: Any, options: SourceOptions) -> dict[str, Any]:
     return controls
 
 
-def _wishes(wish: Picamera2Options) -> dict[str, Any]:
+def _requested_controls(asked: Picamera2Options) -> dict[str, Any]:
     controls: dict[str, Any] = {}
-    if wish.noise_reduction is not None:
+    if asked.noise_reduction is not None:
         modes = libcamera.controls.draft.NoiseReductionModeEnum
-        controls["NoiseReductionMode"] = getattr(modes, _NOISE_REDUCTION[wish.noise_reduction])
-    if wish.focus is not None:
-        controls["AfMode"] = getattr(libcamera.controls.AfModeEnum, _FOCUS[wish.focus])
+        controls["NoiseReductionMode"] = getattr(modes, _NOISE_REDUCTION[asked.noise_reduction])
+    if asked.focus is not None:
+        controls["AfMode"] = getattr(libcamera.controls.AfModeEnum, _FOCUS[asked.focus])
     for name in _MEASURES:
-        value = getattr(wish, _KEYS[name])
+        value = getattr(asked, _KEYS[name])
         if value is not None:
             controls[name] = value
     return controls
@@ -410,16 +411,16 @@ def _require_control(known: Mapping[str, Any], name: str, value: Any) -> None:
     if name not in known:
         raise _unsupported(_KEYS[name], f"the camera has no {name}", "null, or another camera")
     least, most = known[name][:2]
-    # Some controls say nothing of their range before the camera runs: their most is 0 then.
+    # Some controls have no range before the camera runs; their maximum is 0 then.
     if name in _MEASURES and most > least and not least <= value <= most:
-        # libcamera would take the nearest that it can, and say nothing.
-        raise _unsupported(_KEYS[name], str(value), f"{least:g} to {most:g}, which is what the camera has")
+        # libcamera would silently use the nearest possible value.
+        raise _unsupported(_KEYS[name], str(value), f"{least:g} to {most:g}, the camera's range")
 
 
-def _require_time_to_expose(wish: Picamera2Options, duration_us: int) -> None:
-    if wish.exposure_time_us is not None and wish.exposure_time_us > duration_us:
+def _require_time_to_expose(asked: Picamera2Options, duration_us: int) -> None:
+    if asked.exposure_time_us is not None and asked.exposure_time_us > duration_us:
         raise _unsupported(
-            "exposure_time_us", f"{wish.exposure_time_us}", f"{duration_us} at most: that is one frame at camera.rate_fps"
+            "exposure_time_us", f"{asked.exposure_time_us}", f"at most {duration_us}, the length of a frame at camera.rate_fps"
         )
 
 
@@ -430,8 +431,8 @@ def _unsupported(key: str, found: str, expected: str) -> ProfileError:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-class _Stream(NamedTuple):
-    """Where the pixels lie in a buffer."""
+class _LoresStream(NamedTuple):
+    """Layout of the pixels in the second stream's buffers."""
 
     is_rgb: bool
     size_px: SizePx
@@ -439,7 +440,7 @@ class _Stream(NamedTuple):
     convert: Callable[[Bytes, SizePx], Image]
 
     def copy(self, buffer: Bytes) -> Bytes:
-        """Takes a picture out of the camera's memory, in one pass: as RGB, or in planes for `to_rgb`."""
+        """Copies a picture out of the camera's memory in one pass: as RGB, or in planes for `to_rgb`."""
         copy = copy_rgb if self.is_rgb else copy_yuv420
         return copy(buffer, self.size_px, self.stride_bytes)
 
@@ -447,19 +448,19 @@ class _Stream(NamedTuple):
         return copied if self.is_rgb else self.convert(copied, self.size_px)
 
 
-def _read_stream(uri: str, camera: Any) -> _Stream:
+def _read_lores_stream(uri: str, camera: Any) -> _LoresStream:
     lores = camera.camera_configuration()["lores"]
-    return _Stream(lores["format"] == "BGR888", tuple(lores["size"]), lores["stride"], find_conversion(uri))
+    return _LoresStream(lores["format"] == "BGR888", tuple(lores["size"]), lores["stride"], find_conversion(uri))
 
 
 def find_conversion(where: str) -> Callable[[Bytes, SizePx], Image]:
-    """Conversion of YUV 4:2:0: OpenCV's where this Python has it, else ours. The pixels are the same; OpenCV's take less time.
+    """Chooses the conversion of YUV 4:2:0: OpenCV's if it is installed, else ours. OpenCV is faster; the pixels are the same.
 
     Args:
-        where: what to call the camera in an error.
+        where: the camera's URI, for errors.
 
     Returns:
-        Takes and gives what `device.sources.isp.yuv420_to_rgb` does.
+        A function with the arguments and result of `device.sources.isp.yuv420_to_rgb`.
     """
     if importlib.util.find_spec("cv2") is None:
         return yuv420_to_rgb
@@ -473,16 +474,16 @@ def _boot_time_ns() -> int:
 
 
 def to_monotonic_ns(stamp_ns: int, monotonic_ns: int, boot_ns: int) -> int:
-    """Turns libcamera's ``SensorTimestamp`` into a time of the monotonic clock.
+    """Converts libcamera's ``SensorTimestamp`` to the monotonic clock.
 
-    By libcamera's documentation it is of ``CLOCK_BOOTTIME``, which counts the time that a board was suspended; the Pi's
-    pipelines hand on what the kernel's drivers stamp, which is ``CLOCK_MONOTONIC``. A stamp that lies in the monotonic
-    clock's future is of the other one.
+    According to libcamera's documentation it is a time of ``CLOCK_BOOTTIME``, which includes the time that a board was
+    suspended; but the Pi's pipelines pass on the kernel drivers' stamps, which are of ``CLOCK_MONOTONIC``. A stamp in the
+    monotonic clock's future must be of ``CLOCK_BOOTTIME``.
 
     Args:
-        stamp_ns: as libcamera gives it.
-        monotonic_ns: now, by the monotonic clock.
-        boot_ns: now, by ``CLOCK_BOOTTIME``.
+        stamp_ns: as reported by libcamera.
+        monotonic_ns: current time of the monotonic clock.
+        boot_ns: current time of ``CLOCK_BOOTTIME``.
 
     References:
         libcamera, src/libcamera/control_ids_core.yaml, SensorTimestamp.

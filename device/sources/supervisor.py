@@ -1,7 +1,7 @@
-"""Keeps a camera going: notices that no good frame comes, opens it again, and gives up only when the profile says so.
+"""Keeps a camera running: detects that no good frame arrives, opens it again, and gives up only when the profile says so.
 
-A camera is interrupted from its last good frame to its next one. It is told of twice, at the beginning and at the end, and
-meanwhile `SupervisedSource.read` raises ``interrupted``, so that nobody who waits is kept for long.
+A camera is interrupted from its last good frame to its next one. The interruption is reported when it begins and when it ends;
+meanwhile `SupervisedSource.read` raises ``interrupted``, which lets the reader attend to other things.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from device.sources.base import BaseSource
 from device.sources.watch import FrameWatch
 
 CLOSE_TIMEOUT_S = 2.0
-"""For a source to close; one that hangs longer is left to a thread of its own."""
+"""Time for a source to close; one that hangs longer is left to a thread of its own."""
 
 JITTER = 0.2
-"""Share of a wait that chance adds or takes away."""
+"""Largest random share that is added to or taken from a delay."""
 
-# A wait is cut into slices, so that a source that is closed meanwhile doesn't keep its reader; and a reader that means to stop
-# is let go after a few of them.
+# A wait is cut into slices: a reader must return soon after its source is closed. It is also short, for a reader that means to
+# stop.
 _WAIT_SLICE_S = 0.05
 _LONGEST_WAIT_S = 0.25
 
 
-class Patience(NamedTuple):
-    """How long a camera may be without a good frame; see `device.contract.profile.Camera`."""
+class RetryPolicy(NamedTuple):
+    """When a camera counts as interrupted, and how it is retried; see `device.contract.profile.Camera`."""
 
     stall_timeout_s: float = 5.0
     frozen_timeout_s: float | None = 60.0
@@ -43,24 +43,22 @@ class Patience(NamedTuple):
 class SupervisedSource(BaseSource):
     """A live source that is opened again whenever it fails.
 
-    The first opening is the caller's.
-
     Args:
-        source: open; closed here.
+        source: the open source, which this one closes.
         opener: opens it again.
-        patience: of the profile.
+        policy: timeouts and retries, from the profile.
         clock: for every wait.
-        on_interruption: told when an interruption begins, and when it ends; from the thread that reads.
-        chance: gives numbers from 0 to 1, for the jitter.
-        name: what to call it instead of the source's own URI; empty for that.
-        may_give_up: asked when the patience is at its end; while it says no, the source is tried on and on.
+        on_interruption: called when an interruption begins and when it ends, from the thread that reads.
+        chance: returns random numbers from 0 to 1, for the jitter.
+        name: name to use instead of the source's own URI; empty for that URI.
+        may_give_up: called once ``give_up_after_s`` has passed; while it returns False, the source is retried.
     """
 
     def __init__(
         self,
         source: FrameSource,
         opener: Callable[[], FrameSource],
-        patience: Patience,
+        policy: RetryPolicy,
         *,
         clock: Clock,
         on_interruption: Callable[[Interruption], None],
@@ -71,12 +69,12 @@ class SupervisedSource(BaseSource):
         super().__init__(msgspec.structs.replace(source.spec, uri=name or source.spec.uri))
         self._source: FrameSource | None = source
         self._opener = opener
-        self._patience = patience
+        self._policy = policy
         self._clock = clock
         self._on_interruption = on_interruption
         self._may_give_up = may_give_up
-        self._waits = _Waits(patience.backoff, chance)
-        self._watch = FrameWatch(patience.frozen_timeout_s)
+        self._delays = _BackoffDelays(policy.backoff, chance)
+        self._watch = FrameWatch(policy.frozen_timeout_s)
         self._lock = threading.Lock()
         self._good_ns = self._opened_ns = clock.now_ns()
         self._retry_ns = 0
@@ -87,16 +85,16 @@ class SupervisedSource(BaseSource):
 
     @property
     def away_s(self) -> float:
-        """How long it has been interrupted; 0 while it is well. May be asked from any thread."""
+        """How long it has been interrupted; 0 while it works. May be read from any thread."""
         interruption = self._interruption
         return 0.0 if interruption is None else (self._clock.now_ns() - interruption.started_ns) / 1e9
 
     def read(self, timeout_s: float) -> Frame | None:
-        """Waits for a good frame, or goes one step towards one. See `FrameSource.read`.
+        """Waits for a good frame, or takes one step towards getting one. See `FrameSource.read`.
 
         Raises:
-            SourceError: ``interrupted`` while the source is without good frames: read again. ``decode`` for a damaged frame
-                among good ones. Any other reason: the profile's patience is at its end.
+            SourceError: ``interrupted`` while the source delivers no good frames; call again. ``decode`` for a damaged frame
+                among good ones. Any other reason means that the source has given up.
         """
         self._require_open()
         source = self._source
@@ -116,23 +114,23 @@ class SupervisedSource(BaseSource):
         return self._on_good_frame(frame)
 
     def close(self) -> None:
-        """Closes the source; an interruption that lasts is told of as it stands."""
+        """Closes the source; a current interruption is reported as still lasting."""
         if self._closed.is_set():
             return
         super().close()
         self._let_go()
         for interruption in (self._interruption, self._darkness):
             if interruption is not None:
-                self._tell_end(interruption, self._clock.now_ns(), is_over=False)
+                self._report_end(interruption, self._clock.now_ns(), is_over=False)
 
     # --- frames ---
 
     def _on_good_frame(self, frame: Frame) -> Frame:
         if self._interruption is not None:
-            self._tell_end(self._interruption, frame.timestamp_ns, is_over=True)
+            self._report_end(self._interruption, frame.timestamp_ns, is_over=True)
             self._interruption = None
         self._good_ns = self._clock.now_ns()
-        self._waits.on_good_frame(self._good_ns)
+        self._delays.on_good_frame(self._good_ns)
         self._watch_light(frame)
         index = self._first_index + frame.index
         self._next_index = index + 1
@@ -147,14 +145,14 @@ class SupervisedSource(BaseSource):
             )
             self._on_interruption(self._darkness)
         elif since_ns is None and self._darkness is not None:
-            self._tell_end(self._darkness, frame.timestamp_ns, is_over=True)
+            self._report_end(self._darkness, frame.timestamp_ns, is_over=True)
             self._darkness = None
 
-    # --- trouble ---
+    # --- failures ---
 
     def _on_error(self, error: SourceError) -> None:
         if error.reason == "decode" and self._time_left_s() > 0:
-            # A damaged frame here and there is a bad frame; nothing but damaged frames is a stall.
+            # An occasional damaged frame is passed to the reader; nothing but damaged frames is a stall.
             if self._interruption is None:
                 raise error
             return
@@ -164,9 +162,9 @@ class SupervisedSource(BaseSource):
     def _on_frozen(self) -> None:
         error = SourceError(
             self._spec.uri,
-            "the same picture again and again",
+            "keeps repeating the same picture",
             expected="a camera whose pictures change",
-            remedy="where a stream may stand still, set camera.frozen_timeout_s: null",
+            remedy="for a stream that may stand still, set camera.frozen_timeout_s: null",
             reason="frozen",
         )
         self._begin(error, self._watch.changed_ns)
@@ -179,16 +177,17 @@ class SupervisedSource(BaseSource):
             self._on_interruption(self._interruption)
 
     def _give_up_or_wait(self, error: GhostwattError) -> None:
-        """Lets go of the source, and settles when it will be opened again."""
+        """Closes the source, and decides when to open it again."""
         self._let_go()
         assert self._interruption is not None
         now_ns = self._clock.now_ns()
-        limit_s, attempts = self._patience.give_up_after_s, self._interruption.attempts
-        # Not before it was opened again once: perhaps it is we who were away (Ctrl-Z), or pictures may stand still for longer.
+        limit_s, attempts = self._policy.give_up_after_s, self._interruption.attempts
+        # At least one attempt to reopen comes first: this process may have been suspended itself (Ctrl-Z), or
+        # `frozen_timeout_s` may be longer than `give_up_after_s`.
         is_over = limit_s is not None and attempts > 0 and now_ns - self._interruption.started_ns >= limit_s * 1e9
         if is_over and self._may_give_up():
             raise self._give_up(error, now_ns)
-        self._retry_ns = now_ns + round(self._waits.next_s() * 1e9)
+        self._retry_ns = now_ns + round(self._delays.next_s() * 1e9)
 
     def _give_up(self, error: GhostwattError, now_ns: int) -> SourceError:
         interruption = self._interruption
@@ -196,7 +195,7 @@ class SupervisedSource(BaseSource):
         away_s = (now_ns - interruption.started_ns) / 1e9
         return SourceError(
             self._spec.uri,
-            f"no good frame for {away_s:.0f} s, after {interruption.attempts} attempts to open it again ({error.found})",
+            f"no good frame for {away_s:.0f} s, despite {interruption.attempts} attempts to open it again ({error.found})",
             expected="a camera that delivers",
             remedy=error.remedy,
             reason=interruption.reason,
@@ -206,7 +205,7 @@ class SupervisedSource(BaseSource):
         return SourceError(self._spec.uri, "is being opened again", reason="interrupted")
 
     def _reopen(self, timeout_s: float) -> FrameSource:
-        """Waits until it is time, and opens the source; or raises."""
+        """Waits until the next attempt is due and opens the source; raises if it isn't due yet or fails."""
         if not self._wait_for_retry(timeout_s):
             raise self._interrupted()
         assert self._interruption is not None
@@ -223,7 +222,7 @@ class SupervisedSource(BaseSource):
         return source
 
     def _take(self, source: FrameSource) -> None:
-        """Keeps a source that was opened, unless `close` came meanwhile."""
+        """Keeps a source that was opened, unless `close` was called meanwhile."""
         with self._lock:
             if not self._closed.is_set():
                 self._source = source
@@ -242,27 +241,27 @@ class SupervisedSource(BaseSource):
     # --- time ---
 
     def _time_left_s(self) -> float:
-        """Until the source counts as stalled: since its last good frame, or since it was opened."""
+        """Time until the source counts as stalled, counted from its last good frame or from its opening."""
         since_ns = max(self._good_ns, self._opened_ns)
-        return max(0.0, self._patience.stall_timeout_s - (self._clock.now_ns() - since_ns) / 1e9)
+        return max(0.0, self._policy.stall_timeout_s - (self._clock.now_ns() - since_ns) / 1e9)
 
     def _wait_for_retry(self, timeout_s: float) -> bool:
-        """Waits a moment, ``timeout_s`` at most; True once it is time."""
+        """Waits briefly, ``timeout_s`` at most; returns True once the next attempt is due."""
         deadline_ns = min(self._retry_ns, self._clock.now_ns() + round(min(timeout_s, _LONGEST_WAIT_S) * 1e9))
         while (remaining_ns := deadline_ns - self._clock.now_ns()) > 0:
             self._clock.sleep(min(_WAIT_SLICE_S, remaining_ns / 1e9))
             self._require_open()
         return self._clock.now_ns() >= self._retry_ns
 
-    def _tell_end(self, interruption: Interruption, ended_ns: int, *, is_over: bool) -> None:
+    def _report_end(self, interruption: Interruption, ended_ns: int, *, is_over: bool) -> None:
         duration_s = max(0, ended_ns - interruption.started_ns) / 1e9
         self._on_interruption(msgspec.structs.replace(interruption, duration_s=duration_s, is_over=is_over))
 
 
-class _Waits:
-    """Waits that grow from failure to failure, and begin small again once the source has been well for longer than the longest.
+class _BackoffDelays:
+    """Delays that grow with each failure, and start over once the source has worked for longer than the longest delay.
 
-    So a camera that gives one frame and fails again is not opened twice a second for ever.
+    A camera that delivers one frame and fails again is thus not reopened twice a second for ever.
     """
 
     def __init__(self, backoff: Backoff, chance: Callable[[], float]) -> None:
@@ -272,14 +271,14 @@ class _Waits:
         self._recovered_ns: int | None = None
 
     def on_good_frame(self, now_ns: int) -> None:
-        """Notes that the source is well."""
+        """Records that the source works."""
         if self._recovered_ns is None:
             self._recovered_ns = now_ns
         if now_ns - self._recovered_ns >= self._backoff.max_s * 1e9:
             self._failures = 0
 
     def next_s(self) -> float:
-        """The wait after one more failure."""
+        """The delay after one more failure."""
         wait_s = min(self._backoff.max_s, self._backoff.first_s * 2.0 ** min(self._failures, 32))
         self._failures += 1
         self._recovered_ns = None

@@ -1,4 +1,4 @@
-"""A test pattern, for runs without a camera: numpy only."""
+"""A test pattern for runs without a camera. Needs numpy only."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ BAR_COLOURS = (
     (255, 255, 255),
     (0, 0, 0),
 )
-"""R, G, B first, so that a picture with swapped channels is seen at once."""
+"""R, G and B come first, to make swapped channels obvious."""
 
 MARK_COLOUR = (255, 128, 0)
-"""Of the top left corner: a picture that is flipped or turned has it elsewhere."""
+"""Colour of the top left corner, which reveals a flipped or rotated picture."""
 
 DEFAULT_SIZE_PX = (640, 480)
 MAX_SIDE_PX = 8192
@@ -34,23 +34,23 @@ _GRAMMAR = re.compile(r"(?:([0-9]{1,6})x([0-9]{1,6}))?(?:@([0-9]{1,6}(?:\.[0-9]{
 
 
 class SyntheticSource(BaseSource):
-    """Vertical colour bars, a grey ramp across them below the middle, a mark in the top left corner, and a walking square.
+    """Vertical colour bars, a grey ramp across them below the middle, a mark in the top left corner, and a moving square.
 
-    Whatever is done to the picture shows: the bars tell channels that are swapped and left from right, the ramp top from bottom
-    where a crop has cut the mark away. The grey square walks one step a frame.
+    The pattern reveals what was done to the picture: the bars show swapped channels and mirroring, and the ramp shows which
+    side is up after a crop has cut the mark off. The grey square moves one step per frame.
 
-    With a rate it is live: frames fall due on the clock from the first `read` on, and those that a slow reader misses count
-    in `Frame.index`. Without one, a frame is there whenever it is asked for.
+    With a rate the source is live: frames fall due on the clock from the first `read` on, and those that a slow reader misses
+    count in `Frame.index`. Without a rate, every `read` gets the next frame at once.
 
     Args:
-        width_px: of the frames.
-        height_px: likewise.
+        width_px: width of the frames.
+        height_px: height of the frames.
         rate_fps: makes the source live; None for frames as fast as they are read.
-        frame_count: ends the stream before this index; None for no end.
-        options: ``clock`` is taken.
+        frame_count: number of frames; None for no end.
+        options: ``clock`` is used.
 
     Raises:
-        UsageError: a size or a rate out of range.
+        UsageError: a size or a rate is out of range.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class SyntheticSource(BaseSource):
 
     @classmethod
     def from_uri(cls, rest: str, options: SourceOptions) -> Self:
-        """Opens ``synthetic:[WIDTHxHEIGHT][@RATE][#FRAMES]``; a size that isn't there is the options'.
+        """Opens ``synthetic:[WIDTHxHEIGHT][@RATE][#FRAMES]``.
 
-        Likewise the rate, where the options want ``realtime``.
+        The options give the size if the URI doesn't, and with ``realtime`` the rate, too.
         """
         match = _GRAMMAR.fullmatch(rest)
         if match is None:
             raise UsageError(
                 "source",
-                f"'synthetic:{rest}' can't be read",
+                f"'synthetic:{rest}' is malformed",
                 expected="synthetic:[WIDTHxHEIGHT][@RATE][#FRAMES], such as synthetic:640x480@30",
                 reason="malformed_uri",
             )

@@ -1,4 +1,4 @@
-"""From ``--source``'s URI to an open source."""
+"""Opens the source that a URI (``--source``) names."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def split_uri(uri: str) -> tuple[str, str]:
     """Splits a source's URI at its first colon.
 
     Returns:
-        The scheme in lower case, and everything behind the colon, unchanged.
+        The scheme in lower case, and everything after the colon, unchanged.
 
     Raises:
-        UsageError: there is no scheme, or it holds characters that no scheme has.
+        UsageError: there is no scheme, or it has invalid characters.
     """
     scheme, colon, rest = uri.partition(":")
     if not colon or not _SCHEME.fullmatch(scheme):
-        # What stands before an @ may be a password.
+        # Text before an @ may contain a password.
         shown = re.sub(r".*@", "***@", uri, flags=re.DOTALL)
         raise UsageError(
             "source",
@@ -43,25 +43,25 @@ def open_source(uri: str, options: SourceOptions | None = None) -> FrameSource:
         options: what to ask of the source beyond the URI.
 
     Raises:
-        UsageError: the URI is malformed, or its kind is unknown; says which there are.
+        UsageError: the URI is malformed, or its kind is unknown; lists the known kinds.
         MissingDependencyError: the source needs a package that isn't installed.
-        SourceError: the source isn't there, or holds nothing.
+        SourceError: the source doesn't exist, or is empty.
     """
     return make_opener(uri, options)()
 
 
 def make_opener(uri: str, options: SourceOptions | None = None) -> Callable[[], FrameSource]:
-    """Makes a function that opens the source that a URI names, and opens it again.
+    """Returns a function that opens the source that a URI names, as often as it is called.
 
-    A source's class may have an ``opener(rest, options)`` that remembers what it opened, so as to find it again elsewhere.
+    A source's class may have an ``opener(rest, options)`` that remembers what it opened, to find it again elsewhere.
 
     Args:
         uri: see `open_source`.
-        options: likewise.
+        options: see `open_source`.
 
     Raises:
-        UsageError: see `open_source`; the function raises the rest.
-        MissingDependencyError: likewise.
+        UsageError: see `open_source`. The function raises the other errors.
+        MissingDependencyError: see `open_source`.
     """
     scheme, rest = split_uri(uri)
     source_class = SOURCES.load(scheme)
@@ -73,10 +73,10 @@ def make_opener(uri: str, options: SourceOptions | None = None) -> Callable[[], 
 
 
 def names_camera(uri: str) -> bool:
-    """Tells cameras from files before they are open: the class of a camera's kind has ``is_camera``.
+    """Whether a URI names a camera, by the ``is_camera`` of its source's class. Opens nothing.
 
     Raises:
         UsageError: see `open_source`.
-        MissingDependencyError: likewise.
+        MissingDependencyError: see `open_source`.
     """
     return bool(getattr(SOURCES.load(split_uri(uri)[0]), "is_camera", False))

@@ -14,25 +14,26 @@ from device.sources.base import BaseSource, SourceOptions
 from device.sources.pace import Pace, choose_rate_fps
 
 COUNT_TOLERANCE = 0.01
-"""Share of its frames that a whole video may lack. Matroska and WebM hold no count: OpenCV derives it from the duration."""
+"""Share of the frames that a complete video may lack: for Matroska and WebM, which store no count, OpenCV derives it from the
+duration."""
 
 Taken = TypeVar("Taken")
 
 
 class VideoSource(BaseSource):
-    """Reads a video file from its first frame to its last: as fast as it is asked for, or at the video's own rate.
+    """Reads a video file from its first frame to its last, as fast as it is asked for or at the video's own rate.
 
-    At its own rate it is live: frames fall due on the clock from the first `read` on, and those that a slow reader missed are
-    decoded, but not converted, and count in `Frame.index`. The rate is the mean that the container tells: a video whose frames
-    stand unevenly in time plays evenly.
+    At its own rate the source is live: frames fall due on the clock from the first `read` on, and those that a slow reader
+    misses are decoded but not converted, and count in `Frame.index`. The rate is the mean that the container states; a video
+    with a variable frame rate plays evenly.
 
     Args:
         path: the file.
-        options: ``realtime``, ``loop`` and ``clock`` are taken, and ``rate_fps`` where the file tells no rate.
+        options: ``realtime``, ``loop`` and ``clock`` are used, and ``rate_fps`` if the file states no rate.
 
     Raises:
-        SourceError: ``missing`` where the file isn't there, ``decode`` where it is no video.
-        UsageError: it is to play at its own rate, but tells none, and the options neither.
+        SourceError: ``missing`` if the file doesn't exist, ``decode`` if it isn't a video.
+        UsageError: ``realtime`` is set, but neither the file nor the options state a rate.
     """
 
     def __init__(self, path: Path, options: SourceOptions | None = None) -> None:
@@ -45,7 +46,7 @@ class VideoSource(BaseSource):
         self._clock = options.clock
         self._loop = options.loop
         self._pace = None if rate_fps is None else Pace(uri, rate_fps, self._clock, self._require_open)
-        # `close` comes from any thread, and OpenCV crashes when a file is released under a read.
+        # `close` may be called from any thread, and OpenCV crashes if a file is released during a read.
         self._lock = threading.Lock()
         self._file: VideoFile | None = file
         self._position = 0
@@ -63,21 +64,21 @@ class VideoSource(BaseSource):
         """Decodes the next frame, once it is due. See `FrameSource.read`.
 
         Raises:
-            SourceError: also ``ended``, once, where the file breaks off before its last frame; then None follows. ``stalled``
-                too where frames that were missed can't be passed over in time; the next call goes on from there.
+            SourceError: also ``ended``, once, if the file is truncated; further calls return None. ``stalled`` also if missed
+                frames can't be skipped in time; the next call continues from there.
         """
         deadline_ns = self._clock.now_ns() + round(timeout_s * 1e9)
         self._require_open()
-        # Not under the lock: `close` must end a wait.
+        # Outside the lock, because `close` must be able to end the wait.
         due = self._pace.wait(self._index, timeout_s) if self._pace is not None and self._file is not None else None
         with self._lock:
             self._require_open()
             if due is not None and not self._pass_over(due.frame_index, deadline_ns):
                 raise SourceError(
                     self._spec.uri,
-                    f"no frame within {timeout_s:.3g} s: {due.frame_index - self._index} were missed and must be decoded first",
+                    f"no frame within {timeout_s:.3g} s: {due.frame_index - self._index} missed frames must be decoded first",
                     expected="a processor that decodes faster than the video plays",
-                    remedy="scale the video down, or read it without real time",
+                    remedy="scale the video down, or don't play it in real time",
                     reason="stalled",
                 )
             pixels = self._take(VideoFile.read)
@@ -93,9 +94,9 @@ class VideoSource(BaseSource):
             self._release()
 
     def _pass_over(self, index: int, deadline_ns: int) -> bool:
-        """Goes to the frame of this index, or to the end; False where the time is over before."""
+        """Skips to the frame of this index, or to the end; returns False if the deadline passes first."""
         if self._round_length:
-            # Whole rounds of a loop, missed by a machine that slept, need no decoding.
+            # Whole rounds of a loop, missed while the machine was suspended, needn't be decoded.
             self._index += (index - self._index) // self._round_length * self._round_length
         while self._index < index and self._take(lambda file: file.skip() or None):
             self._require_open()
@@ -104,7 +105,7 @@ class VideoSource(BaseSource):
         return True
 
     def _take(self, take: Callable[[VideoFile], Taken | None]) -> Taken | None:
-        """Takes the file's next frame, and begins again at its end where it is looped; None at the end."""
+        """Takes the file's next frame; at the end, starts again if looped, or else returns None."""
         while self._file is not None:
             taken = take(self._file)
             if taken is not None:
@@ -115,13 +116,13 @@ class VideoSource(BaseSource):
         return None
 
     def _end(self, file: VideoFile) -> None:
-        """Says whether the file was whole; opens it again where it is to be looped."""
+        """Checks that the file was complete, and opens it again if looped."""
         promised, decoded = file.frame_count, self._position
         self._release()
         if decoded == 0 or promised - decoded > max(1, promised * COUNT_TOLERANCE):
             raise SourceError(
                 str(self._path),
-                f"the video breaks off at frame {decoded}",
+                f"the video ends early, at frame {decoded}",
                 expected=f"{promised} frames" if promised else "at least one frame",
                 remedy="copy or record the file again",
                 reason="ended",

@@ -1,4 +1,4 @@
-"""Tells a camera that is well from one that only seems so: the same picture again and again, or nothing but black."""
+"""Detects a camera that delivers frames but isn't working: a frozen picture, or nothing but black."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import zlib
 from device.protocols import Frame, Image
 
 DARK_LEVEL = 16
-"""A picture whose every pixel is at most this is dark: black in video's limited range, ITU-R BT.601, is 16."""
+"""A picture is dark if no pixel exceeds this: black in video's limited range, ITU-R BT.601, is 16."""
 
 DARK_TIMEOUT_S = 10.0
-"""Dark for this long is told of. It is no fault of the camera's: rooms are dark at night, and lenses have caps."""
+"""Darkness is reported after this time. It isn't a failure of the camera: rooms are dark at night, and lenses have caps."""
 
-# Rows and columns that are looked at: a sixteenth of a 640x480 picture costs 0.05 ms on the machine that converts.
+# Every fourth row and column is examined: a sixteenth of a 640x480 picture takes 0.05 ms on the converter's machine.
 _STRIDE = 4
 
 
 def digest(pixels: Image) -> int:
-    """A number that two pictures share only if they are the same, in all likelihood: a camera's noise makes each its own."""
+    """A checksum that practically only identical pictures share: a camera's noise makes each picture different."""
     return zlib.crc32(pixels[::_STRIDE, ::_STRIDE].tobytes())
 
 
 def is_dark(pixels: Image) -> bool:
-    """True where no pixel that is looked at is brighter than `DARK_LEVEL`."""
+    """Whether no examined pixel is brighter than `DARK_LEVEL`."""
     return int(pixels[::_STRIDE, ::_STRIDE].max()) <= DARK_LEVEL
 
 
 class FrameWatch:
-    """Looks at each frame of one source.
+    """Examines each frame of one source.
 
     Args:
-        frozen_timeout_s: the same picture for this long is no picture; None for ever.
+        frozen_timeout_s: the source counts as frozen once it has repeated a picture for this long; None for never.
     """
 
     def __init__(self, frozen_timeout_s: float | None) -> None:
@@ -42,18 +42,18 @@ class FrameWatch:
 
     @property
     def changed_ns(self) -> int:
-        """When the first of the pictures that are the same came."""
+        """When the picture last changed."""
         return self._changed_ns
 
     @property
     def dark_since_ns(self) -> int | None:
-        """When the first of the dark pictures came, once they have lasted for `DARK_TIMEOUT_S`; None in the light."""
+        """When darkness began, once it has lasted for `DARK_TIMEOUT_S`; otherwise None."""
         return self._dark_since_ns
 
     def is_frozen(self, frame: Frame) -> bool:
-        """Takes a frame; True where the same picture has come for too long. Stays so until another comes.
+        """Takes a frame; returns True if the same picture has been repeated for too long, until a different one comes.
 
-        A dark one never is: without light, and with its noise filtered out, a camera that is well gives black to the last bit.
+        A dark picture never counts as frozen: without light, and with noise reduction, a working camera delivers exact black.
         """
         seen = digest(frame.pixels)
         if seen != self._digest:
@@ -63,7 +63,7 @@ class FrameWatch:
         return is_long and not is_dark(frame.pixels)
 
     def look_for_light(self, frame: Frame) -> None:
-        """Takes a frame; see `dark_since_ns`."""
+        """Takes a frame, and updates `dark_since_ns`."""
         if not is_dark(frame.pixels):
             self._dark_ns, self._dark_since_ns = None, None
         elif self._dark_ns is None:

@@ -37,7 +37,7 @@ from device.daemon.pipeline import Pipeline, StageTimes
 from device.image.opencv import convert_raw, decode_jpeg, least_side_px
 from device.protocols import Array, FrameSource, Image, Prediction
 from device.sources.base import SourceOptions
-from device.sources.isp import choose_streams, copy_yuv420, yuv420_to_rgb
+from device.sources.isp import choose_stream_sizes, copy_yuv420, yuv420_to_rgb
 from device.sources.live import LiveSource, Picture
 from device.sources.synthetic import SyntheticSource
 from device.sources.video import VideoSource
@@ -204,7 +204,7 @@ Opener = Callable[[threading.Semaphore], FrameSource]
 def our_ways(scenes: list[Image], preprocessing: Preprocessing, video: Path) -> dict[str, Opener]:
     """By name, how to open each kind of source, on the same scenes."""
     height, width = scenes[0].shape[:2]
-    lores_px = choose_streams(preprocessing, (width, height)).lores_px
+    lores_px = choose_stream_sizes(preprocessing, (width, height)).lores_px
     planar = [lay_out_yuv420(scene, lores_px) for scene in scenes]
     jpegs = [encode_jpeg(scene) for scene in scenes]
     least_px = least_side_px(preprocessing)

@@ -16,7 +16,7 @@ import pytest
 
 from device.bundle import open_bundle
 from device.contract import Meter, Power
-from device.sources.isp import choose_streams
+from device.sources.isp import choose_stream_sizes
 from tests.unit.bundles import copy_bundle
 
 from .checks import Held, check_power_follows, read_rows
@@ -56,7 +56,7 @@ def booted(
     report: list[str],
 ) -> GuestResult:
     work = tmp_path_factory.mktemp("boot")
-    streams = choose_streams(open_bundle(metered_bundle).manifest.model.preprocessing, (1280, 720))
+    streams = choose_stream_sizes(open_bundle(metered_bundle).manifest.model.preprocessing, (1280, 720))
     virtual = work / "virtual.yaml"
     virtual.write_text(describe([VirtualCamera("Virtual0", [(1280, 720), (640, 480), streams.lores_px])]))
     files = {"device": installation / "device", "programs": installation / "programs", "bundle": metered_bundle}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from device.bundle import open_bundle
 from device.contract import Backoff
-from device.sources.isp import choose_streams
+from device.sources.isp import choose_stream_sizes
 from tests.unit.bundles import copy_bundle
 
 from .conftest import PROGRAMS, require_tools
@@ -181,7 +181,7 @@ def test_daemon_runs_the_bundle_on_camera_frames(runner: Runner, bundle: Path, r
     from device.image.opencv import encode_image
 
     preprocessing = open_bundle(bundle).manifest.model.preprocessing
-    streams = choose_streams(preprocessing, (1280, 720))
+    streams = choose_stream_sizes(preprocessing, (1280, 720))
     golden = open_bundle(bundle).golden()
     surest = int(np.argmax([np.ptp(scores.astype(float)) for scores in golden.logits[runtime]]))
     encode_image(runner.share / "picture.jpg", golden.pixels[surest])
@@ -210,7 +210,7 @@ def test_camera_that_stalls_again_and_again_is_opened_again(
     share = tmp_path / "share"
     share.mkdir()
     runner = Runner(board, share, changed)
-    streams = choose_streams(open_bundle(changed).manifest.model.preprocessing, (1280, 720))
+    streams = choose_stream_sizes(open_bundle(changed).manifest.model.preprocessing, (1280, 720))
     cameras = [camera(streams.lores_px, streams.main_px)]
     flags = ["--runtime", "litert", "--frames", str(2 * STALL_AFTER + 1)]
     summary, errors = runner.daemon(flags, cameras, GHOSTWATT_STALL_AFTER=str(STALL_AFTER))
@@ -232,7 +232,7 @@ def test_camera_that_stalls_again_and_again_is_opened_again(
 @pytest.mark.parametrize(
     ("source", "cameras", "message"),
     [
-        ("picamera2:0", [], "libcamera knows no camera"),
+        ("picamera2:0", [], "libcamera finds no camera"),
         ("picamera2:5", [camera((224, 224))], "no camera '5'; expected one of 0 (model of Virtual0, Virtual0)"),
     ],
 )

@@ -24,7 +24,7 @@ from converter.deploy.transport import SshTransport
 from device.bundle import open_bundle
 from device.contract import Meter, Power, Telemetry
 from device.runtimes.native import build as native
-from device.sources.isp import choose_streams
+from device.sources.isp import choose_stream_sizes
 from tests.unit.bundles import copy_bundle, write_fp32_bundle
 
 from .conftest import PROGRAMS, refuse, require_tools
@@ -112,7 +112,7 @@ def ask(board: Machine) -> BoardProbe:
 
 def plug_in_camera(board: Machine, bundle: Path, work: Path) -> None:
     """Gives the board libcamera's virtual camera, and what that lacks to be a Pi's; every Python of the board will find it."""
-    streams = choose_streams(open_bundle(bundle).manifest.model.preprocessing, (1280, 720))
+    streams = choose_stream_sizes(open_bundle(bundle).manifest.model.preprocessing, (1280, 720))
     plug = work / "plug"
     plug.mkdir()
     (plug / "virtual.yaml").write_text(describe([VirtualCamera("Virtual0", [(1280, 720), (640, 480), streams.lores_px])]))

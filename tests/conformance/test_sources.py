@@ -16,7 +16,7 @@ from device.core.errors import SourceError
 from device.protocols import Clock, Frame, FrameSource, Image, Interruption
 from device.sources.base import SourceOptions
 from device.sources.registry import SOURCES
-from device.sources.supervisor import Patience, SupervisedSource
+from device.sources.supervisor import RetryPolicy, SupervisedSource
 from device.sources.uri import make_opener
 from tests.unit import fake_mjpeg, fake_opencv, fake_picamera2
 from tests.unit.certificates import make_certificate
@@ -133,7 +133,7 @@ def make_supervised(bench: Bench) -> Case:
     case = make_synthetic(bench, 30.0)
 
     def supervise() -> FrameSource:
-        return SupervisedSource(case.open(), case.open, Patience(), clock=case.clock, on_interruption=unexpected)
+        return SupervisedSource(case.open(), case.open, RetryPolicy(), clock=case.clock, on_interruption=unexpected)
 
     return case._replace(open=supervise)
 

@@ -241,7 +241,7 @@ def test_a_video_that_breaks_off_says_at_which_frame_and_then_ends(tmp_path: Pat
     path.write_bytes(whole[: len(whole) // 2])
     with open_source(f"video:{path}") as source:
         frames: list[Frame] = []
-        with pytest.raises(SourceError, match=r"breaks off at frame \d+; expected 20 frames") as caught:
+        with pytest.raises(SourceError, match=r"ends early, at frame \d+; expected 20 frames") as caught:
             read_to_the_end(source, frames)
         assert caught.value.reason == "ended"
         assert f"frame {len(frames)};" in str(caught.value)
@@ -417,7 +417,7 @@ def test_a_video_that_breaks_off_in_real_time_is_said_too(tmp_path: Path) -> Non
     with open_source(f"video:{path}", realtime(clock)) as source:
         assert source.read(TIMEOUT_S) is not None
         clock.advance(1.9)
-        with pytest.raises(SourceError, match="breaks off at frame") as caught:
+        with pytest.raises(SourceError, match="ends early, at frame") as caught:
             source.read(TIMEOUT_S)
         assert caught.value.reason == "ended"
         assert source.read(TIMEOUT_S) is None

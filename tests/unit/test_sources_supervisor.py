@@ -19,13 +19,13 @@ from device.core.resources import Resource
 from device.protocols import Frame, FrameSource, Interruption, SourceSpec
 from device.sources.base import SourceOptions
 from device.sources.opening import open_frames
-from device.sources.supervisor import JITTER, Patience, SupervisedSource
+from device.sources.supervisor import JITTER, RetryPolicy, SupervisedSource
 from device.sources.uri import names_camera
 
 URI = "fake:camera"
 TIMEOUT_S = 5.0
 PERIOD_S = 0.1
-PATIENCE = Patience(stall_timeout_s=5.0, frozen_timeout_s=60.0, give_up_after_s=120.0, backoff=Backoff(first_s=1.0, max_s=8.0))
+POLICY = RetryPolicy(stall_timeout_s=5.0, frozen_timeout_s=60.0, give_up_after_s=120.0, backoff=Backoff(first_s=1.0, max_s=8.0))
 
 STALL, GONE, DAMAGED, FREEZE, DARK, END = "stall", "gone", "damaged", "freeze", "dark", "end"
 Step = int | str
@@ -81,14 +81,14 @@ class Camera(Resource):
 class Bench:
     """A supervised camera whose lives are scripted: each opening takes the next script, or raises the next error."""
 
-    def __init__(self, *lives: Sequence[Step] | Exception, patience: Patience = PATIENCE) -> None:
+    def __init__(self, *lives: Sequence[Step] | Exception, policy: RetryPolicy = POLICY) -> None:
         self.clock = ManualClock(start_ns=10**12)
         self.lives = list(lives)
         self.cameras: list[Camera] = []
         self.opened_s: list[float] = []
         self.told: list[Interruption] = []
         self.source = SupervisedSource(
-            self.open(), self.open, patience, clock=self.clock, on_interruption=self.told.append, chance=lambda: 0.5
+            self.open(), self.open, policy, clock=self.clock, on_interruption=self.told.append, chance=lambda: 0.5
         )
 
     def open(self) -> Camera:
@@ -163,7 +163,7 @@ def test_waits_between_attempts_grow_and_stay_under_the_longest() -> None:
 @given(st.floats(0.0, 1.0))
 def test_chance_moves_a_wait_by_a_fifth_at_most(chance: float) -> None:
     bench = Bench([1, GONE], [1])
-    bench.source._waits._chance = lambda: chance  # the only way to chance from here
+    bench.source._delays._chance = lambda: chance  # the only way to chance from here
     bench.read(2)
     assert abs(bench.opened_s[1] - bench.opened_s[0] - 2 * PERIOD_S - 1.0) <= JITTER + 1e-6
 
@@ -184,7 +184,7 @@ def test_a_camera_that_was_well_for_long_is_opened_again_soon() -> None:
 
 def test_gives_up_after_the_profiles_limit_and_says_why() -> None:
     bench = Bench([5, GONE])
-    with pytest.raises(SourceError, match=r"no good frame for 12[0-9] s, after [0-9]+ attempts .*no such camera") as caught:
+    with pytest.raises(SourceError, match=r"no good frame for 12[0-9] s, despite [0-9]+ attempts .*no such camera") as caught:
         bench.read(6)
     assert caught.value.reason == "ended"
     assert caught.value.exit_code == 20
@@ -198,7 +198,7 @@ def test_gives_up_after_the_profiles_limit_and_says_why() -> None:
 
 def test_does_not_give_up_before_it_has_tried_once() -> None:
     # Patient with still pictures, but not for as long with a camera that gives none.
-    bench = Bench([5, *[FREEZE] * 3100], [5], patience=PATIENCE._replace(frozen_timeout_s=300.0))
+    bench = Bench([5, *[FREEZE] * 3100], [5], policy=POLICY._replace(frozen_timeout_s=300.0))
     bench.read(5 + 3000 + 5)
     (ended,) = bench.ended
     assert (ended.reason, ended.attempts, ended.is_over) == ("frozen", 1, True)
@@ -222,7 +222,7 @@ def test_a_profile_whose_camera_would_stall_between_two_frames_is_refused(camera
 
 
 def test_nobody_waits_for_long_for_a_camera_that_is_away() -> None:
-    bench = Bench([1, GONE], patience=PATIENCE._replace(backoff=Backoff(first_s=60.0, max_s=60.0)))
+    bench = Bench([1, GONE], policy=POLICY._replace(backoff=Backoff(first_s=60.0, max_s=60.0)))
     bench.read(1)
     for _ in range(5):
         before_s = bench.now_s
@@ -233,7 +233,7 @@ def test_nobody_waits_for_long_for_a_camera_that_is_away() -> None:
 
 def test_without_a_limit_it_tries_for_ever() -> None:
     missing = SourceError(URI, "no such camera", reason="missing")
-    bench = Bench([5, GONE], *[missing] * 300, [1], patience=PATIENCE._replace(give_up_after_s=None))
+    bench = Bench([5, GONE], *[missing] * 300, [1], policy=POLICY._replace(give_up_after_s=None))
     bench.read(6)
     assert bench.now_s > 2000.0
 
@@ -355,7 +355,7 @@ def test_a_picture_that_is_frozen_still_after_a_reopening_does_not_end_the_inter
 
 
 def test_a_frozen_picture_may_be_allowed() -> None:
-    bench = Bench([FREEZE] * 5000, patience=PATIENCE._replace(frozen_timeout_s=None))
+    bench = Bench([FREEZE] * 5000, policy=POLICY._replace(frozen_timeout_s=None))
     assert len(bench.read(5000)) == 5000
     assert bench.told == []
 
@@ -422,7 +422,7 @@ def test_a_camera_that_hangs_in_close_does_not_hang_the_reader(monkeypatch: pyte
     released = threading.Event()
     clock = ManualClock()
     lives: list[Callable[[], Camera]] = [lambda: Hanging(clock, released), lambda: Camera(clock, [5])]
-    source = SupervisedSource(lives.pop(0)(), lambda: lives.pop(0)(), PATIENCE, clock=clock, on_interruption=lambda _: None)
+    source = SupervisedSource(lives.pop(0)(), lambda: lives.pop(0)(), POLICY, clock=clock, on_interruption=lambda _: None)
     frames = 0
     while frames < 3:
         with suppress(SourceError):

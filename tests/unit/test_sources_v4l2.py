@@ -294,7 +294,7 @@ def test_rate_that_cannot_be_set_is_not_promised(bench: Bench) -> None:
     [
         ("0#NV12", YUYV, "has no NV12"),
         ("0#H264", YUYV, "H264 can't be read"),
-        ("0", (PixelFormat("H264", "H.264", SMALL),), "gives only H264"),
+        ("0", (PixelFormat("H264", "H.264", SMALL),), "has only H264"),
     ],
 )
 def test_format_that_cannot_be_had_is_an_error(bench: Bench, rest: str, formats: tuple[PixelFormat, ...], words: str) -> None:
@@ -495,7 +495,7 @@ def test_exact_name_goes_before_a_part_of_one(crowded: Bench) -> None:
     assert crowded.opened[-1] == "video2"
 
 
-@pytest.mark.parametrize(("rest", "words"), [("name=nothing", "no camera of that name"), ("9", "no such camera")])
+@pytest.mark.parametrize(("rest", "words"), [("name=nothing", "no camera has this name"), ("9", "no such camera")])
 def test_camera_that_is_not_there_says_which_are(crowded: Bench, rest: str, words: str) -> None:
     error = crowded.refuse(rest)
     assert error.reason == "missing"

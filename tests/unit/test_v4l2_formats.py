@@ -16,8 +16,8 @@ from device.sources.v4l2.formats import (
     COSTS_NS,
     FrameSize,
     Mode,
+    ModeRequest,
     PixelFormat,
-    Wish,
     choose_mode,
     format_cameras,
     list_cameras,
@@ -32,62 +32,64 @@ UNLISTED = (PixelFormat("MJPG", "Motion-JPEG"), PixelFormat("YUYV", "YUYV 4:2:2"
 
 
 @pytest.mark.parametrize(
-    ("formats", "wish", "expected"),
+    ("formats", "wanted", "expected"),
     [
         # Enough of both: the cheap format.
-        (C920, Wish(640, 480, 30.0), Mode("YUYV", 640, 480, 30.0)),
+        (C920, ModeRequest(640, 480, 30.0), Mode("YUYV", 640, 480, 30.0)),
         # The nearest rate that is enough.
-        (C920, Wish(640, 480, 12.0), Mode("YUYV", 640, 480, 15.0)),
-        (C920, Wish(640, 480, 7.5), Mode("YUYV", 640, 480, 7.5)),
+        (C920, ModeRequest(640, 480, 12.0), Mode("YUYV", 640, 480, 15.0)),
+        (C920, ModeRequest(640, 480, 7.5), Mode("YUYV", 640, 480, 7.5)),
         # Too much for USB 2 uncompressed.
-        (C920, Wish(1280, 720, 30.0), Mode("MJPG", 1280, 720, 30.0)),
-        (C920, Wish(1280, 720, 10.0), Mode("YUYV", 1280, 720, 10.0)),
-        (C920, Wish(1280, 720, 15.0), Mode("MJPG", 1280, 720, 15.0)),
+        (C920, ModeRequest(1280, 720, 30.0), Mode("MJPG", 1280, 720, 30.0)),
+        (C920, ModeRequest(1280, 720, 10.0), Mode("YUYV", 1280, 720, 10.0)),
+        (C920, ModeRequest(1280, 720, 15.0), Mode("MJPG", 1280, 720, 15.0)),
         # 800x600 has 24 at most uncompressed; 640x480 is too small.
-        (C920, Wish(700, 500, 30.0), Mode("MJPG", 800, 600, 30.0)),
+        (C920, ModeRequest(700, 500, 30.0), Mode("MJPG", 800, 600, 30.0)),
         # More than there is: the size goes before the rate.
-        (C920, Wish(4000, 3000, 30.0), Mode("YUYV", 2304, 1536, 2.0)),
-        (C920, Wish(1920, 1080, 60.0), Mode("MJPG", 1920, 1080, 30.0)),
+        (C920, ModeRequest(4000, 3000, 30.0), Mode("YUYV", 2304, 1536, 2.0)),
+        (C920, ModeRequest(1920, 1080, 60.0), Mode("MJPG", 1920, 1080, 30.0)),
         # What is insisted on.
-        (C920, Wish(640, 480, 30.0, "MJPG"), Mode("MJPG", 640, 480, 30.0)),
-        (C920, Wish(1280, 720, 30.0, "YUYV"), Mode("YUYV", 1280, 720, 10.0)),
-        (C920, Wish(640, 480, 30.0, "NV12"), None),
-        (C920, Wish(640, 480, 30.0, "H264"), None),
-        (MJPG_ONLY, Wish(640, 480, 30.0), Mode("MJPG", 640, 480, 30.0)),
-        (MJPG_ONLY, Wish(640, 480, 60.0), Mode("MJPG", 640, 480, 30.0)),
-        (MJPG_ONLY, Wish(641, 480, 25.0), Mode("MJPG", 1280, 720, 25.0)),
-        (VIVID, Wish(640, 360, 30.0), Mode("BGR3", 640, 360, 30.0)),
-        (VIVID, Wish(640, 480, 30.0), Mode("BGR3", 640, 480, 25.0)),
-        (VIVID, Wish(320, 180, 29.97), Mode("BGR3", 320, 180, 30.0)),
-        (VIVID, Wish(320, 180, 30.0, "GREY"), Mode("GREY", 320, 180, 30.0)),
-        (STEPWISE, Wish(640, 480, 30.0), Mode("YU12", 640, 480, 30.0)),
-        (STEPWISE, Wish(333, 241, 120.0), Mode("YU12", 334, 242, 90.0)),
-        (STEPWISE, Wish(16, 9999, 0.1), Mode("YU12", 32, 1944, 1.0)),
+        (C920, ModeRequest(640, 480, 30.0, "MJPG"), Mode("MJPG", 640, 480, 30.0)),
+        (C920, ModeRequest(1280, 720, 30.0, "YUYV"), Mode("YUYV", 1280, 720, 10.0)),
+        (C920, ModeRequest(640, 480, 30.0, "NV12"), None),
+        (C920, ModeRequest(640, 480, 30.0, "H264"), None),
+        (MJPG_ONLY, ModeRequest(640, 480, 30.0), Mode("MJPG", 640, 480, 30.0)),
+        (MJPG_ONLY, ModeRequest(640, 480, 60.0), Mode("MJPG", 640, 480, 30.0)),
+        (MJPG_ONLY, ModeRequest(641, 480, 25.0), Mode("MJPG", 1280, 720, 25.0)),
+        (VIVID, ModeRequest(640, 360, 30.0), Mode("BGR3", 640, 360, 30.0)),
+        (VIVID, ModeRequest(640, 480, 30.0), Mode("BGR3", 640, 480, 25.0)),
+        (VIVID, ModeRequest(320, 180, 29.97), Mode("BGR3", 320, 180, 30.0)),
+        (VIVID, ModeRequest(320, 180, 30.0, "GREY"), Mode("GREY", 320, 180, 30.0)),
+        (STEPWISE, ModeRequest(640, 480, 30.0), Mode("YU12", 640, 480, 30.0)),
+        (STEPWISE, ModeRequest(333, 241, 120.0), Mode("YU12", 334, 242, 90.0)),
+        (STEPWISE, ModeRequest(16, 9999, 0.1), Mode("YU12", 32, 1944, 1.0)),
         # A driver that doesn't list its sizes is asked, and takes the nearest.
-        (UNLISTED, Wish(640, 480, 30.0), Mode("YUYV", 640, 480, 30.0)),
-        ((), Wish(640, 480, 30.0), None),
-        ((PixelFormat("H264", "H.264"), PixelFormat("Y16", "16-bit Greyscale")), Wish(640, 480, 30.0), None),
+        (UNLISTED, ModeRequest(640, 480, 30.0), Mode("YUYV", 640, 480, 30.0)),
+        ((), ModeRequest(640, 480, 30.0), None),
+        ((PixelFormat("H264", "H.264"), PixelFormat("Y16", "16-bit Greyscale")), ModeRequest(640, 480, 30.0), None),
     ],
 )
-def test_cheapest_mode_that_satisfies_is_taken(formats: tuple[PixelFormat, ...], wish: Wish, expected: Mode | None) -> None:
-    assert choose_mode(formats, wish) == expected
+def test_cheapest_mode_that_satisfies_is_taken(
+    formats: tuple[PixelFormat, ...], wanted: ModeRequest, expected: Mode | None
+) -> None:
+    assert choose_mode(formats, wanted) == expected
 
 
 def test_pictures_without_colours_are_the_last_resort() -> None:
     grey = PixelFormat("GREY", "8-bit Greyscale", (FrameSize(640, 480, (30.0,)),))
     slow = PixelFormat("YUYV", "YUYV 4:2:2", (FrameSize(320, 240, (5.0,)),))
-    assert choose_mode((grey, slow), Wish(640, 480, 30.0)) == Mode("YUYV", 320, 240, 5.0)
-    assert choose_mode((grey,), Wish(640, 480, 30.0)) == Mode("GREY", 640, 480, 30.0)
+    assert choose_mode((grey, slow), ModeRequest(640, 480, 30.0)) == Mode("YUYV", 320, 240, 5.0)
+    assert choose_mode((grey,), ModeRequest(640, 480, 30.0)) == Mode("GREY", 640, 480, 30.0)
 
 
 def test_thirty_frames_a_second_are_also_those_of_ntsc() -> None:
     sizes = (FrameSize(640, 480, (60.0, 29.97)),)
-    assert choose_mode((PixelFormat("YUYV", "", sizes),), Wish(640, 480, 30.0)) == Mode("YUYV", 640, 480, 29.97)
+    assert choose_mode((PixelFormat("YUYV", "", sizes),), ModeRequest(640, 480, 30.0)) == Mode("YUYV", 640, 480, 29.97)
 
 
-def test_wish_left_open_is_the_profiles_default() -> None:
-    assert Wish.of(None, None, None, None) == Wish(640, 480, 30.0)
-    assert Wish.of(1280, 720, 15.0, "MJPG") == Wish(1280, 720, 15.0, "MJPG")
+def test_request_left_open_is_the_profiles_default() -> None:
+    assert ModeRequest.of(None, None, None, None) == ModeRequest(640, 480, 30.0)
+    assert ModeRequest.of(1280, 720, 15.0, "MJPG") == ModeRequest(1280, 720, 15.0, "MJPG")
 
 
 rates = st.lists(st.sampled_from((5.0, 7.5, 10.0, 15.0, 24.0, 30.0, 60.0)), max_size=4, unique=True)
@@ -101,15 +103,19 @@ formats = st.lists(
     st.builds(PixelFormat, st.sampled_from((*COSTS_NS, "H264")), st.just(""), st.lists(sizes, max_size=4).map(tuple)),
     max_size=4,
 )
-wishes = st.builds(
-    Wish, st.integers(32, 4000), st.integers(32, 3000), st.floats(1.0, 120.0), st.none() | st.sampled_from(("YUYV", "MJPG"))
+requests = st.builds(
+    ModeRequest,
+    st.integers(32, 4000),
+    st.integers(32, 3000),
+    st.floats(1.0, 120.0),
+    st.none() | st.sampled_from(("YUYV", "MJPG")),
 )
 
 
-@given(formats, wishes)
-def test_choice_is_offered_and_nothing_offered_is_better(offered: list[PixelFormat], wish: Wish) -> None:
-    mode = choose_mode(offered, wish)
-    usable = [entry for entry in offered if entry.fourcc in COSTS_NS and wish.fourcc in (None, entry.fourcc)]
+@given(formats, requests)
+def test_choice_is_offered_and_nothing_offered_is_better(offered: list[PixelFormat], wanted: ModeRequest) -> None:
+    mode = choose_mode(offered, wanted)
+    usable = [entry for entry in offered if entry.fourcc in COSTS_NS and wanted.fourcc in (None, entry.fourcc)]
     assert (mode is None) == (not usable)
     if mode is None:
         return
@@ -119,25 +125,25 @@ def test_choice_is_offered_and_nothing_offered_is_better(offered: list[PixelForm
         assert any(mode.rate_fps in size.rates_fps or not size.rates_fps for size in same_size)
     else:
         assert any(entry.fourcc == mode.fourcc and not entry.sizes for entry in usable)
-        assert mode[1:] == wish[:3]
+        assert mode[1:] == wanted[:3]
     if mode.fourcc != "GREY":
         enough = [
             size
             for entry in usable
             for size in entry.sizes
-            if entry.fourcc != "GREY" and size.width_px >= wish.width_px and size.height_px >= wish.height_px
-            if not size.rates_fps or size.rates_fps[0] >= wish.rate_fps
+            if entry.fourcc != "GREY" and size.width_px >= wanted.width_px and size.height_px >= wanted.height_px
+            if not size.rates_fps or size.rates_fps[0] >= wanted.rate_fps
         ]
         if enough:
-            assert mode.width_px >= wish.width_px
-            assert mode.height_px >= wish.height_px
-            assert mode.rate_fps >= wish.rate_fps * 0.99
+            assert mode.width_px >= wanted.width_px
+            assert mode.height_px >= wanted.height_px
+            assert mode.rate_fps >= wanted.rate_fps * 0.99
             assert mode.width_px * mode.height_px <= min(size.width_px * size.height_px for size in enough)
 
 
-@given(formats, wishes)
-def test_order_of_a_listing_changes_nothing(offered: list[PixelFormat], wish: Wish) -> None:
-    assert choose_mode(offered, wish) == choose_mode(offered[::-1], wish)
+@given(formats, requests)
+def test_order_of_a_listing_changes_nothing(offered: list[PixelFormat], wanted: ModeRequest) -> None:
+    assert choose_mode(offered, wanted) == choose_mode(offered[::-1], wanted)
 
 
 # --- enumerations -----------------------------------------------------------------------------------------------------
@@ -247,7 +253,7 @@ def test_cameras_are_listed_with_what_they_offer(tmp_path: Path) -> None:
     assert len(cameras[0].formats) == 3
     assert all(node.is_closed for driver in drivers.values() for node in driver.nodes)
     table = format_cameras(cameras)
-    assert "video2  Locked\n  can't be asked: Permission denied" in table
+    assert "video2  Locked\n  can't be queried: Permission denied" in table
     assert "  YUYV\n    640x480                 30, 24, 20, 15, 10, 7.5, 5 fps" in table
     assert "  can't be read: H264" in table
 

@@ -1,7 +1,7 @@
 """Frames of an HTTP camera that sends JPEGs one after another: phones (Android's IP Webcam), mjpg-streamer, motion, ustreamer.
 
-A frame's time is that of its last byte's arrival: the server's own stamps, where it sends any, are of another clock. What
-passes between the lens and here can't be known.
+A frame's timestamp is the arrival of its last byte: the server's own stamps, if any, are of another clock. The delay between
+the lens and the arrival can't be known.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from device.sources.live import Damage, LiveSource, Picture, picture_or_damage
 from device.sources.stream.multipart import MultipartParser, Part
 
 ANSWER_TIMEOUT_S = 5.0
-"""For a server to be reached, and then to answer. One that is just starting may take a connection and forget it."""
+"""Timeout for the connection, and again for the answer: a server that is starting may accept a connection and forget it."""
 
 READ_TIMEOUT_S = 120.0
-"""For each piece of the stream. Whoever reads has a patience of its own, and `MjpegSource.close` cuts the connection."""
+"""Timeout for each piece of the stream. The reader has its own timeout, and `MjpegSource.close` cuts the connection."""
 
 MAX_REDIRECTS = 3
 
 MAX_SKIPPED = 100
-"""Pictures that may be passed over in one go: a server that sends faster than we read must not keep all from being seen."""
+"""Most pictures that are skipped at once: even if a server sends faster than we read, some pictures must be delivered."""
 
 _CHUNK_BYTES = 2**18
 
@@ -50,57 +50,54 @@ _WHERE_STREAMS_ARE = (
 class MjpegSource(LiveSource):
     """Keeps the newest picture of an MJPEG stream.
 
-    Pictures that have come in full while the one before was looked at are passed over without decoding them, and count in
-    `Frame.index`. Big ones are decoded at a half, a quarter or an eighth of their size where the network needs no more.
+    If several pictures have arrived while the previous one was processed, only the last is decoded; the others count in
+    `Frame.index`. Large ones are decoded at a half, a quarter or an eighth of their size if the network needs no more.
 
     Args:
         address: of the stream.
-        options: ``clock`` and ``preprocessing`` are taken; the server chooses size and rate.
+        options: ``clock`` and ``preprocessing`` are used; the server chooses size and rate.
 
     Raises:
-        SourceError: ``unreachable``, ``certificate``, ``unauthorised``, ``missing`` where the server knows no such path,
-            ``refused`` with any other status, ``format`` where it answers with something else than a stream, ``stalled``
-            where it doesn't answer.
+        SourceError: ``unreachable``, ``certificate``, ``unauthorised``, ``missing`` if the server doesn't know the path,
+            ``refused`` for any other status, ``format`` if the answer isn't a stream, ``stalled`` if there is no answer.
     """
 
     scheme: ClassVar[Scheme] = "http"
 
     def __init__(self, address: Address, options: SourceOptions | None = None) -> None:
         chosen = options or SourceOptions()
-        self._line = line = _Line()
+        self._handle = handle = _ConnectionHandle()
         super().__init__(
             address.safe,
-            # Without `self`: a source that holds a function that holds it is freed by the collector only.
-            lambda: _MjpegCapture(address, chosen, line),
+            # Doesn't refer to `self`: in a reference cycle, the source would be freed only by the garbage collector.
+            lambda: _MjpegCapture(address, chosen, handle),
             chosen,
-            remedy="look whether the camera has power and network",
+            remedy="check the camera's power and network",
         )
 
     @classmethod
     def from_uri(cls, rest: str, options: SourceOptions) -> Self:
-        """Opens ``http://[USER:PASSWORD@]HOST[:PORT]/PATH``; without a user, the netrc file is asked."""
+        """Opens ``http://[USER:PASSWORD@]HOST[:PORT]/PATH``; without a user, the netrc file is searched."""
         address = parse_address(cls.scheme, rest)
         if address.fragment:
-            raise UsageError(
-                "source", f"'{cls.scheme}:...' has something behind a #", expected="nothing", reason="malformed_uri"
-            )
+            raise UsageError("source", f"'{cls.scheme}:...' has a #fragment", expected="no fragment", reason="malformed_uri")
         return cls(add_credentials(address), options)
 
     def close(self) -> None:
-        """Cuts the connection, so that the thread that waits on it ends at once."""
+        """Cuts the connection, which ends the thread that waits on it at once."""
         self._closed.set()
-        self._line.cut()
+        self._handle.cut()
         super().close()
 
 
 class MjpegsSource(MjpegSource):
-    """The same over TLS. The certificate is checked; ``SSL_CERT_FILE`` in the environment names one to trust."""
+    """An MJPEG stream over TLS. Its certificate is checked; ``SSL_CERT_FILE`` in the environment names one to trust."""
 
     scheme: ClassVar[Scheme] = "https"
 
 
-class _Line:
-    """A second hold on a connection: to cut it while another thread reads from it, and to see how much more has come."""
+class _ConnectionHandle:
+    """A second handle to a connection, to cut it while another thread reads from it, and to see how much data waits."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -108,7 +105,7 @@ class _Line:
         self._is_cut = False
 
     def hold(self, descriptor: int) -> None:
-        """Takes hold of an open connection."""
+        """Duplicates the descriptor of an open connection."""
         with self._lock:
             self._socket = socket.socket(fileno=os.dup(descriptor))
         if self._is_cut:
@@ -121,14 +118,14 @@ class _Line:
             self._socket = None
 
     def cut(self) -> None:
-        """Ends the connection, or the next one that is held. May be called from any thread."""
+        """Cuts the connection, or the next one that is held. May be called from any thread."""
         self._is_cut = True
         with self._lock, contextlib.suppress(OSError):
             if self._socket is not None:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def waiting_bytes(self) -> int:
-        """How much has come that nobody has read yet."""
+        """Number of bytes that have arrived but haven't been read yet."""
         count = bytearray(4)
         with self._lock:
             if self._socket is not None:
@@ -141,25 +138,25 @@ class _MjpegCapture:
 
     rate_fps: float | None = None
 
-    def __init__(self, address: Address, options: SourceOptions, line: _Line) -> None:
+    def __init__(self, address: Address, options: SourceOptions, handle: _ConnectionHandle) -> None:
         self._where = address.safe
         self._clock = options.clock
         self._least_side_px = least_side_px(options.preprocessing)
-        self._line = line
+        self._handle = handle
         self._response = _request(address)
         try:
             self._parser = MultipartParser(_require_stream(self._response, self._where), self._where)
-            line.hold(self._response.fileno())
+            handle.hold(self._response.fileno())
         except BaseException:
             self.close()
             raise
 
     def read(self) -> Picture | Damage | None:
-        """Waits for a picture; where several have come, takes the last."""
+        """Waits for a picture; if several have arrived, takes the last."""
         part: Part | None = None
         seen = 0
-        # Less than half a picture may be a line break, and the rest of it may be long in coming.
-        while part is None or (seen <= MAX_SKIPPED and self._line.waiting_bytes() > len(part.body) / 2):
+        # Less than half a picture may be only a line break, or a picture whose rest takes long to arrive.
+        while part is None or (seen <= MAX_SKIPPED and self._handle.waiting_bytes() > len(part.body) / 2):
             pictures = [found for found in self._parser.feed(self._receive()) if _is_picture(found)]
             seen += len(pictures)
             part = pictures[-1] if pictures else part
@@ -170,7 +167,7 @@ class _MjpegCapture:
 
     def close(self) -> None:
         """Closes the connection."""
-        self._line.let_go()
+        self._handle.let_go()
         self._response.close()
 
     def _receive(self) -> bytes:
@@ -178,7 +175,7 @@ class _MjpegCapture:
             data = self._response.read1(_CHUNK_BYTES)
         except TimeoutError:
             raise SourceError(
-                self._where, f"nothing came for {READ_TIMEOUT_S:g} s", expected="a camera that delivers", reason="stalled"
+                self._where, f"no data for {READ_TIMEOUT_S:g} s", expected="a camera that delivers", reason="stalled"
             ) from None
         except (OSError, HTTPException) as error:
             raise _ended(self._where, f"the connection broke ({error_name(error)})") from None
@@ -188,7 +185,7 @@ class _MjpegCapture:
 
 
 def _is_picture(part: Part) -> bool:
-    """Leaves out what isn't a picture: some cameras send sound in between."""
+    """Whether a part is a picture: some cameras interleave sound."""
     return part.headers.get("content-type", "image/").lower().startswith("image/")
 
 
@@ -197,12 +194,12 @@ def _ended(where: str, found: str) -> SourceError:
 
 
 def _request(address: Address) -> HTTPResponse:
-    """Asks for the stream; follows redirections, and logs in where it is asked to."""
+    """Requests the stream; follows redirects, and logs in if the server demands it."""
     where = address.safe
     opener = make_opener(address, error=SourceError, redirects=_Redirects(), plain=_PlainConnection, tls=_TlsConnection)
     try:
         response: HTTPResponse = opener.open(address.url(), timeout=ANSWER_TIMEOUT_S)
-    # No error is chained: the text of those below may hold what the server was asked for.
+    # These errors aren't chained, because their text may contain the address.
     except urllib.error.HTTPError as error:
         error.close()
         raise _refusal(address, error.code) from None
@@ -212,16 +209,16 @@ def _request(address: Address) -> HTTPResponse:
         raise SourceError(
             where, f"no answer within {ANSWER_TIMEOUT_S:g} s", expected="an HTTP server", reason="stalled"
         ) from None
-    except (OSError, HTTPException, ValueError) as error:  # the last of a place to go to that is no address
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: a redirect to an invalid address
         raise SourceError(
-            where, f"no answer that can be understood ({error_name(error)})", expected="an HTTP server", reason="unreachable"
+            where, f"the answer can't be understood ({error_name(error)})", expected="an HTTP server", reason="unreachable"
         ) from None
     return response
 
 
 class _PlainConnection(HTTPConnection):
     def getresponse(self) -> HTTPResponse:
-        """Waits for the head of the answer, and is more patient from then on."""
+        """Waits for the head of the answer, and extends the timeout from then on."""
         connection = self.sock
         response = super().getresponse()
         connection.settimeout(READ_TIMEOUT_S)
@@ -237,27 +234,33 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _refusal(address: Address, status: int) -> SourceError:
-    """Says what a status other than success means."""
+    """The error for an HTTP status other than success."""
     where = address.safe
     if status in (401, 403):
         return unauthorised(address, status)
     if status == 404:
         return SourceError(
-            where, "the server knows no such path", expected="an MJPEG stream", remedy=_WHERE_STREAMS_ARE, reason="missing"
+            where, "the server doesn't know this path", expected="an MJPEG stream", remedy=_WHERE_STREAMS_ARE, reason="missing"
         )
     if status == 503:
-        return SourceError(where, "the server is busy", expected="a free place", remedy="close other viewers", reason="refused")
-    return SourceError(where, f"the server refuses, with status {status}", expected="status 200", reason="refused")
+        return SourceError(
+            where,
+            "the server is busy",
+            expected="a server that accepts another viewer",
+            remedy="close other viewers",
+            reason="refused",
+        )
+    return SourceError(where, f"the server refuses with status {status}", expected="status 200", reason="refused")
 
 
 def _unreached(where: str, why: object) -> SourceError:
-    """Says why no connection came about."""
+    """The error for a failed connection."""
     if isinstance(why, ssl.SSLCertVerificationError):
         return SourceError(
             where,
             f"the server's certificate isn't trusted ({why.verify_message})",
-            expected="one that is signed by an authority that this machine knows",
-            remedy="name the camera's certificate by SSL_CERT_FILE in the environment",
+            expected="a certificate signed by an authority that this machine trusts",
+            remedy="set SSL_CERT_FILE in the environment to the camera's certificate",
             reason="certificate",
         )
     if isinstance(why, ssl.SSLError):
@@ -268,13 +271,13 @@ def _unreached(where: str, why: object) -> SourceError:
 
 
 def _require_stream(response: HTTPResponse, where: str) -> str | None:
-    """Checks what kind of content it is.
+    """Checks that the content is a stream.
 
     Returns:
-        The parts' boundary; None where the header doesn't tell.
+        The boundary of the parts; None if the header doesn't state it.
     """
     kind = response.headers.get_content_type() if response.headers.get("Content-Type") else ""
-    # Some servers (FFmpeg's, for one) name no type at all.
+    # Some servers, such as FFmpeg's, send no content type.
     if kind.startswith("multipart/") or kind in ("", "application/octet-stream"):
         return response.headers.get_boundary()
     what = "a single picture" if kind.startswith("image/") else "a web page" if kind == "text/html" else kind

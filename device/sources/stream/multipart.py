@@ -1,7 +1,7 @@
-"""Takes a stream of pictures apart: ``multipart/x-mixed-replace``, as cameras send it, which is seldom as it should be.
+"""Parses ``multipart/x-mixed-replace`` streams, including the many deviations that cameras send.
 
 References:
-    RFC 2046 (1996), section 5.1: the syntax. ``x-mixed-replace`` was never standardised: each part replaces the one before.
+    RFC 2046 (1996), section 5.1: the syntax. ``x-mixed-replace`` was never standardised: each part replaces the previous one.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import NamedTuple
 from device.core.errors import SourceError
 
 MAX_PART_BYTES = 16 * 2**20
-"""A picture larger than this is no camera's: it would have 50 megapixels and more."""
+"""Largest part: no camera sends a larger picture, which would have 50 megapixels or more."""
 
 MAX_HEADER_BYTES = 8192
-"""Of one part's headers, or of what may stand before the first part."""
+"""Largest header of a part, and most data before the first part."""
 
 _NO_PART = f"no part begins within {MAX_HEADER_BYTES} bytes"
 
-# A delimiter's line ends within this many bytes behind the boundary.
+# A delimiter's line ends within this many bytes after the boundary.
 _TAIL_BYTES = 64
 _TAIL = re.compile(rb"-*[ \t]*\r?\n")
 _NUMBER = re.compile(r"[0-9]{1,12}")
 
 
 class Part(NamedTuple):
-    """One part.
+    """A part of a multipart stream.
 
     Attributes:
-        headers: by their names in lower case.
-        body: its bytes.
+        headers: values by name, in lower case.
+        body: the content.
     """
 
     headers: dict[str, str]
@@ -46,24 +46,24 @@ class _State(Enum):
 
 
 class _Delimiter(NamedTuple):
-    """Where a delimiter's line, with the line break before it, begins and ends."""
+    """Start and end of a delimiter's line, including the line break before it."""
 
     start: int
     end: int
 
 
 class MultipartParser:
-    """Takes bytes as they come, and gives the parts that are whole.
+    """Takes data as it arrives, and returns completed parts.
 
-    A part ends where its ``Content-Length`` says, so that it needn't wait for the next, or at a delimiter before that. Where
-    anything but a delimiter stands behind it, lengths are believed no more, and parts end at delimiters alone. Lines may end
-    in CRLF or LF. The delimiter may have any number of dashes, and need not begin a line where it has two.
+    A part ends where its ``Content-Length`` says, without waiting for the next one, or at an earlier delimiter. If anything but
+    a delimiter follows it, lengths are ignored from then on, and only delimiters end parts. Lines may end in CRLF or LF. The
+    delimiter may have any number of dashes; with two or more, it needn't begin a line.
 
     Args:
-        boundary: as the response's header names it, with or without dashes; None or empty, or where it doesn't come: the
-            stream's first line that begins with two dashes tells.
-        where: what to call the stream in errors.
-        max_part_bytes: longest part.
+        boundary: as stated in the response's header, with or without dashes. If it is None or empty or doesn't occur, the
+            stream's first line that begins with two dashes is used.
+        where: the stream's address, for errors.
+        max_part_bytes: largest part.
     """
 
     def __init__(self, boundary: str | None, where: str, *, max_part_bytes: int = MAX_PART_BYTES) -> None:
@@ -72,19 +72,19 @@ class MultipartParser:
         self._max_part_bytes = max_part_bytes
         self._buffer = bytearray()
         self._state = _State.BEFORE
-        # Whether the buffer begins where a line does.
+        # Whether the buffer begins at the start of a line.
         self._at_line_start = True
-        # Up to here, the buffer holds no delimiter.
+        # The buffer has no delimiter before this position.
         self._searched = 0
         self._headers: dict[str, str] = {}
         self._length: int | None = None
         self._is_length_believed = True
 
     def feed(self, data: bytes) -> list[Part]:
-        """Takes the next bytes; gives the parts that they completed, in order.
+        """Takes the next bytes; returns the parts that they complete, in order.
 
         Raises:
-            SourceError: ``malformed``: a part or its headers are too long, or no part ever begins.
+            SourceError: ``malformed`` if a part or its headers are too long, or if no part begins.
         """
         self._buffer += data
         parts: list[Part] = []
@@ -93,7 +93,7 @@ class MultipartParser:
         return parts
 
     def _step(self, parts: list[Part]) -> bool:
-        """Goes on to the next state; False where that takes more bytes."""
+        """Advances to the next state; returns False if that needs more data."""
         if self._state is _State.HEADERS:
             return self._read_headers()
         if self._state is _State.BODY:
@@ -101,7 +101,7 @@ class MultipartParser:
         return self._find_part()
 
     def _find_part(self) -> bool:
-        """Skips to behind the next delimiter."""
+        """Skips past the next delimiter."""
         if not self._core and not self._learn_boundary():
             return False
         found = self._find(len(self._buffer))
@@ -111,22 +111,22 @@ class MultipartParser:
             self._enter(_State.HEADERS)
             return True
         if self._state is _State.BEFORE:
-            # Some cameras name another boundary than they send.
+            # Some cameras announce a different boundary from the one they send.
             return len(self._buffer) > MAX_HEADER_BYTES and self._learn_boundary()
         if self._searched > _TAIL_BYTES:
-            # What is kept has room for the dashes and the line break before a boundary.
+            # Keep enough for the dashes and the line break before a boundary.
             self._skip(self._searched - _TAIL_BYTES)
             self._searched = _TAIL_BYTES
         return False
 
     def _skip(self, count: int) -> None:
-        """Drops what stands between a part and the next delimiter: where that isn't empty, the part was longer than it said."""
+        """Drops the data between a part and the next delimiter. If there is any, the part was longer than its stated length."""
         if self._state is _State.AFTER and self._buffer[:count].strip():
             self._is_length_believed = False
         self._drop(count)
 
     def _learn_boundary(self) -> bool:
-        """Takes the first line that begins with two dashes for the delimiter, once."""
+        """Takes the first line that begins with two dashes as the delimiter, once."""
         start = 0
         while (end := self._buffer.find(b"\n", start)) >= 0:
             line = bytes(self._buffer[start:end]).strip()
@@ -165,14 +165,14 @@ class MultipartParser:
 
     def _read_body(self, parts: list[Part]) -> bool:
         length = self._length
-        # Only what lies wholly within the length counts as a delimiter, so that it doesn't matter how the bytes came.
+        # Only a delimiter that lies entirely within the length counts: the result mustn't depend on how the data was split.
         found = self._find(len(self._buffer) if length is None else min(length, len(self._buffer)))
         if found:
             self._finish(parts, found.start, found.end, _State.HEADERS)
         elif length is not None and len(self._buffer) >= length:
             self._finish(parts, length, length, _State.AFTER)
         else:
-            # A body of the greatest size needs its delimiter, too.
+            # Allow for the delimiter after a body of the largest size.
             self._require_size(len(self._buffer) - len(self._core) - 2 * _TAIL_BYTES)
             return False
         return True
@@ -194,7 +194,7 @@ class MultipartParser:
             if tail and start is not None:
                 return _Delimiter(start, tail.end())
             if start is not None and end - behind < _TAIL_BYTES and buffer.find(b"\n", behind, end) < 0:
-                # Its line isn't whole yet.
+                # The delimiter's line is incomplete.
                 self._searched = at
                 return None
             at = buffer.find(core, at + 1, end)
@@ -202,7 +202,7 @@ class MultipartParser:
         return None
 
     def _start_of_line(self, at: int) -> int | None:
-        """Where the delimiter begins whose boundary is at ``at``: before its dashes and line break; None where it is none."""
+        """Start of the delimiter whose boundary is at ``at``, with its dashes and line break; None if it isn't a delimiter."""
         start = at
         while start > max(0, at - _TAIL_BYTES + 2) and self._buffer[start - 1 : start] == b"-":
             start -= 1
@@ -230,7 +230,7 @@ class MultipartParser:
             raise SourceError(
                 self._where,
                 otherwise,
-                expected="multipart/x-mixed-replace: a boundary, headers, a picture, again and again",
-                remedy="look whether the address is that of the MJPEG stream",
+                expected="multipart/x-mixed-replace: a repeated sequence of boundary, headers and picture",
+                remedy="check that the address is that of the MJPEG stream",
                 reason="malformed",
             )

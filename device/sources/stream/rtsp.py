@@ -1,12 +1,12 @@
 """Frames of an RTSP camera, by OpenCV's FFmpeg.
 
-A frame's time is that of its arrival: RTP's stamps are of the camera's clock. What passes between the lens and here can't be
-known. A frame that had lain here before it was looked at gets the time before which it can't have come.
+A frame's timestamp is its arrival: RTP timestamps are of the camera's clock. The delay between the lens and the arrival can't
+be known. A frame that was buffered before it was read gets the earliest time at which it can have arrived.
 
-FFmpeg decodes on one thread, in software: pip's OpenCV has no decoder for the Pi's hardware (``v4l2m2m``). Whoever's board
-can't keep up takes the camera's smaller stream. Its other options are the whole process's: ``OPENCV_FFMPEG_CAPTURE_OPTIONS``
-in the environment is left to whoever needs one (``fpsprobesize;0`` opens sooner). With ``rtsps``, FFmpeg checks no
-certificate unless told so there (``tls_verify;1|ca_file;FILE``).
+FFmpeg decodes on one thread, in software: pip's OpenCV has no decoder for the Pi's hardware (``v4l2m2m``). If the board can't
+keep up, use the camera's smaller stream. FFmpeg's other options apply to the whole process, and are left to whoever needs them:
+``OPENCV_FFMPEG_CAPTURE_OPTIONS`` in the environment (``fpsprobesize;0`` opens sooner). With ``rtsps``, FFmpeg checks the
+certificate only if told to there (``tls_verify;1|ca_file;FILE``).
 
 References:
     FFmpeg, libavformat/rtsp.c: ``tcp`` and ``udp`` in a URL's query choose the transport, and aren't sent.
@@ -29,40 +29,40 @@ from device.sources.live import Damage, LiveSource, Picture
 from device.sources.stream.rtsp_probe import explain_failure
 
 OPEN_TIMEOUT_S = 8.0
-"""For FFmpeg to open a stream; it reads a second or more of it to tell what it is. With the probe that follows a failure, less
-than `device.sources.live.LiveSource` waits."""
+"""Time for FFmpeg to open a stream; it reads a second or more to identify the format. Together with the probe after a failure,
+this is less than `device.sources.live.LiveSource` waits."""
 
 PROBE_TIMEOUT_S = 1.5
-"""For a camera to say why it won't be opened."""
+"""Time for a camera to answer why a stream can't be opened."""
 
 READ_TIMEOUT_S = 10.0
-"""For one frame. FFmpeg can't be interrupted from outside: a thread that waits is left to itself for as long."""
+"""Time for one frame. FFmpeg can't be interrupted: a thread that waits is left alone for as long."""
 
 WAITED_S = 0.001
-"""A call that slept for this long has waited for the network, or for Python's lock."""
+"""A call that slept for this long has waited for the network, or for Python's interpreter lock."""
 
 WAITED_SURELY_S = 0.02
-"""A call that slept for this long has waited for the network: Python's lock changes hands every 5 ms."""
+"""A call that slept for this long has waited for the network: Python's interpreter lock changes hands every 5 ms."""
 
 MAX_SKIPPED = 300
-"""Frames that may be passed over in one go: what FFmpeg keeps of a stream while it opens is 5 s at most, by default."""
+"""Most frames that are skipped at once: by default, FFmpeg buffers at most 5 s of a stream while it opens."""
 
 MAX_BEHIND_S = 10.0
-"""Frames that lie ready for this long without a break mean that the board decodes slower than the camera sends."""
+"""If frames are always ready for this long, the board decodes more slowly than the camera sends."""
 
 
 class RtspSource(LiveSource):
     """Keeps the newest frame of an RTSP stream.
 
-    Over TCP, since frames that lost packets are smeared; ``#udp`` behind the address asks for UDP.
+    Uses TCP, because frames with lost packets are smeared; ``#udp`` after the address selects UDP.
 
     Args:
         address: of the stream.
-        options: ``clock`` is taken; the camera chooses size and rate.
+        options: ``clock`` is used; the camera chooses size and rate.
 
     Raises:
-        SourceError: ``unreachable``, ``unauthorised``, ``missing`` where the camera knows no such path, ``refused`` with any
-            other status, ``format`` where it answers but FFmpeg gets no video, ``stalled`` where it doesn't answer.
+        SourceError: ``unreachable``, ``unauthorised``, ``missing`` if the camera doesn't know the path, ``refused`` for any
+            other status, ``format`` if it answers but FFmpeg gets no video, ``stalled`` if it doesn't answer.
     """
 
     scheme: ClassVar[Scheme] = "rtsp"
@@ -73,25 +73,25 @@ class RtspSource(LiveSource):
             address.safe,
             lambda: _RtspCapture(address, chosen.clock),
             chosen,
-            remedy="look whether the camera has power and network",
+            remedy="check the camera's power and network",
         )
 
     @classmethod
     def from_uri(cls, rest: str, options: SourceOptions) -> Self:
-        """Opens ``rtsp://[USER:PASSWORD@]HOST[:PORT]/PATH[#udp]``; without a user, the netrc file is asked."""
+        """Opens ``rtsp://[USER:PASSWORD@]HOST[:PORT]/PATH[#udp]``; without a user, the netrc file is searched."""
         address = parse_address(cls.scheme, rest)
         if address.fragment not in ("", "udp"):
             raise UsageError(
                 "source",
-                f"'{cls.scheme}:...' has something unknown behind #",
-                expected="#udp or nothing",
+                f"'{cls.scheme}:...' has an unknown #fragment",
+                expected="#udp or none",
                 reason="malformed_uri",
             )
         return cls(add_credentials(address), options)
 
 
 class RtspsSource(RtspSource):
-    """The same over TLS."""
+    """An RTSP stream over TLS."""
 
     scheme: ClassVar[Scheme] = "rtsps"
 
@@ -113,7 +113,7 @@ class _RtspCapture:
         return self._stream.rate_fps
 
     def read(self) -> Picture | Damage | None:
-        """Waits for a frame; passes over those that have lain here."""
+        """Waits for a frame, and skips buffered ones."""
         started_ns = time.monotonic_ns()
         skipped = self._newest.grab()
         if skipped is None:
@@ -121,9 +121,9 @@ class _RtspCapture:
         if self._newest.behind_s > MAX_BEHIND_S:
             raise SourceError(
                 self._where,
-                f"frames have come faster than they can be decoded for {MAX_BEHIND_S:g} s",
+                f"for {MAX_BEHIND_S:g} s, frames have arrived faster than they can be decoded",
                 expected="a stream that this board can decode",
-                remedy="take the camera's smaller stream, or lower its size or rate",
+                remedy="use the camera's smaller stream, or lower its size or rate",
                 reason="behind",
             )
         pixels = self._stream.retrieve()
@@ -140,21 +140,21 @@ class _RtspCapture:
         if waited_s < READ_TIMEOUT_S:
             return SourceError(self._where, "the stream ended", expected="a stream without end", reason="ended")
         return SourceError(
-            self._where, f"nothing came for {READ_TIMEOUT_S:g} s", expected="a camera that delivers", reason="stalled"
+            self._where, f"no data for {READ_TIMEOUT_S:g} s", expected="a camera that delivers", reason="stalled"
         )
 
 
 class ThreadTime:
-    """How long the thread that makes this has not slept.
+    """Measures how long the thread that creates it has been awake.
 
-    A busy board lets a thread wait for a core as long as for a frame: what it computed isn't enough to tell whether it slept.
+    On a busy board a thread may wait as long for a core as for a frame: its processor time alone doesn't show whether it slept.
 
     Args:
-        root: of the file system.
+        root: root of the file system.
 
     References:
         Linux kernel, Documentation/scheduler/sched-stats.rst, ``/proc/<pid>/schedstat``: nanoseconds on a core, and on its run
-        queue. Where the kernel doesn't count, there is no such file, and the time on a queue passes for sleep.
+        queue. On a kernel without these statistics the file is missing, and time on a run queue counts as sleep.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -162,28 +162,28 @@ class ThreadTime:
         self._is_counted = self._path.exists()
 
     def awake_ns(self) -> int:
-        """Time on a core or waiting for one. Only from the thread that made this."""
+        """Time spent on a core or waiting for one. Call it only from the thread that created this object."""
         queued_ns = int(self._path.read_text().split()[1]) if self._is_counted else 0
         return time.thread_time_ns() + queued_ns
 
 
 class NewestFrame:
-    """Passes over frames that had come before they were asked for, so that no delay ever builds up.
+    """Skips buffered frames, to keep delay from building up.
 
-    FFmpeg tells nothing of what it holds. But it decodes on the thread that calls, so a call in which the thread slept has
-    waited for the network: what it gave is new; unless the stream's own clock went more than twice as fast as ours, as it
-    does while frames that have lain here go by. One frame that was there at once is given too, since it is at most as old as
-    the last call; of several in a row, the last.
+    FFmpeg doesn't say what it has buffered. But it decodes on the calling thread, so a call during which the thread slept has
+    waited for the network, and its frame is new; unless the stream's clock advanced more than twice as fast as ours, as it does
+    while buffered frames are read. A single frame that was ready at once is delivered too, since it is no older than the last
+    call; of several in a row, only the last.
 
     Args:
-        grab: waits for a frame and decodes it; False where there is none.
-        position_s: of that frame, by the stream's own clock.
+        grab: waits for a frame and decodes it; False at the end of the stream.
+        position_s: the frame's time by the stream's own clock.
         clock: stamps the frames.
-        awake_ns: time that this thread has computed, or waited for a core to compute on.
+        awake_ns: time that this thread has spent on a core or waiting for one.
 
     Attributes:
-        arrived_ns: when the newest frame came, or before when it can't have come.
-        behind_s: for how long no call had to wait.
+        arrived_ns: when the newest frame arrived, or the earliest time at which it can have arrived.
+        behind_s: how long no call has had to wait.
     """
 
     def __init__(
@@ -194,17 +194,17 @@ class NewestFrame:
         self._clock = clock
         self._awake_ns = awake_ns
         self._caught_up_ns = self._ended_ns = clock.now_ns()
-        # What is ready before the first call has come while FFmpeg opened the stream: seconds ago, perhaps.
+        # A frame that is ready at the first call arrived while FFmpeg opened the stream, perhaps seconds ago.
         self._ready_in_a_row = 1
         self._last_s: float | None = None
         self.arrived_ns = 0
         self.behind_s = 0.0
 
     def grab(self) -> int | None:
-        """Waits for a frame that is new.
+        """Waits for a new frame.
 
         Returns:
-            How many were passed over; None where the stream gives no more.
+            How many frames were skipped; None at the end of the stream.
         """
         skipped = -1
         while skipped < 0 or (self._ready_in_a_row > 1 and skipped < MAX_SKIPPED):
@@ -216,7 +216,7 @@ class NewestFrame:
         return skipped
 
     def _grab_one(self) -> bool | None:
-        """Decodes a frame; True where it had to wait for it, None where there is none."""
+        """Decodes a frame; returns True if it had to wait for it, None at the end of the stream."""
         previous_ns = self._ended_ns
         started_ns, started_awake_ns = self._clock.now_ns(), self._awake_ns()
         if not self._grab():
@@ -231,15 +231,15 @@ class NewestFrame:
         return has_waited
 
     def _has_waited(self, slept_s: float, passed_s: float) -> bool:
-        """Tells a frame that is new.
+        """Whether the call waited for the network, so that its frame is new.
 
         Args:
-            slept_s: that the call slept.
-            passed_s: since the call before.
+            slept_s: how long the call slept.
+            passed_s: time since the previous call.
         """
         last_s, self._last_s = self._last_s, self._position_s()
         if last_s is None:
-            # FFmpeg has read the first frame to tell what stream it is.
+            # FFmpeg read the first frame already, to identify the format.
             return False
         keeps_pace = passed_s >= (self._last_s - last_s) / 2
         return slept_s >= WAITED_SURELY_S or (slept_s >= WAITED_S and keeps_pace)

@@ -1,7 +1,7 @@
-"""Asks an RTSP camera why it can't be opened, since FFmpeg doesn't tell.
+"""Asks an RTSP camera why its stream can't be opened, because FFmpeg doesn't report it.
 
 References:
-    RFC 2326 (1998), sections 10.2 and 11: ``DESCRIBE``, and what the status means.
+    RFC 2326 (1998), sections 10.2 and 11: ``DESCRIBE``, and the status codes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Answer(NamedTuple):
     """The head of a camera's answer.
 
     Attributes:
-        status: None where it isn't RTSP.
-        challenges: what it asks for to log in.
+        status: None if the answer isn't RTSP.
+        challenges: the logins that it accepts.
     """
 
     status: int | None
@@ -34,14 +34,14 @@ class Answer(NamedTuple):
 
 
 def explain_failure(address: Address, *, timeout_s: float) -> SourceError:
-    """Says why a stream could not be opened.
+    """Finds out why a stream couldn't be opened.
 
     Args:
         address: of the stream.
         timeout_s: for each step.
 
     Returns:
-        The error to raise, which holds nothing secret.
+        The error to raise, which contains no secrets.
     """
     where = address.safe
     try:
@@ -53,7 +53,7 @@ def explain_failure(address: Address, *, timeout_s: float) -> SourceError:
             where,
             "the camera doesn't answer",
             expected="an RTSP server",
-            remedy="look whether host and port are right, or give the camera time to start",
+            remedy="check host and port, or give the camera time to start",
             reason="stalled",
         )
     except OSError as error:
@@ -70,24 +70,24 @@ def _explain_answer(address: Address, answer: Answer) -> SourceError:
     if answer.status == 404:
         return SourceError(
             where,
-            "the camera knows no such path",
+            "the camera doesn't know this path",
             expected="the path of a stream",
-            remedy="look it up in the camera's manual, or ask the camera by ONVIF",
+            remedy="look it up in the camera's manual, or query the camera by ONVIF",
             reason="missing",
         )
     if answer.status != 200:
-        return SourceError(where, f"the camera refuses, with status {answer.status}", expected="status 200", reason="refused")
+        return SourceError(where, f"the camera refuses with status {answer.status}", expected="status 200", reason="refused")
     return SourceError(
         where,
-        "the camera answers, but no video came in time, or of no kind that FFmpeg decodes",
+        "the camera answers, but no video that FFmpeg can decode came in time",
         expected="H.264, H.265 or MJPEG",
-        remedy="take another stream of the camera; where its network drops UDP, leave out #udp",
+        remedy="use another stream of the camera; if the network drops UDP, leave out #udp",
         reason="format",
     )
 
 
 def _describe(address: Address, timeout_s: float) -> Answer:
-    """Asks for the stream's description, and once more with user and password where it is asked for them."""
+    """Requests the stream's description; repeats the request with user and password if the camera asks for them."""
     answer = _ask(address, timeout_s, login=None)
     if answer.status == 401 and address.user is not None:
         login = make_login(answer.challenges, address.user, address.password or "", method="DESCRIBE", uri=address.url())
@@ -111,7 +111,7 @@ def _ask(address: Address, timeout_s: float, login: str | None) -> Answer:
 
 
 def _wrap(plain: socket.socket, address: Address) -> ssl.SSLSocket:
-    # As FFmpeg does it: no certificate is checked. What is asked here is only why FFmpeg failed.
+    # Like FFmpeg, this doesn't check the certificate: it only finds out why FFmpeg failed.
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -129,7 +129,7 @@ def _receive_head(connection: socket.socket) -> bytes:
 
 
 def parse_answer(head: bytes) -> Answer:
-    """Reads status and challenges from the beginning of an answer."""
+    """Reads status and challenges from the head of an answer."""
     lines = head.decode("latin-1").split("\r\n")
     status = _STATUS.match(lines[0])
     challenges = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("www-authenticate:")]

@@ -1,4 +1,4 @@
-"""An open V4L2 camera: agrees on a mode, maps the driver's buffers, and brings the newest to RGB.
+"""An open V4L2 camera: negotiates a mode, maps the driver's buffers, and converts the newest picture to RGB.
 
 References:
     Linux kernel, Documentation/userspace-api/media/v4l/: mmap, vidioc-reqbufs, vidioc-dqbuf, vidioc-streamon, buffer.
@@ -17,7 +17,7 @@ from device.image.opencv import RAW_FORMATS, convert_raw, decode_jpeg
 from device.machine.sysfs import read_text
 from device.protocols import Clock, Image
 from device.sources.live import Damage, Picture, choose_timestamp_ns, picture_or_damage
-from device.sources.v4l2.formats import COSTS_NS, Mode, Wish, choose_mode, list_formats
+from device.sources.v4l2.formats import COSTS_NS, Mode, ModeRequest, choose_mode, list_formats
 from device.sources.v4l2.locator import permission_error
 from device.sources.v4l2.node import (
     CAN_CAPTURE_PLANES,
@@ -42,39 +42,39 @@ from device.sources.v4l2.node import (
     call_buffer,
     fourcc,
     fourcc_number,
-    read_card,
+    read_node_info,
 )
 
 BUFFER_COUNT = 4
-"""One that is looked at, one that the driver fills, and two for pictures that come while we are busy."""
+"""One buffer that we read, one that the driver fills, and two for pictures that arrive while we are busy."""
 
 WAIT_S = 0.5
-"""Between two looks whether the source was closed meanwhile."""
+"""Longest wait before checking whether the source was closed."""
 
-# Rates are asked for in thousandths, so that 7.5 and 29.97 can be.
+# Rates are requested in thousandths, for 7.5 and 29.97.
 _RATE_SCALE = 1000
 
 
 class V4l2Capture:
-    """See `device.sources.live.Capture`.
+    """An open camera that streams. See `device.sources.live.Capture`.
 
     Args:
         path: the node.
-        wish: what to ask for, see `choose_mode`.
+        request: the mode to ask for, see `choose_mode`.
         least_side_px: see `device.image.opencv.decode_jpeg`.
-        clock: stamps pictures whose driver doesn't.
-        root: where ``proc`` is, to look for who holds a camera that is busy.
-        open_node: what opens the node.
+        clock: stamps pictures that the driver doesn't stamp.
+        root: folder that holds ``proc``, to find out who holds a busy camera.
+        open_node: opens the node.
 
     Raises:
-        SourceError: ``missing`` where it is no camera, ``permission``, ``busy`` where another program streams from it,
-            ``format`` where it gives nothing that can be read, ``bandwidth`` where the bus has no room.
+        SourceError: ``missing`` if it isn't a camera, ``permission``, ``busy`` if another program streams from it,
+            ``format`` if it has no format that can be read, ``bandwidth`` if the bus has no room.
     """
 
     def __init__(
         self,
         path: Path,
-        wish: Wish,
+        request: ModeRequest,
         least_side_px: int | None = None,
         *,
         clock: Clock,
@@ -91,7 +91,7 @@ class V4l2Capture:
                 self._node = open_node(path)
                 stack.callback(self._node.close)
                 self._require_camera()
-                self._agree(wish)
+                self._agree(request)
                 self._memory = self._map_buffers(stack)
                 call(self._node, STREAM_ON, VIDEO_CAPTURE)
             except OSError as error:
@@ -100,26 +100,26 @@ class V4l2Capture:
 
     @property
     def rate_fps(self) -> float | None:
-        """That the driver promises; None where it says nothing."""
+        """Rate that the driver promises; None if it doesn't say."""
         return self._rate_fps
 
     def read(self) -> Picture | Damage | None:
-        """Takes the newest picture; older ones that wait are given back unseen. See `Capture.read`.
+        """Takes the newest picture and skips older ones that wait. See `Capture.read`.
 
         Returns:
-            `Damage` where the driver marks it as damaged, it is too short, or its JPEG breaks off.
+            `Damage` if the driver marks the picture as damaged, it is too short, or its JPEG is truncated.
 
         Raises:
-            SourceError: ``ended`` where the camera is gone.
+            SourceError: ``ended`` if the camera is gone.
         """
         if not self._node.wait(WAIT_S):
             return None
         buffer, given_back = self._take_newest()
         if buffer is None:
             return None
-        # Drivers that don't count show what was given back; some begin again after a loss.
+        # Some drivers don't number their pictures, and some start again after a loss: at least those given back were skipped.
         skipped, self._last_sequence = max(given_back, buffer.sequence - self._last_sequence - 1), buffer.sequence
-        # Before it is converted: a driver without stamps must not make frames younger than they are.
+        # Taken before the conversion: without the driver's stamp, the frame must not look younger than it is.
         stamp_ns = choose_timestamp_ns(buffer.timestamp_ns, self._clock.now_ns())
         try:
             return picture_or_damage(lambda: self._convert(buffer), stamp_ns, skipped)
@@ -127,56 +127,56 @@ class V4l2Capture:
             self._give_back(buffer)
 
     def close(self) -> None:
-        """Stops the stream and lets go of the camera."""
-        with suppress(OSError):  # of a camera that is gone
+        """Stops the stream and closes the camera."""
+        with suppress(OSError):  # the camera may be gone
             call(self._node, STREAM_OFF, VIDEO_CAPTURE)
         self._resources.close()
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
     def _require_camera(self) -> None:
-        card = read_card(self._node)
-        if not card.can_capture:
-            has_planes = card.capabilities & CAN_CAPTURE_PLANES
+        info = read_node_info(self._node)
+        if not info.can_capture:
+            has_planes = info.capabilities & CAN_CAPTURE_PLANES
             raise SourceError(
                 str(self._path),
-                f"{card.name!r} " + ("gives pictures in separate planes only" if has_planes else "gives no pictures"),
+                f"{info.name!r} " + ("captures in separate planes only" if has_planes else "captures no pictures"),
                 expected="a V4L2 capture device with mapped buffers",
-                remedy="many cameras have several nodes, and the first is the one",
+                remedy="where a camera has several nodes, use the first",
                 reason="missing",
             )
 
-    def _agree(self, wish: Wish) -> None:
-        """Settles format, size and rate with the driver, which has the last word on the last two."""
-        mode = self._choose(wish)
+    def _agree(self, request: ModeRequest) -> None:
+        """Negotiates format, size and rate with the driver, which has the last word on size and rate."""
+        mode = self._choose(request)
         wanted = fourcc_number(mode.fourcc)
         _, width_px, height_px, given, _, line_bytes, *_ = call(
             self._node, SET_FORMAT, VIDEO_CAPTURE, mode.width_px, mode.height_px, wanted
         )
         if given != wanted:
-            raise self._format_error(f"the driver gives {fourcc(given)}", mode.fourcc)
+            raise self._format_error(f"the driver set {fourcc(given)}", mode.fourcc)
         self._fourcc, self._width_px, self._height_px, self._line_bytes = mode.fourcc, width_px, height_px, line_bytes
         self._rate_fps = self._settle_rate(mode.rate_fps)
 
-    def _choose(self, wish: Wish) -> Mode:
+    def _choose(self, request: ModeRequest) -> Mode:
         readable = ", ".join(COSTS_NS)
-        if wish.fourcc is not None and wish.fourcc not in COSTS_NS:
-            raise self._format_error(f"{wish.fourcc} can't be read", nearest(wish.fourcc, COSTS_NS))
+        if request.fourcc is not None and request.fourcc not in COSTS_NS:
+            raise self._format_error(f"{request.fourcc} can't be read", nearest(request.fourcc, COSTS_NS))
         formats = list_formats(self._node)
-        mode = choose_mode(formats, wish)
+        mode = choose_mode(formats, request)
         if mode is not None:
             return mode
         offered = [entry.fourcc for entry in formats]
-        if offered and wish.fourcc is not None:
-            raise self._format_error(f"the camera has no {wish.fourcc}", nearest(wish.fourcc, offered))
+        if offered and request.fourcc is not None:
+            raise self._format_error(f"the camera has no {request.fourcc}", nearest(request.fourcc, offered))
         if offered:
-            raise self._format_error(f"the camera gives only {', '.join(offered)}", f"one of {readable}")
-        # A driver that lists nothing is asked for what was insisted on, or else keeps its own format.
+            raise self._format_error(f"the camera has only {', '.join(offered)}", f"one of {readable}")
+        # A driver that lists nothing gets the required format, or else keeps its own.
         _, _, _, current, *_ = call(self._node, GET_FORMAT, VIDEO_CAPTURE)
-        name = wish.fourcc or fourcc(current)
+        name = request.fourcc or fourcc(current)
         if name not in COSTS_NS:
-            raise self._format_error(f"the camera gives {name}", f"one of {readable}")
-        return Mode(name, wish.width_px, wish.height_px, wish.rate_fps)
+            raise self._format_error(f"the camera has {name}", f"one of {readable}")
+        return Mode(name, request.width_px, request.height_px, request.rate_fps)
 
     def _settle_rate(self, rate_fps: float) -> float | None:
         try:
@@ -205,7 +205,7 @@ class V4l2Capture:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def _take_newest(self) -> tuple[Buffer | None, int]:
-        """The newest picture that waits, and how many older ones were given back."""
+        """Dequeues the newest picture that waits; also returns how many older ones were given back."""
         newest: Buffer | None = None
         given_back = 0
         for _ in self._memory:
@@ -222,7 +222,7 @@ class V4l2Capture:
         try:
             return call_buffer(self._node, DEQUEUE_BUFFER, 0)
         except OSError as error:
-            # EIO stands for troubles that may pass, such as a lost signal. Those that don't show as a stall.
+            # EIO means a fault that may pass, such as a lost signal. One that doesn't pass shows as a stall.
             if error.errno in (errno.EAGAIN, errno.EIO):
                 return None
             raise self._ended(error) from error
@@ -239,7 +239,7 @@ class V4l2Capture:
                 str(self._path),
                 "the driver marks the picture as damaged",
                 expected="whole pictures",
-                remedy="a weak cable or supply loses data on its way",
+                remedy="check the cable and the supply: weak ones lose data",
                 reason="decode",
             )
         where, memory = str(self._path), self._memory[buffer.number]
@@ -254,14 +254,14 @@ class V4l2Capture:
             line_bytes=self._line_bytes,
         )
 
-    # --- what went wrong ----------------------------------------------------------------------------------------------
+    # --- errors -------------------------------------------------------------------------------------------------------
 
     def _format_error(self, found: str, expected: str) -> SourceError:
         return SourceError(
             str(self._path),
             found,
             expected=expected,
-            remedy="v4l2-ctl --list-formats-ext shows what it has; without #FORMAT the cheapest is taken",
+            remedy="v4l2-ctl --list-formats-ext lists its formats; without #FORMAT the cheapest is used",
             reason="format",
         )
 
@@ -271,7 +271,7 @@ class V4l2Capture:
         return SourceError(str(self._path), found, remedy="" if is_there else "plug it in again", reason="ended")
 
     def _explain(self, error: OSError) -> SourceError:
-        """Says in a person's words what a driver meant by refusing to open."""
+        """Turns a driver's errno into an error that says what to do."""
         where = str(self._path)
         if error.errno in (errno.EACCES, errno.EPERM):
             return permission_error(self._path)
@@ -281,7 +281,7 @@ class V4l2Capture:
             return SourceError(
                 where,
                 f"the USB bus has no room for {self._fourcc} at {self._width_px}x{self._height_px}",
-                expected="less data, or another bus",
+                expected="a mode that the bus has room for",
                 remedy=f"ask for MJPG (v4l2:{where}#MJPG), a smaller size or a lower rate, or use another USB port",
                 reason="bandwidth",
             )
@@ -296,20 +296,20 @@ class V4l2Capture:
         where, holders = str(self._path), list_holders(self._path, self._root)
         if os.getpid() in holders:
             found = "this program holds it already: it is named twice, or an earlier call into its driver hangs"
-            remedy = "name it once; or else unplug it and plug it in again"
+            remedy = "name it once; otherwise unplug it and plug it in again"
         elif holders:
             names = (f"{read_text(self._root / 'proc' / str(pid) / 'comm') or 'a program'} (pid {pid})" for pid in holders)
             found, remedy = f"{', '.join(names)} holds it", "end that program"
         else:
             found, remedy = "another program holds it", f"sudo fuser -v {where} shows which"
-        return SourceError(where, found, expected="a camera that is free", remedy=remedy, reason="busy")
+        return SourceError(where, found, expected="a free camera", remedy=remedy, reason="busy")
 
 
 def list_holders(path: Path, root: Path = Path("/")) -> list[int]:
-    """Programs that have a node open, by their process id, of those whose files this user may see."""
+    """Lists the ids of processes that have a node open, among those whose open files this user may see."""
     node, holders = path.resolve(), []
     for process in (root / "proc").glob("[0-9]*"):
-        # It may end while we look, or belong to someone else.
+        # The process may end meanwhile, or belong to another user.
         with suppress(OSError):
             if any(link.readlink() == node for link in (process / "fd").iterdir()):
                 holders.append(int(process.name))
@@ -317,6 +317,6 @@ def list_holders(path: Path, root: Path = Path("/")) -> list[int]:
 
 
 def _unmap(memory: mmap.mmap) -> None:
-    # An error that someone keeps may hold a view of it, by its traceback; then it is unmapped when that goes.
+    # A kept error may hold a view of the memory through its traceback; then it is unmapped when the error is freed.
     with suppress(BufferError):
         memory.close()

@@ -1,4 +1,4 @@
-"""What V4L2 cameras offer, and which of it to take: the formats, sizes and rates that a driver lists.
+"""The formats, sizes and rates that a V4L2 driver lists, and the choice among them.
 
 References:
     Linux kernel, Documentation/userspace-api/media/v4l/: vidioc-enum-fmt, vidioc-enum-framesizes,
@@ -30,7 +30,7 @@ from device.sources.v4l2.node import (
     call,
     fourcc,
     opened,
-    read_card,
+    read_node_info,
 )
 
 COSTS_NS = {
@@ -46,27 +46,27 @@ COSTS_NS = {
     "MJPG": 4.0,
     "JPEG": 4.0,
 }
-"""Processor time to bring a pixel to RGB, by format: those that we can read. Measured by
-``python -m tests.benchmarks.pixel_formats`` on the machine that converts (one thread of an x86-64 server, OpenCV 5.0 with
+"""Processor time to convert a pixel to RGB, for each format that we can read. Measured by
+``python -m tests.benchmarks.pixel_formats`` on the converter's machine (one thread of an x86-64 server, OpenCV 5.0 with
 libjpeg-turbo). Only their order and ratios are used."""
 
 MAX_ENTRIES = 256
-"""Of any list: a driver that never ends one must not keep us."""
+"""Longest list that is read from a driver, in case one never ends."""
 
 RATE_TOLERANCE = 0.01
-"""30 frames a second are also 29.97, which is what cameras that follow NTSC offer for it."""
+"""29.97 frames a second, which cameras that follow NTSC offer, counts as 30."""
 
 
 class FrameSize(msgspec.Struct, frozen=True):
-    """A size, or a span of sizes, in one format.
+    """A size, or a range of sizes, in one format.
 
     Attributes:
-        width_px: of the picture, or the widest of a span.
-        height_px: likewise.
-        rates_fps: highest first; empty where the driver doesn't say.
-        is_any_rate: every rate between the highest and the lowest can be had.
-        least_px: width and height where a span begins; None for a single size.
-        step_px: from one size of a span to the next, across and down.
+        width_px: width of the picture; of a range, the largest.
+        height_px: height of the picture; of a range, the largest.
+        rates_fps: highest first; empty if the driver doesn't list them.
+        is_any_rate: every rate between the highest and the lowest is available.
+        least_px: smallest width and height of a range; None for a single size.
+        step_px: horizontal and vertical step between the sizes of a range.
     """
 
     width_px: int
@@ -78,12 +78,12 @@ class FrameSize(msgspec.Struct, frozen=True):
 
 
 class PixelFormat(msgspec.Struct, frozen=True):
-    """A format, and the sizes that it comes in.
+    """A pixel format and its sizes.
 
     Attributes:
-        fourcc: its name in four letters.
-        description: the driver's words for it.
-        sizes: empty where the driver doesn't say.
+        fourcc: its four-character code.
+        description: the driver's description.
+        sizes: empty if the driver doesn't list them.
     """
 
     fourcc: str
@@ -92,15 +92,15 @@ class PixelFormat(msgspec.Struct, frozen=True):
 
 
 class CameraListing(msgspec.Struct, frozen=True):
-    """A camera's node, for people.
+    """A camera and what it offers, for display.
 
     Attributes:
         path: ``/dev/video0``.
-        name: the card's in sysfs, as ``v4l2:name=`` takes it.
+        name: the card's name in sysfs, as ``v4l2:name=`` takes it.
         driver: ``uvcvideo``.
         bus: where it is plugged in.
-        formats: empty where ``problem`` says why.
-        problem: why it couldn't be asked; empty where it could.
+        formats: empty if it couldn't be queried.
+        problem: why it couldn't be queried; otherwise empty.
     """
 
     path: str
@@ -114,14 +114,14 @@ class CameraListing(msgspec.Struct, frozen=True):
 # --- the choice -------------------------------------------------------------------------------------------------------
 
 
-class Wish(NamedTuple):
-    """What is wanted of a camera.
+class ModeRequest(NamedTuple):
+    """The mode that is asked of a camera.
 
     Attributes:
-        width_px: at least.
-        height_px: at least.
-        rate_fps: at least.
-        fourcc: to insist on; None for the cheapest.
+        width_px: minimum width.
+        height_px: minimum height.
+        rate_fps: minimum rate.
+        fourcc: the required format; None for the cheapest.
     """
 
     width_px: int
@@ -130,14 +130,14 @@ class Wish(NamedTuple):
     fourcc: str | None = None
 
     @classmethod
-    def of(cls, width_px: int | None, height_px: int | None, rate_fps: float | None, fourcc: str | None) -> Wish:
-        """Fills what nobody asked for with the profile's defaults."""
+    def of(cls, width_px: int | None, height_px: int | None, rate_fps: float | None, fourcc: str | None) -> ModeRequest:
+        """Makes a request, with the profile's defaults in place of None."""
         default = Camera(uri="v4l2:0")
         return cls(width_px or default.width_px, height_px or default.height_px, rate_fps or default.rate_fps, fourcc)
 
 
 class Mode(NamedTuple):
-    """What to ask a driver for."""
+    """A format, size and rate to set on a driver."""
 
     fourcc: str
     width_px: int
@@ -145,41 +145,41 @@ class Mode(NamedTuple):
     rate_fps: float
 
 
-def choose_mode(formats: Iterable[PixelFormat], wish: Wish) -> Mode | None:
-    """Chooses the cheapest of a camera's modes that satisfies a wish.
+def choose_mode(formats: Iterable[PixelFormat], request: ModeRequest) -> Mode | None:
+    """Chooses the cheapest of a camera's modes that satisfies a request.
 
-    Those that have both the size and the rate come first. Among them the smallest size, then the nearest rate, then the
-    format that takes the least processor time. Where none has both, the size goes before the rate, and the largest size or
-    the highest rate that there is stands for one that is too much to ask. Pictures without colours come last of all.
+    Modes that reach both the size and the rate come first; among them, the smallest size wins, then the nearest rate, then the
+    format that takes the least processor time. If no mode reaches both, the size matters more than the rate, and a request
+    beyond what the camera has gets its largest size or highest rate. Pictures without colours come last.
 
     Args:
-        formats: as `list_formats` gives them; those that can't be read are passed over.
-        wish: what is wanted.
+        formats: as returned by `list_formats`; those that can't be read are skipped.
+        request: the mode that is wanted.
 
     Returns:
-        The mode, or None where no format can be read.
+        The mode, or None if no format can be read.
     """
-    modes = [mode for entry in formats for mode in _offers(entry, wish)]
-    return min(modes, key=lambda mode: _rank(mode, wish), default=None)
+    modes = [mode for entry in formats for mode in _offers(entry, request)]
+    return min(modes, key=lambda mode: _rank(mode, request), default=None)
 
 
-def _offers(entry: PixelFormat, wish: Wish) -> Iterator[Mode]:
-    if entry.fourcc not in COSTS_NS or wish.fourcc not in (None, entry.fourcc):
+def _offers(entry: PixelFormat, request: ModeRequest) -> Iterator[Mode]:
+    if entry.fourcc not in COSTS_NS or request.fourcc not in (None, entry.fourcc):
         return
     if not entry.sizes:
-        # The driver doesn't list them: it takes the nearest that it has.
-        yield Mode(entry.fourcc, wish.width_px, wish.height_px, wish.rate_fps)
+        # The driver lists no sizes: it will choose the nearest one that it has.
+        yield Mode(entry.fourcc, request.width_px, request.height_px, request.rate_fps)
     for size in entry.sizes:
-        width_px, height_px = _nearest_size(size, wish)
-        for rate_fps in _nearest_rates(size, wish):
+        width_px, height_px = _nearest_size(size, request)
+        for rate_fps in _nearest_rates(size, request):
             yield Mode(entry.fourcc, width_px, height_px, rate_fps)
 
 
-def _nearest_size(size: FrameSize, wish: Wish) -> tuple[int, int]:
+def _nearest_size(size: FrameSize, request: ModeRequest) -> tuple[int, int]:
     if size.least_px is None:
         return size.width_px, size.height_px
-    width_px = _up_to_step(wish.width_px, size.least_px[0], size.width_px, size.step_px[0])
-    return width_px, _up_to_step(wish.height_px, size.least_px[1], size.height_px, size.step_px[1])
+    width_px = _up_to_step(request.width_px, size.least_px[0], size.width_px, size.step_px[0])
+    return width_px, _up_to_step(request.height_px, size.least_px[1], size.height_px, size.step_px[1])
 
 
 def _up_to_step(wanted: int, least: int, most: int, step: int) -> int:
@@ -187,33 +187,33 @@ def _up_to_step(wanted: int, least: int, most: int, step: int) -> int:
     return min(most, max(least, least + steps * max(1, step)))
 
 
-def _nearest_rates(size: FrameSize, wish: Wish) -> tuple[float, ...]:
+def _nearest_rates(size: FrameSize, request: ModeRequest) -> tuple[float, ...]:
     if not size.rates_fps:
-        return (wish.rate_fps,)
+        return (request.rate_fps,)
     if size.is_any_rate:
-        return (min(max(wish.rate_fps, size.rates_fps[-1]), size.rates_fps[0]),)
+        return (min(max(request.rate_fps, size.rates_fps[-1]), size.rates_fps[0]),)
     return size.rates_fps
 
 
-def _rank(mode: Mode, wish: Wish) -> tuple[bool, bool, int, int, bool, float, float, Mode]:
-    """Orders modes, the best first; see `choose_mode`. The mode itself makes the order total."""
-    missing_px = max(0, wish.width_px - mode.width_px) + max(0, wish.height_px - mode.height_px)
-    is_slow = mode.rate_fps < wish.rate_fps * (1 - RATE_TOLERANCE)
-    # In whole frames a second: 30 and 30.00003, from intervals in tenths of microseconds, are the same.
-    off_fps = abs(round(mode.rate_fps) - round(wish.rate_fps))
+def _rank(mode: Mode, request: ModeRequest) -> tuple[bool, bool, int, int, bool, float, float, Mode]:
+    """Sort key of a mode, best first; see `choose_mode`. The mode itself makes the order total."""
+    missing_px = max(0, request.width_px - mode.width_px) + max(0, request.height_px - mode.height_px)
+    is_slow = mode.rate_fps < request.rate_fps * (1 - RATE_TOLERANCE)
+    # In whole frames a second: 30.00003, which comes from intervals in tenths of microseconds, counts as 30.
+    off_fps = abs(round(mode.rate_fps) - round(request.rate_fps))
     pixels = mode.width_px * mode.height_px
     is_lacking = missing_px > 0 or is_slow
     return mode.fourcc == "GREY", is_lacking, missing_px, pixels, is_slow, off_fps, COSTS_NS[mode.fourcc], mode
 
 
-# --- what a driver lists ----------------------------------------------------------------------------------------------
+# --- listing ----------------------------------------------------------------------------------------------------------
 
 
 def list_formats(node: Node) -> tuple[PixelFormat, ...]:
-    """Asks a driver for its formats, their sizes, and the rates of those.
+    """Asks a driver for its formats, with their sizes and rates.
 
     Returns:
-        In the driver's order. Empty where it lists none: some leave the calls out.
+        The formats in the driver's order; empty if it lists none, since some drivers don't implement these calls.
 
     Raises:
         OSError: the device is gone.
@@ -234,7 +234,7 @@ def _list_sizes(node: Node, number: int) -> Iterator[FrameSize]:
             continue
         least_wide, most_wide, step_wide, least_high, most_high, step_high = numbers[:6]
         rates_fps, is_any_rate = _list_rates(node, number, most_wide, most_high)
-        # A continuous span is a stepwise one with a step of 1, which the driver fills in itself.
+        # A continuous range is a stepwise one with a step of 1, which the driver fills in itself.
         yield FrameSize(
             most_wide, most_high, rates_fps, is_any_rate, (least_wide, least_high), (max(1, step_wide), max(1, step_high))
         )
@@ -242,10 +242,10 @@ def _list_sizes(node: Node, number: int) -> Iterator[FrameSize]:
 
 
 def _list_rates(node: Node, number: int, width_px: int, height_px: int) -> tuple[tuple[float, ...], bool]:
-    """Rates, highest first, and whether all between them can be had; drivers list seconds a frame."""
+    """Rates, highest first, and whether all rates between them are available. Drivers list seconds per frame."""
     rates_fps = set()
     for _, _, _, _, kind, *numbers in _enumerate(node, ENUM_INTERVALS, number, width_px, height_px):
-        # A span is its shortest interval, its longest, and a step.
+        # A range is its shortest interval, its longest, and a step.
         intervals = [numbers[0:2]] if kind == DISCRETE else [numbers[0:2], numbers[2:4]]
         rates_fps |= {denominator / numerator for numerator, denominator in intervals if numerator and denominator}
         if kind != DISCRETE:
@@ -254,7 +254,7 @@ def _list_rates(node: Node, number: int, width_px: int, height_px: int) -> tuple
 
 
 def _enumerate(node: Node, what: Call, *fields: int) -> Iterator[tuple[Any, ...]]:
-    """Calls with a rising index until the driver has no more, or doesn't know the call."""
+    """Repeats a call with a rising index until the driver has no more entries, or doesn't know the call."""
     for index in range(MAX_ENTRIES):
         try:
             yield call(node, what, index, *fields)
@@ -264,22 +264,22 @@ def _enumerate(node: Node, what: Call, *fields: int) -> Iterator[tuple[Any, ...]
             raise
 
 
-# --- for people -------------------------------------------------------------------------------------------------------
+# --- display ----------------------------------------------------------------------------------------------------------
 
 
 def list_cameras(root: Path = Path("/"), open_node: NodeOpener = KernelNode) -> tuple[CameraListing, ...]:
-    """Lists every node that gives pictures, and what it offers. Opens each for a moment, and takes no picture.
+    """Lists every node that captures pictures, with what it offers. Opens each node briefly, without capturing.
 
     Args:
-        root: where ``sys`` and ``dev`` are.
-        open_node: what opens one.
+        root: folder that holds ``sys`` and ``dev``.
+        open_node: opens a node.
     """
     listings = (_list_camera(folder, root, open_node) for folder in video_nodes(root))
     return tuple(listing for listing in listings if listing is not None)
 
 
 def video_nodes(root: Path) -> list[Path]:
-    """The folders of ``/dev/video*`` nodes under ``/sys/class/video4linux``, by number."""
+    """Lists the folders of ``/dev/video*`` nodes under ``/sys/class/video4linux``, by number."""
     folders = (root / "sys/class/video4linux").glob("video*")
     numbered = [(int(match[1]), folder) for folder in folders if (match := re.fullmatch("video([0-9]{1,4})", folder.name))]
     return [folder for _, folder in sorted(numbered)]
@@ -290,16 +290,16 @@ def _list_camera(folder: Path, root: Path, open_node: NodeOpener) -> CameraListi
     name = read_text(folder / "name") or folder.name
     try:
         with opened(path, open_node) as node:
-            card = read_card(node)
-            if not card.can_capture:
+            info = read_node_info(node)
+            if not info.can_capture:
                 return None
-            return CameraListing(str(path), name, card.driver, card.bus, list_formats(node))
+            return CameraListing(str(path), name, info.driver, info.bus, list_formats(node))
     except OSError as error:
         return CameraListing(str(path), name, problem=error.strerror or str(error))
 
 
 def format_cameras(cameras: Iterable[CameraListing]) -> str:
-    """A table for people: each camera, and its sizes and rates by format."""
+    """Formats a table of the cameras, with their sizes and rates by format."""
     return "\n".join(line for camera in cameras for line in _format_camera(camera))
 
 
@@ -307,7 +307,7 @@ def _format_camera(camera: CameraListing) -> Iterator[str]:
     where = f" ({', '.join(part for part in (camera.driver, camera.bus) if part)})" if camera.driver or camera.bus else ""
     yield f"{camera.path}  {camera.name}{where}"
     if camera.problem:
-        yield f"  can't be asked: {camera.problem}"
+        yield f"  can't be queried: {camera.problem}"
     # Most cameras have the same sizes in several formats.
     alike: dict[tuple[FrameSize, ...], list[str]] = {}
     for entry in camera.formats:

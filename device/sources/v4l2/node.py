@@ -1,7 +1,7 @@
-"""The kernel's V4L2 interface: the numbers of its calls, the layout of what they take, and an open device node.
+"""The kernel's V4L2 interface: its ioctl numbers, the layouts of their arguments, and an open device node.
 
-OpenCV's own V4L2 backend isn't used. It drops what tells a damaged picture (bytes used, the error flag), takes the width for
-the length of a line, asks for whole frames a second only, and waits 10 s for a camera that another program holds.
+OpenCV's V4L2 backend isn't used: it drops what reveals a damaged picture (bytes used, the error flag), assumes that a line is
+as long as the picture is wide, asks for whole frames per second only, and waits 10 s for a camera that another program holds.
 
 References:
     Linux kernel, include/uapi/linux/videodev2.h and include/uapi/asm-generic/ioctl.h. The layouts are those of 64-bit
@@ -25,18 +25,18 @@ _WRITE, _READ = 1, 2
 
 
 class Call(NamedTuple):
-    """An ioctl, and what it takes.
+    """An ioctl and the layout of its argument.
 
     Attributes:
-        request: the number that the kernel knows it by.
-        layout: of its argument; numbers and texts in the header's order.
+        request: the ioctl's number.
+        layout: of its argument; numbers and texts in the order of the header.
     """
 
     request: int
     layout: Struct
 
     def pack(self, *fields: int | bytes) -> bytearray:
-        """An argument whose first fields are given; the rest is zero."""
+        """Packs an argument whose first fields are given; the rest is zero."""
         empty = self.layout.unpack(bytes(self.layout.size))
         return bytearray(self.layout.pack(*fields, *empty[len(fields) :]))
 
@@ -62,7 +62,7 @@ ENUM_SIZES = _call(_READ | _WRITE, 74, "11I")  # index, format, kind, then a siz
 ENUM_INTERVALS = _call(_READ | _WRITE, 75, "13I")  # index, format, width, height, kind, then one, or least, most and step
 
 VIDEO_CAPTURE = 1
-"""``V4L2_BUF_TYPE_VIDEO_CAPTURE``: the kind of every buffer and format here."""
+"""``V4L2_BUF_TYPE_VIDEO_CAPTURE``: the type of every buffer and format used here."""
 
 MEMORY_MAPPED = 1
 """``V4L2_MEMORY_MMAP``."""
@@ -81,10 +81,10 @@ IS_DAMAGED, CLOCK_MASK, CLOCK_IS_MONOTONIC = 0x40, 0xE000, 0x2000
 
 
 class Node(Protocol):
-    """An open device node: all that touches the kernel, and the layer that tests replace."""
+    """An open device node: the only layer that touches the kernel, and the one that tests replace."""
 
     def ioctl(self, request: int, argument: bytearray) -> None:
-        """Makes a call, which may change the argument.
+        """Performs an ioctl, which may change the argument.
 
         Raises:
             OSError: with the driver's errno.
@@ -98,17 +98,17 @@ class Node(Protocol):
         """
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits until there is a picture, or an error to fetch; False where neither came."""
+        """Waits for a picture or an error to fetch; returns False if neither came in time."""
 
     def close(self) -> None:
-        """Closes it; once."""
+        """Closes the node. Called once."""
 
 
 class KernelNode:
     """A node under ``/dev``.
 
     Raises:
-        OSError: it isn't there, may not be opened, or its device is gone.
+        OSError: the node doesn't exist, may not be opened, or its device is gone.
     """
 
     def __init__(self, path: Path) -> None:
@@ -137,10 +137,10 @@ NodeOpener = Callable[[Path], Node]
 
 
 def call(node: Node, what: Call, *fields: int | bytes) -> tuple[Any, ...]:
-    """Makes a call whose argument's first fields are given.
+    """Performs an ioctl whose argument's first fields are given.
 
     Returns:
-        The argument's fields, as the driver left them.
+        The argument's fields as the driver returned them.
 
     Raises:
         OSError: with the driver's errno.
@@ -150,14 +150,14 @@ def call(node: Node, what: Call, *fields: int | bytes) -> tuple[Any, ...]:
     return what.layout.unpack(argument)
 
 
-class Card(NamedTuple):
-    """What a node says of itself.
+class NodeInfo(NamedTuple):
+    """What a node reports about itself and the card behind it.
 
     Attributes:
         driver: ``uvcvideo``.
-        name: ``HD Pro Webcam C920``.
+        name: of the card: ``HD Pro Webcam C920``.
         bus: ``usb-0000:01:00.0-1.2``.
-        capabilities: of this node, not of all that the card has.
+        capabilities: of this node, which may be fewer than its card's.
     """
 
     driver: str
@@ -167,23 +167,23 @@ class Card(NamedTuple):
 
     @property
     def can_capture(self) -> bool:
-        """True of a node that gives pictures, in one plane and by mapped buffers."""
+        """Whether the node captures pictures in a single plane, through mapped buffers."""
         return bool(self.capabilities & CAN_CAPTURE and self.capabilities & CAN_STREAM)
 
 
-def read_card(node: Node) -> Card:
+def read_node_info(node: Node) -> NodeInfo:
     """Asks a node what it is.
 
     Raises:
-        OSError: ``ENOTTY`` where it is no V4L2 device.
+        OSError: ``ENOTTY`` if it isn't a V4L2 device.
     """
     driver, name, bus, _, capabilities, of_node, *_ = call(node, QUERYCAP)
-    return Card(_text(driver), _text(name), _text(bus), of_node if capabilities & HAS_NODE_CAPABILITIES else capabilities)
+    return NodeInfo(_text(driver), _text(name), _text(bus), of_node if capabilities & HAS_NODE_CAPABILITIES else capabilities)
 
 
 @contextmanager
 def opened(path: Path, open_node: NodeOpener) -> Iterator[Node]:
-    """Holds a node open for a question or two."""
+    """Opens a node for the length of a ``with`` block."""
     node = open_node(path)
     try:
         yield node
@@ -192,7 +192,7 @@ def opened(path: Path, open_node: NodeOpener) -> Iterator[Node]:
 
 
 class Buffer(NamedTuple):
-    """``struct v4l2_buffer``, the fields that matter here."""
+    """The fields of ``struct v4l2_buffer`` that are used here."""
 
     number: int
     used_bytes: int
@@ -205,13 +205,13 @@ class Buffer(NamedTuple):
 
     @property
     def timestamp_ns(self) -> int | None:
-        """When the driver stamped it; None where its clock isn't the monotonic one."""
+        """When the driver stamped the buffer; None if it did so by another clock than the monotonic one."""
         is_monotonic = self.flags & CLOCK_MASK == CLOCK_IS_MONOTONIC
         return self.seconds * 10**9 + self.microseconds * 1000 if is_monotonic else None
 
 
 def call_buffer(node: Node, what: Call, index: int) -> Buffer:
-    """Makes one of the calls about buffers.
+    """Performs one of the ioctls that take a buffer.
 
     Raises:
         OSError: with the driver's errno.
@@ -222,12 +222,12 @@ def call_buffer(node: Node, what: Call, index: int) -> Buffer:
 
 
 def fourcc(number: int) -> str:
-    """A format's number as four letters (``MJPG``); what is no letter shows as it can."""
+    """Turns a format's number into its four characters (``MJPG``)."""
     return (number & 0x7FFF_FFFF).to_bytes(4, "little").decode("latin-1").rstrip(" ")
 
 
 def fourcc_number(name: str) -> int:
-    """A format's four letters as a number."""
+    """Turns a format's four characters into its number."""
     return int.from_bytes(name.ljust(4).encode("latin-1"), "little")
 
 
