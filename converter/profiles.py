@@ -11,10 +11,12 @@ from typing import Any, ClassVar, NamedTuple
 import msgspec
 import yaml
 
-from device.contract import Profile
+from device.contract import MeterConfig, Profile
 from device.core.errors import ProfileError, nearest
-from device.core.registry import Entry
+from device.core.plugin import describe_option
+from device.meters.meter import Meter
 from device.meters.registry import METERS
+from device.meters.select import given_options
 from device.sources.registry import SOURCES
 
 FOLDER = Path(__file__).parent.parent / "firmware_profiles"
@@ -95,9 +97,35 @@ def json_schema() -> dict[str, Any]:
     Nothing is required in it: a profile that inherits may leave out anything. The loader is the strict one.
     """
     schema = msgspec.json.schema(Profile)
+    schema["$defs"]["Power"]["properties"]["meters"]["items"] = _meter_schema(schema["$defs"])
     _drop_required(schema)
     schema["title"] = "ghostwatt profile"
     return schema
+
+
+def _meter_schema(definitions: dict[str, Any]) -> dict[str, Any]:
+    """One branch a kind of our own, with the options that its class declares; a kind from outside may have any key.
+
+    Definitions that a kind refers to are added to ``definitions``.
+    """
+    branches: list[dict[str, Any]] = []
+    for kind in METERS.own_names():
+        plugin: type[Meter] = METERS.load(kind)
+        (_,), more = msgspec.json.schema_components([plugin.Options], ref_template="#/$defs/{name}")
+        options = more.pop(plugin.Options.__name__)
+        definitions |= more
+        branch = {"const": kind, "description": plugin.summary()}
+        branches.append(
+            {
+                "type": "object",
+                "title": kind,
+                "properties": {"kind": branch, **options["properties"]},
+                "additionalProperties": False,
+            }
+        )
+    outside = {"type": "string", "not": {"enum": list(METERS.own_names())}}
+    branches.append({"type": "object", "title": "a kind from outside", "properties": {"kind": outside}})
+    return {"anyOf": branches}
 
 
 def encode_schema() -> bytes:
@@ -245,14 +273,21 @@ def _convert(document: _Document, name: str) -> Profile:
     try:
         return msgspec.convert(document.values, Profile)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$")
-        path = tuple(int(index) if index else key for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", place))
-        raise ProfileError(
-            _where(document.positions, path, name),
-            _value_text(document.values, path),
-            expected=message.removeprefix("Expected ") + _unit_hint(path),
-            reason="invalid",
-        ) from error
+        raise _invalid(document.positions, name, (), document.values, error) from error
+
+
+def _invalid(
+    positions: dict[KeyPath, Position], name: str, base: KeyPath, values: object, error: msgspec.ValidationError
+) -> ProfileError:
+    """The error of a wrong value; ``values`` were converted, and stand at ``base`` in the profile."""
+    message, _, place = str(error).partition(" - at `$")
+    path = tuple(int(index) if index else key for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", place))
+    return ProfileError(
+        _where(positions, (*base, *path), name),
+        _value_text(values, path),
+        expected=message.removeprefix("Expected ") + _unit_hint(path),
+        reason="invalid",
+    )
 
 
 def _value_text(values: Any, path: KeyPath) -> str:
@@ -326,34 +361,40 @@ def _check_camera(loaded: LoadedProfile) -> None:
 
 def _check_meters(loaded: LoadedProfile) -> None:
     for index, meter in enumerate(loaded.profile.power.meters):
-        if meter.kind not in METERS.names():
+        if meter["kind"] not in METERS.names():
             raise ProfileError(
                 loaded.where("power", "meters", index, "kind"),
-                repr(meter.kind),
-                expected=nearest(meter.kind, METERS.names()),
+                repr(meter["kind"]),
+                expected=nearest(meter["kind"], METERS.names()),
                 reason="invalid",
             )
-        entry = METERS.find_entry(meter.kind)
-        if entry is not None:
-            _check_meter_keys(loaded, index, entry)
+        plugin: type[Meter] = METERS.load(meter["kind"])
+        _check_options(loaded, ("power", "meters", index), meter, plugin.Options)
 
 
-def _check_meter_keys(loaded: LoadedProfile, index: int, entry: Entry) -> None:
-    meter = loaded.profile.power.meters[index]
-    given = {key for key, value in msgspec.structs.asdict(meter).items() if key != "kind" and value is not None}
-    known = sorted({*entry.needs, *entry.takes})
-    for key in sorted(given.difference(known)):
-        raise ProfileError(
-            loaded.where("power", "meters", index, key),
-            f"is no key of {meter.kind}",
-            expected=f"one of {', '.join(known)}" if known else "no key beside kind",
-            reason="contradiction",
-        )
-    for key in entry.needs:
-        if key not in given:
+def _check_options(loaded: LoadedProfile, path: KeyPath, meter: MeterConfig, options: type[msgspec.Struct]) -> None:
+    """Checks the keys of the plug-in at ``path`` against the options that its class declares."""
+    fields = msgspec.structs.fields(options)
+    names = sorted(field.name for field in fields)
+    kind, given = meter["kind"], given_options(meter)
+    for key in meter:
+        if key not in ("kind", *names):
             raise ProfileError(
-                loaded.where("power", "meters", index, "kind"),
-                f"{meter.kind} without {key}",
-                expected=f"{key}, which is never guessed",
+                loaded.where(*path, key),
+                f"is no key of {kind}",
+                expected=nearest(key, names) if names else "no key beside kind",
+                reason="unknown_key",
+            )
+    for field in fields:
+        if field.required and field.name not in given:
+            meaning = describe_option(field.type)
+            raise ProfileError(
+                loaded.where(*path, "kind"),
+                f"{kind} without {field.name}",
+                expected=f"{field.name}, which is never guessed" + (f": {meaning}" if meaning else ""),
                 reason="contradiction",
             )
+    try:
+        msgspec.convert(given, options)
+    except msgspec.ValidationError as error:
+        raise _invalid(loaded.positions, loaded.profile.name, path, given, error) from error

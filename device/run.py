@@ -38,6 +38,7 @@ from device.daemon.trial import TrialObserver, trial_of
 from device.machine.board import BoardFacts, detect_board
 from device.machine.memory import read_memory
 from device.machine.thermals import SysfsThermals
+from device.meters.meter import MeterContext
 from device.meters.sampler import PowerSampler
 from device.meters.select import open_meters
 from device.protocols import Clock, FrameSource, Interruption, RunRecord, Runtime, Session
@@ -238,7 +239,7 @@ def describe_run(chosen: Chosen, facts: BoardFacts, source_uri: str, threads: in
 
 def open_power(profile: Profile, clock: Clock, stack: contextlib.ExitStack) -> Instruments:
     """Opens the profile's meters, and what else is read beside the frames; ``stack`` closes them."""
-    meters, missing = open_meters(profile.power, profile.board, clock=clock)
+    meters, missing = open_meters(profile.power, MeterContext(clock=clock))
     for meter in meters:
         stack.enter_context(meter)
     sampler = stack.enter_context(PowerSampler(meters, profile.power.sample_rate_hz, clock=clock)) if meters else None

@@ -85,7 +85,7 @@ def look_for_meters(bundle: Bundle) -> PowerOutlook:
     """Opens the profile's meters once, to say before the wait what there will be."""
     with opened_meters(bundle.manifest.profile, system_surroundings()) as meters:
         if meters.open:
-            return PowerOutlook(meters.missing, None, meters.open[0].is_estimate)
+            return PowerOutlook(meters.missing, None, meters.open[0].origin.is_estimate)
         reason = "; ".join(meters.missing) or f"profile {bundle.manifest.profile.name} names no meter"
         return PowerOutlook(meters.missing, reason, False)
 

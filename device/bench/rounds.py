@@ -20,6 +20,7 @@ from device.core.clock import SystemClock
 from device.core.errors import BenchError, MeterError
 from device.machine.memory import read_memory
 from device.machine.thermals import SysfsThermals
+from device.meters.meter import MeterContext
 from device.meters.sampler import PowerSampler
 from device.meters.select import open_meters
 from device.protocols import Clock, Image, PowerMeter, Runtime, Session
@@ -85,7 +86,7 @@ class Meters(NamedTuple):
 def opened_meters(profile: Profile, around: Surroundings) -> Iterator[Meters]:
     """Opens a profile's meters, and closes them."""
     with contextlib.ExitStack() as stack:
-        meters, missing = open_meters(profile.power, profile.board, around.root, around.clock)
+        meters, missing = open_meters(profile.power, MeterContext(around.root, around.clock))
         for meter in meters:
             stack.enter_context(meter)
         yield Meters(meters, tuple(missing))

@@ -20,11 +20,10 @@ import msgspec
 
 from device.bundle import open_bundle
 from device.calibrate.load import Load, multiply_matrices, run_network
-from device.contract import Board, Meter
+from device.contract import MeterConfig, Power
 from device.core.clock import SystemClock
 from device.core.errors import MeterError, UsageError, exit_with_one_line
 from device.core.state import make_state_folder
-from device.machine.board import detect_board
 from device.machine.thermals import SysfsThermals
 from device.machine.utilisation import read_ticks
 from device.meters.calibration import (
@@ -36,8 +35,10 @@ from device.meters.calibration import (
     write_calibration,
 )
 from device.meters.estimate import POWER_MODELS
+from device.meters.meter import MeterContext
 from device.meters.registry import METERS
 from device.meters.sampler import PowerSampler
+from device.meters.select import open_meter, read_options
 from device.protocols import Clock, PowerMeter, ThrottleFlag
 
 DURATION_S = 60.0
@@ -198,7 +199,7 @@ def check_flags(flags: argparse.Namespace) -> None:
         )
 
 
-def choose_meter(flags: argparse.Namespace) -> Meter:
+def choose_meter(flags: argparse.Namespace) -> MeterConfig:
     """Settles on the meter's keys: those given, those of the bundle's profile, or none but the kind.
 
     Raises:
@@ -206,33 +207,27 @@ def choose_meter(flags: argparse.Namespace) -> Meter:
     """
     if flags.meter.startswith("{"):
         try:
-            return msgspec.json.decode(flags.meter, type=Meter)
-        except msgspec.DecodeError as error:
+            (config,) = msgspec.convert({"meters": [msgspec.json.decode(flags.meter)]}, Power).meters
+            read_options(config)
+        except (msgspec.DecodeError, MeterError) as error:
             raise UsageError("--meter", flags.meter[:60], expected=str(error), reason="flags") from error
+        return config
     named = open_bundle(flags.bundle).manifest.profile.power.meters if flags.bundle else ()
-    return next((meter for meter in named if meter.kind == flags.meter), Meter(kind=flags.meter))
+    return next((meter for meter in named if meter["kind"] == flags.meter), {"kind": flags.meter})
 
 
-def open_reference(config: Meter, root: Path, clock: Clock) -> PowerMeter:
+def open_reference(config: MeterConfig, root: Path, clock: Clock) -> PowerMeter:
     """Opens the meter to calibrate by.
 
     Raises:
         UsageError: ``estimate``: a guess is no reference.
-        MeterError: it isn't there.
+        MeterError: its keys are wrong, or it isn't there.
     """
-    facts = detect_board(root)
-    board = Board(
-        name="this",
-        title=facts.model or facts.machine,
-        arch="x86_64" if facts.machine == "x86_64" else "aarch64",
-        cpu="unknown",
-        cores=facts.cores,
-        memory_mb=1024,
-    )
-    meter: PowerMeter = METERS.load(config.kind).open(config, board, root, clock)
-    if meter.is_estimate:
+    meter = open_meter(config, MeterContext(root, clock))
+    if meter.origin.is_estimate:
         meter.close()
-        raise UsageError("--meter", f"{config.kind} is itself an estimate", expected="a meter that measures", reason="estimate")
+        found = f"{config['kind']} is itself an estimate"
+        raise UsageError("--meter", found, expected="a meter that measures", reason="estimate")
     return meter
 
 
@@ -372,8 +367,8 @@ def calibrate(flags: argparse.Namespace, board: BoardIdentity, root: Path, clock
             board=board,
             idle=idle,
             load=load,
-            meter=meter.source if meter else "read by a person",
-            scope=meter.scope if meter else flags.scope,
+            meter=meter.origin.source if meter else "read by a person",
+            scope=meter.origin.scope if meter else flags.scope,
             load_kind=load_kind,
             measured_at_utc=now.isoformat(timespec="seconds"),
             throttled=throttled,

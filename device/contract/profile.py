@@ -6,7 +6,7 @@ finds the resolved profile in the bundle's manifest.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -152,27 +152,9 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (self.uri,) if isinstance(self.uri, str) else self.uri
 
 
-class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A power meter to try. Which keys a kind takes stands in the registry of its room; the others are refused.
-
-    Attributes:
-        kind: name in the registry of its room.
-        shunt_ohm: resistance of the shunt on the breakout board, for the ``ina`` kinds. Never guessed.
-        scope: what the meter's wires enclose, where the meter can't know it.
-        address: which one: the chip's address on the bus (0x40), the plug's ``http://host`` without credentials, the battery's
-            name under ``/sys/class/power_supply``, or the USB meter's serial number.
-        bus: number of the I2C bus that the chip is on; 1 is the one on the Raspberry Pi's header.
-        channel: which of several inputs or outputs: 1 to 3 of an INA3221, and from 0 of a plug.
-        current_unit: in which unit a battery's current really comes, where the vendor broke the rule: ``ua`` or ``ma``.
-    """
-
-    kind: str
-    shunt_ohm: Positive | None = None
-    scope: Scope | None = None
-    address: Annotated[int, Meta(ge=0x08, le=0x77)] | Annotated[str, Meta(min_length=1, max_length=256)] | None = None
-    bus: Annotated[int, Meta(ge=0, le=255)] | None = None
-    channel: Annotated[int, Meta(ge=0, le=15)] | None = None
-    current_unit: Literal["ua", "ma"] | None = None
+MeterConfig = dict[str, Any]
+"""A power meter to try: ``kind``, its name in the table of its room, and the keys that this kind takes, which its class
+declares and its room checks (`device.meters.select.read_options`)."""
 
 
 class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,8 +165,12 @@ class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sample_rate_hz: how often they are read.
     """
 
-    meters: tuple[Meter, ...] = ()
+    meters: tuple[MeterConfig, ...] = ()
     sample_rate_hz: Annotated[float, Meta(gt=0.0, le=1000.0)] = 10.0
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(meter.get("kind"), str) for meter in self.meters):
+            raise ValueError("a kind for each of meters")
 
 
 class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

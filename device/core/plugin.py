@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from types import ModuleType
-from typing import ClassVar, NamedTuple
+from types import ModuleType, UnionType
+from typing import Any, ClassVar, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
@@ -49,6 +49,12 @@ class Needs(NamedTuple):
             return f"sudo apt install {' '.join(self.system_packages)}, and make the venv with --system-site-packages"
         return f"pip install 'ghostwatt[{self.extra}]'" if self.extra else ""
 
+    @property
+    def permission_remedy(self) -> str:
+        """What to do where a device may not be opened, in one line."""
+        groups = ",".join(self.groups)
+        return f"join the group {groups}: sudo usermod -aG {groups} $USER, then log in again" if groups else ""
+
 
 class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The options of a plug-in that takes none."""
@@ -74,6 +80,14 @@ class Plugin:
     def summary(cls) -> str:
         """What it is, in one line."""
         return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+def describe_option(annotation: Any) -> str:
+    """The meaning of a field of ``Options``: the ``description`` of the `msgspec.Meta` in its type; empty without one."""
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        return next(filter(None, map(describe_option, get_args(annotation))), "")
+    notes = getattr(annotation, "__metadata__", ())
+    return next((note.description for note in notes if isinstance(note, msgspec.Meta) and note.description), "")
 
 
 def import_package(module: str, needs: Needs, where: str) -> ModuleType:

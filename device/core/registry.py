@@ -16,7 +16,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from device.core.errors import MissingDependencyError, UsageError, nearest
-from device.core.plugin import Plugin
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -43,12 +42,14 @@ class Registry:
 
     Args:
         kind: what the table holds, in the singular ("runtime"), for messages and for the entry points' group.
-        targets: name -> ``module:Class``, a subclass of `Plugin`.
+        targets: name -> ``module:Class``.
+        base: ``module:Class`` that every class of the table derives from; outsiders' are checked.
     """
 
-    def __init__(self, kind: str, targets: Mapping[str, str | Entry]) -> None:
+    def __init__(self, kind: str, targets: Mapping[str, str | Entry], base: str = "device.core.plugin:Plugin") -> None:
         self.kind = kind
         self._targets = dict(targets)
+        self._base = base
 
     def own_names(self) -> tuple[str, ...]:
         """Names of our own; looks at nothing that is installed."""
@@ -68,7 +69,7 @@ class Registry:
 
         Raises:
             UsageError: ``unknown_<kind>``: no such name; says which there are. ``malformed_<kind>``: an outsider's entry point
-                that names no subclass of `Plugin`.
+                that names no subclass of ``base``.
             MissingDependencyError: ``not_installed``: an outsider's module that can't be imported.
         """
         found = self._targets.get(name)
@@ -89,7 +90,7 @@ class Registry:
 
         return entry_points(group=f"ghostwatt.{self.kind}s")
 
-    def _load_outsider(self, point: EntryPoint) -> type[Plugin]:
+    def _load_outsider(self, point: EntryPoint) -> Any:
         where = f"{self.kind} {point.name}"
         package = point.dist.name if point.dist else "the package that brings it"
         try:
@@ -101,11 +102,11 @@ class Registry:
                 remedy=f"install {package} anew, with what it needs",
                 reason="not_installed",
             ) from error
-        if not (isinstance(found, type) and issubclass(found, Plugin)):
+        if not (isinstance(found, type) and issubclass(found, _import_target(self._base))):
             raise UsageError(
                 where,
-                f"{point.value} is no plug-in",
-                expected="a subclass of device.core.plugin.Plugin",
+                f"{point.value} is no {self.kind}",
+                expected=f"a subclass of {self._base.replace(':', '.')}",
                 remedy=f"update {package}",
                 reason=f"malformed_{self.kind}",
             )

@@ -62,7 +62,7 @@ def list_probes(patient: Patient) -> list[Probe]:
         *((f"runtime {name}", runtime_check(name), ATTEMPT_TIMEOUT_S + short) for name in runtime_names()),
         ("camera v4l2", check_v4l2, short),
         ("camera picamera2", check_ribbon, 2 * short),
-        *((f"meter {meter.kind}", meter_check(meter, look), METER_TIMEOUT_S) for meter in wanted_meters(patient)),
+        *((f"meter {meter['kind']}", meter_check(meter, look), METER_TIMEOUT_S) for meter in wanted_meters(patient)),
         ("power", power_check(look), METER_TIMEOUT_S),
         ("buses", check_buses, short),
         ("governor", check_governor, short),

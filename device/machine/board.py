@@ -10,6 +10,9 @@ import msgspec
 
 from device.machine.sysfs import read_text
 
+CONFIG_TXT = "/boot/firmware/config.txt"
+"""Where Raspberry Pi OS keeps what the firmware sets up at boot."""
+
 
 class BoardFacts(msgspec.Struct, frozen=True):
     """The machine that this process runs on.

@@ -18,17 +18,16 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
-from device.contract import Board, Meter
-from device.contract.profile import Scope
-from device.core.clock import SystemClock
+from msgspec import Meta
+
 from device.core.errors import MeterError
-from device.core.resources import Resource
 from device.machine.sysfs import read_int, read_text
+from device.meters.meter import Meter, MeterContext, MeterOptions
 from device.meters.reading import read_number
 from device.meters.slow import SlowMeter
-from device.protocols import Clock, PowerSample
+from device.protocols import PowerOrigin, PowerSample
 
 LEAST_CURRENT_A = 0.01
 """A machine that runs a network draws more; less means that microamperes were expected and milliamperes came."""
@@ -44,40 +43,54 @@ TERMUX_COMMAND = "termux-battery-status"
 TERMUX_PREFIX = "data/data/com.termux/files/usr/bin"
 
 
-class BatteryMeter(Resource):
+CurrentUnit = Annotated[
+    Literal["ua", "ma"],
+    Meta(description="unit in which the battery's current really comes, where the phone's maker broke the rule"),
+]
+
+
+class TermuxOptions(MeterOptions, frozen=True, kw_only=True):
+    """What a profile may say about a battery that Android reports."""
+
+    current_unit: CurrentUnit | None = None
+
+
+class BatteryOptions(TermuxOptions, frozen=True, kw_only=True):
+    """What a profile may say about a battery."""
+
+    address: (
+        Annotated[str, Meta(min_length=1, max_length=256, description="the battery's name under /sys/class/power_supply")]
+        | None
+    ) = None
+
+
+class BatteryMeter(Meter):
     """The battery that the kernel shows under ``power_supply``.
 
     Args:
-        config: the profile's: ``address`` names the battery where there are several, ``current_unit`` is the unit in which the
-            current really comes.
-        root: where ``sys`` is.
-        clock: stamps the samples.
+        options: ``address`` is needed only where there are several batteries.
+        context: see `MeterContext`.
 
     Raises:
-        MeterError: ``missing`` without a battery that tells its power, ``ambiguous`` with several, ``permission``. Each `read`:
-            ``charging`` unless it is being drained, ``uncalibrated`` where the current can't be in the unit that it should be.
+        MeterError: ``missing`` without a battery that reports its power, ``ambiguous`` with several, ``permission``. Each
+            `read`: ``charging`` unless it is being drained, ``uncalibrated`` where the current can't be in the unit that it
+            should be.
     """
 
-    source = "battery (power_supply)"
-    scope: Scope = "battery"
-    is_estimate = False
-    # The files count microamperes and microvolts, which no gauge tells apart: what it can, it doesn't say.
-    resolution_w = None
+    Options = BatteryOptions
+    is_findable = True
+    origin = PowerOrigin(source="battery (power_supply)", scope="battery", is_estimate=False)
+    # ``resolution_w`` stays None: the files count microamperes and microvolts, and don't say how finely the gauge measures.
 
-    def __init__(self, config: Meter, root: Path, clock: Clock) -> None:
-        self._clock = clock
-        self._folder = root / "sys/class/power_supply"
-        self._name = config.address
-        self._unit = config.current_unit
+    def __init__(self, options: BatteryOptions, context: MeterContext) -> None:
+        self._clock = context.clock
+        self._folder = context.root / "sys/class/power_supply"
+        self._name = options.address
+        self._unit = options.current_unit
         self._node = self._find_node()
         # Looked for once: each file here may be a question to a chip.
         self._supplies = [node for node in sorted(self._folder.iterdir()) if _is_supply(node)]
         self._require_readable()
-
-    @classmethod
-    def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
-        """Opens the meter that a profile names."""
-        return cls(config, root, clock or SystemClock())
 
     def read(self) -> PowerSample:
         """Reads the battery now. See `PowerMeter.read`."""
@@ -109,7 +122,7 @@ class BatteryMeter(Resource):
     def _require_draining(self) -> None:
         status = read_text(self._node / "status")
         if status is None:
-            raise MeterError(str(self._node), "tells no status", expected="a battery", reason="missing")
+            raise MeterError(str(self._node), "has no status", expected="a battery", reason="missing")
         if status != "Discharging":
             raise _charging(str(self._node), f"its status is {status!r}")
         for supply in self._supplies:
@@ -117,7 +130,7 @@ class BatteryMeter(Resource):
                 raise _charging(str(supply), "is plugged in")
 
     def _require_readable(self) -> None:
-        """Refuses a battery that will never tell its power; one that is charging now may tell it later."""
+        """Refuses a battery that never reports its power; one that is charging now may report it later."""
         try:
             self._read_power_w()
         except MeterError as error:
@@ -125,7 +138,7 @@ class BatteryMeter(Resource):
                 raise
 
     def _read_power_w(self) -> float:
-        # A sign tells nothing here: the status says which way the current flows, and vendors disagree about the sign.
+        # The status says which way the current flows: vendors disagree about the sign.
         if not (self._node / "current_now").exists():
             power_w = abs(read_number(self._node / "power_now")) / 1e6
             return _require_power(str(self._node / "power_now"), power_w)
@@ -136,33 +149,25 @@ class BatteryMeter(Resource):
 
 
 class TermuxBatteryMeter(SlowMeter):
-    """The battery as Android's own service tells it, through Termux:API. A new figure every few seconds, at some cost.
+    """The battery as Android's own service reports it, through Termux:API. A new figure every few seconds, at some cost.
 
     Args:
-        config: the profile's ``current_unit``.
-        root: where Termux's ``data`` is.
-        clock: stamps the samples.
+        options: see `TermuxOptions`.
+        context: its root is where Termux's ``data`` is.
 
     Raises:
         MeterError: ``missing`` without the command, ``stalled`` where it doesn't answer; see also `BatteryMeter`.
     """
 
-    source = "battery (termux-battery-status)"
-    scope: Scope = "battery"
-    is_estimate = False
-    resolution_w = None
+    Options = TermuxOptions
+    origin = PowerOrigin(source="battery (termux-battery-status)", scope="battery", is_estimate=False)
     period_s = 2.0
     timeout_s = 8.0
 
-    def __init__(self, config: Meter, root: Path, clock: Clock) -> None:
-        self._unit = config.current_unit
-        self._command = root / TERMUX_PREFIX / TERMUX_COMMAND
-        super().__init__(clock)
-
-    @classmethod
-    def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
-        """Opens the meter that a profile names."""
-        return cls(config, root, clock or SystemClock())
+    def __init__(self, options: TermuxOptions, context: MeterContext) -> None:
+        self._unit = options.current_unit
+        self._command = context.root / TERMUX_PREFIX / TERMUX_COMMAND
+        super().__init__(context.clock)
 
     def _measure_w(self) -> float:
         command = str(self._command) if self._command.exists() else shutil.which(TERMUX_COMMAND)
@@ -263,7 +268,7 @@ def _is_own_battery(node: Path) -> bool:
 
 
 def _is_supply(node: Path) -> bool:
-    """Whether it is a socket that the machine can be plugged in by."""
+    """Whether it is something that the machine can be plugged into."""
     return read_text(node / "type") != "Battery" and (node / "online").exists()
 
 
@@ -286,7 +291,7 @@ def _require_voltage(where: str, voltage_v: float) -> float:
 
 def _require_current(where: str, raw: int, current_a: float, unit: str | None) -> float:
     low_a, high_a = LIKELY_CURRENT_A
-    # Who says the unit may be draining very little; who doesn't must show a current that only one unit can explain.
+    # With a stated unit the current may be tiny; without one it must be a current that only one unit explains.
     if (0.0 if unit else low_a) <= current_a <= high_a:
         return current_a
     fits = [name for name, scale in (("ua", 1e6), ("ma", 1e3)) if low_a <= raw / scale <= high_a]

@@ -9,17 +9,14 @@ References:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from device.contract import Board, Meter
-from device.contract.profile import Scope
-from device.core.clock import SystemClock
 from device.core.errors import MeterError
-from device.core.resources import Resource
 from device.machine.board import read_compatible
 from device.machine.utilisation import Ticks, read_ticks
 from device.meters.calibration import PowerModel, read_calibration
-from device.protocols import Clock, PowerSample
+from device.meters.meter import Meter, MeterContext
+from device.protocols import Clock, PowerOrigin, PowerSample
 
 POWER_MODELS = {
     "raspberrypi,3-model-b": PowerModel(1.0782, 3.4774),
@@ -30,12 +27,12 @@ POWER_MODELS = {
 """By the device tree's name of the board. The two of the Pi 3 were measured on a 32-bit system: none is published for 64."""
 
 
-class EstimateMeter(Resource):
-    """A board's power by a model of its processor's utilisation. Knows nothing of cameras, USB or the network.
+class EstimateMeter(Meter):
+    """A board's power, guessed from its processor's utilisation. Knows nothing of cameras, USB or the network.
 
     The model is the board's own where `device.calibrate` has measured one, and else the published one of the board that
-    the device tree names, whatever the profile says: a model of another board would be a lie. An own model that can't be used
-    is an error: the published one does not step in for it.
+    the device tree names, whatever the profile says: a model of another board would be wrong. A measured model that can't be
+    used is an error: the published one does not replace it.
 
     Args:
         root: where ``proc``, ``sys`` and the state folder are.
@@ -43,31 +40,27 @@ class EstimateMeter(Resource):
 
     Raises:
         MeterError: ``missing`` where no model of this board is known; ``other_board``, ``malformed`` or ``permission`` where
-            there is a file with its own, but not for use.
+            the file with its measured model can't be used.
     """
 
-    is_estimate = True
-    # It can be told finely, but is known coarsely: a figure would mislead.
-    resolution_w = None
+    # ``resolution_w`` stays None: the model's figures have many digits, but are rough.
 
     def __init__(self, root: Path, clock: Clock) -> None:
         self._root = root
         self._clock = clock
         calibration = read_calibration(root)
-        self.source = (
-            f"estimate (two-point calibration, {calibration.date})"
-            if calibration
-            else "estimate (utilisation, PowerJoular's model)"
+        model = f"two-point calibration, {calibration.date}" if calibration else "utilisation, PowerJoular's model"
+        self.origin = PowerOrigin(
+            source=f"estimate ({model})", scope=calibration.scope if calibration else "board", is_estimate=True
         )
-        self.scope: Scope = calibration.scope if calibration else "board"
         self._model = calibration.model if calibration else find_published_model(root)
         self._last: tuple[Ticks, int] | None = None
         read_ticks(root)
 
     @classmethod
-    def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
-        """Opens the meter that a profile names."""
-        return cls(root, clock or SystemClock())
+    def open(cls, _options: Any, context: MeterContext) -> Self:
+        """Opens the model of this board."""
+        return cls(context.root, context.clock)
 
     def read(self) -> PowerSample | None:
         """Estimates the mean since the previous read. See `PowerMeter.read`; None too where no tick has passed since."""

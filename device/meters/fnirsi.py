@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
-from typing import Self
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
 
-from usb_multimeter import DataLogger, Device, ElectricalMeasurement, StopProvider, USBMeter, all_devices
+from msgspec import Meta
 
-from device.contract import Board, Meter
-from device.contract.profile import Scope
-from device.core.clock import SystemClock
 from device.core.errors import MeterError
-from device.core.resources import Resource
-from device.protocols import Clock, PowerSample
+from device.core.plugin import Needs, import_package
+from device.meters.meter import Meter, MeterContext, MeterOptions, ScopeOption
+from device.protocols import Clock, PowerOrigin, PowerSample
+
+if TYPE_CHECKING:
+    from usb_multimeter import Device, ElectricalMeasurement
 
 STALL_S = 1.0
 """Silence after which the meter is opened anew: it sends 25 packets a second."""
@@ -36,35 +37,61 @@ CURRENT_STEP_A = 10e-6
 
 _WHERE = "fnirsi"
 
+UDEV_RULE = (
+    'SUBSYSTEM=="usb", ATTR{idVendor}=="0483|2e3c", ATTR{idProduct}=="003a|003b|0049|5558", GROUP="plugdev", MODE="0660"'
+)
+"""Gives the four models to the group plugdev, which the service's user is in where it exists."""
 
-class FnirsiMeter(Resource):
-    """Power through a USB meter: the mean of what it sent since the last read. Opened anew, it is the same meter or none.
+_PERMISSION_REMEDY = (
+    f"put the udev rule {UDEV_RULE} into /etc/udev/rules.d/90-fnirsi.rules, plug the meter in again, and join the group: "
+    "sudo usermod -aG plugdev $USER"
+)
+
+
+class FnirsiOptions(MeterOptions, frozen=True, kw_only=True):
+    """What a profile may say about a USB meter."""
+
+    scope: ScopeOption = "board"
+    address: (
+        Annotated[
+            str,
+            Meta(min_length=1, max_length=256, description="the meter's serial number, needed only where there are several"),
+        ]
+        | None
+    ) = None
+
+
+class FnirsiMeter(Meter):
+    """FNIRSI's USB meters FNB48, FNB48S, FNB58 and C1.
+
+    A read gives the mean of what the meter sent since the last one. Opened anew, it is the same meter or none.
 
     Args:
-        config: the profile's: ``address`` is the meter's serial number, needed only where there are several.
-        clock: stamps the samples.
+        options: which meter.
+        context: see `MeterContext`.
 
     Raises:
         MeterError: ``missing`` without a meter, ``ambiguous`` with several, ``permission``.
+        MissingDependencyError: usb-multimeter isn't installed.
     """
 
-    is_estimate = False
+    Options = FnirsiOptions
+    needs = Needs(
+        extra="fnirsi",
+        install="pip install 'ghostwatt[fnirsi]', with Python 3.12 or later",
+        devices=("char-usb_device",),
+        groups=("plugdev",),
+    )
 
-    def __init__(self, config: Meter, clock: Clock) -> None:
-        self.scope: Scope = config.scope or "board"
-        self._serial = config.address
-        self._clock = clock
-        self.resolution_w: float | None = None
+    def __init__(self, options: FnirsiOptions, context: MeterContext) -> None:
+        self._library = import_package("usb_multimeter", self.needs, "meter fnirsi")
+        self._serial = options.address
+        self._clock = context.clock
         self._stream: _Stream | None = None
         self._is_closed = False
         device = self._find_device()
-        self.source = f"fnirsi {device.device_info.model.name}"
+        self.origin = PowerOrigin(source=f"fnirsi {device.device_info.model.name}", scope=options.scope, is_estimate=False)
         self._stream = self._start(device)
-
-    @classmethod
-    def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
-        """Opens the meter that a profile names."""
-        return cls(config, clock or SystemClock())
 
     def close(self) -> None:
         """Ends the stream."""
@@ -90,9 +117,9 @@ class FnirsiMeter(Resource):
 
     def _find_device(self) -> Device:
         try:
-            plugged = [(device.serial_number, device) for device in all_devices()]
+            plugged = [(device.serial_number, device) for device in self._library.all_devices()]
         except Exception as error:  # pyusb's errors, and ValueError where libusb isn't there or may not be used.
-            remedy = "apt install libusb-1.0-0, and let this user use it by a udev rule"
+            remedy = f"sudo apt install libusb-1.0-0; {_PERMISSION_REMEDY}"
             raise MeterError(_WHERE, str(error) or type(error).__name__, remedy=remedy, reason="permission") from error
         devices = [(serial, device) for serial, device in plugged if self._serial in (None, serial)]
         if not devices:
@@ -112,18 +139,20 @@ class FnirsiMeter(Resource):
     def _start(self, device: Device) -> _Stream:
         try:
             device.access_check()
-            return _Stream(device, self._clock)
+            return _Stream(self._library, device, self._clock)
         except PermissionError as error:
-            remedy = "let this user use it by a udev rule, as usb-multimeter's page shows"
-            raise MeterError(_WHERE, "may not be used", remedy=remedy, reason="permission") from error
+            raise MeterError(_WHERE, "may not be used", remedy=_PERMISSION_REMEDY, reason="permission") from error
         except Exception as error:  # pyusb's errors, and RuntimeError of the library.
             raise MeterError(_WHERE, str(error) or type(error).__name__, reason="missing") from error
 
 
-class _Stream(DataLogger, StopProvider):  # type: ignore[misc]
-    """A meter that sends, and the thread that takes."""
+class _Stream:
+    """A meter that sends, and the thread that takes.
 
-    def __init__(self, device: Device, clock: Clock) -> None:
+    The library's ``DataLogger`` and ``StopProvider`` are what it calls back: `log` and `should_stop`.
+    """
+
+    def __init__(self, library: ModuleType, device: Device, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self.voltage_v: float | None = None
@@ -131,7 +160,7 @@ class _Stream(DataLogger, StopProvider):  # type: ignore[misc]
         self._arrived_ns = clock.now_ns()
         self._failure: str | None = None
         self._is_stopping = False
-        self._meter = USBMeter(USBMeter.Config(device=device, stop_provider=self, use_crc=True))
+        self._meter = library.USBMeter(library.USBMeter.Config(device=device, stop_provider=self, use_crc=True))
         self._meter.setup_device()
         self._thread = threading.Thread(target=self._run, name="fnirsi", daemon=True)
         self._thread.start()

@@ -7,8 +7,8 @@ References:
     Documentation/devicetree/bindings/hwmon/ti,ina2xx.yaml: ``shunt-resistor`` in microohms; ``ti,shunt-gain``, of which the
     ina238 driver takes 4 for the INA238's range of 163.84 mV, and 1 for that of 40.96 mV.
     Data sheets SBOS448 (INA219), SBOS459 (INA220), SBOS547 (INA226), SBOS601 (INA230), SBOS644 (INA231), SLYS022 (INA238):
-    the greatest voltage at the shunt that each can tell, and that its power register counts in 20 (INA219) or 25 (INA226) steps
-    of its current register.
+    the greatest voltage at the shunt that each can measure, and that its power register counts in 20 (INA219) or 25 (INA226)
+    steps of its current register.
     Linux kernel, drivers/hwmon/ina2xx.c: the calibration that it writes makes a step of the current 10 or 2.5 microvolts at the
     shunt.
 """
@@ -17,16 +17,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Self
+from typing import Annotated
 
-from device.contract import Board, Meter
-from device.contract.profile import Scope
-from device.core.clock import SystemClock
+from msgspec import Meta
+
 from device.core.errors import MeterError
-from device.core.resources import Resource
+from device.machine.board import CONFIG_TXT
 from device.machine.sysfs import read_int, read_text
+from device.meters.meter import Meter, MeterContext, MeterOptions, ScopeOption
 from device.meters.reading import read_number
-from device.protocols import Clock, PowerSample
+from device.protocols import PowerOrigin, PowerSample
 
 FULL_SCALE_V = {
     "ina219": 0.320,
@@ -43,6 +43,8 @@ INA238_STEP_V = 0.04096
 
 CHIPS = tuple(FULL_SCALE_V)
 
+HWMON = "sys/class/hwmon"
+
 POWER_STEP_W_OHM = {
     "ina219": 20 * 10e-6,
     "ina220": 20 * 10e-6,
@@ -51,7 +53,7 @@ POWER_STEP_W_OHM = {
     "ina231": 25 * 2.5e-6,
 }
 """Chip -> watts that a count of its power register stands for, times ohms of the shunt. Not the INA238's: its driver's
-calibration is another from kernel to kernel, and no file tells it."""
+calibration differs from kernel to kernel, and no file shows it."""
 
 SHUNT_TOLERANCE = 0.01
 """Share by which the kernel's shunt may differ from the profile's: it is kept in whole microohms, and rounded by drivers."""
@@ -61,37 +63,51 @@ SATURATION = 0.99
 
 _I2C_DEVICE = re.compile(r"(\d+)-([0-9a-f]{4})")
 
+ShuntOhm = Annotated[
+    float,
+    Meta(gt=0.0, description="resistance that is printed on the shunt, in ohms (R100 is 0.1, R010 is 0.01, R002 is 0.002)"),
+]
+ChipAddress = Annotated[int, Meta(ge=0x08, le=0x77, description="the chip's address on its I2C bus, such as 0x40")]
+BusNumber = Annotated[int, Meta(ge=0, le=255, description="number of the I2C bus; 1 is on the Raspberry Pi's 40-pin header")]
 
-class Ina2xxMeter(Resource):
-    """Power at the shunt of one sensor.
+
+class Ina2xxOptions(MeterOptions, frozen=True, kw_only=True):
+    """What a profile says about a sensor that a kernel driver has."""
+
+    shunt_ohm: ShuntOhm
+    scope: ScopeOption = "board"
+    address: ChipAddress | None = None
+    bus: BusNumber | None = None
+
+
+class Ina2xxMeter(Meter):
+    """TI's INA219, INA220, INA226, INA230, INA231 or INA238, through its kernel driver.
 
     The node is found by its name at each loss, never by its number, which changes when a driver is bound again, and which
-    another sensor may get meanwhile. What was once found is waited for: the same chip, at the same address.
+    another sensor may get meanwhile. A sensor that was found once is waited for: the same chip, at the same address.
 
     Args:
-        config: the profile's; ``shunt_ohm`` is that of the shunt that is soldered to the board, ``scope`` what the sensor's
-            wires enclose, ``bus`` and ``address`` where it is, needed only where there are several.
-        root: where ``sys`` is.
-        clock: stamps the samples.
+        options: ``bus`` and ``address`` are needed only where there are several sensors.
+        context: see `MeterContext`.
 
     Raises:
-        MeterError: ``missing`` without a sensor, ``ambiguous`` with several, ``shunt`` where the profile doesn't say its
-            resistance, or the kernel reckons with another.
+        MeterError: ``missing`` without a sensor, ``ambiguous`` with several, ``shunt`` where the kernel calculates with another
+            resistance than the profile's.
     """
 
-    is_estimate = False
+    Options = Ina2xxOptions
 
-    def __init__(self, config: Meter, root: Path, clock: Clock) -> None:
-        self.scope: Scope = config.scope or "board"
-        self._shunt_ohm = require_shunt(config)
-        self._bus, self._address = config.bus, require_chip_address(config)
-        self._root = root
-        self._clock = clock
+    def __init__(self, options: Ina2xxOptions, context: MeterContext) -> None:
+        self._shunt_ohm = options.shunt_ohm
+        self._bus, self._address = options.bus, options.address
+        self._root = context.root
+        self._clock = context.clock
         self._chips = CHIPS
         self._node: Path | None = self._find_node()
         chip = read_text(self._node / "name") or ""
         self._chips = (chip,)
-        self.source = f"{chip} (hwmon)" if self._address is None else f"{chip} {self._address:#x} (hwmon)"
+        name = chip if self._address is None else f"{chip} {self._address:#x}"
+        self.origin = PowerOrigin(source=f"{name} (hwmon)", scope=options.scope, is_estimate=False)
         self._address = _find_place(self._node)[1] if self._address is None else self._address
         self._limit_a = SATURATION * _read_full_scale_v(self._node, chip) / self._shunt_ohm
         self._period_s = _read_period_s(self._node)
@@ -100,9 +116,9 @@ class Ina2xxMeter(Resource):
         self._read_power_w(self._node)
 
     @classmethod
-    def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
-        """Opens the meter that a profile names."""
-        return cls(config, root, clock or SystemClock())
+    def find_unnamed(cls, root: Path) -> tuple[str, ...]:
+        """Chips that the kernel's drivers have."""
+        return tuple(filter(None, (read_text(node / "name") for node in _find_nodes(root, CHIPS))))
 
     def read(self) -> PowerSample:
         """Reads the power now. See `PowerMeter.read`."""
@@ -112,22 +128,20 @@ class Ina2xxMeter(Resource):
         return PowerSample(timestamp_ns=self._clock.now_ns(), power_w=power_w, period_s=self._period_s)
 
     def _find_node(self) -> Path:
-        folder = self._root / "sys/class/hwmon"
-        # Behind the numbered link is the device's own folder, which goes when it goes, whoever gets the number.
-        nodes = [node.resolve() for node in sorted(folder.glob("hwmon*")) if read_text(node / "name") in self._chips]
+        nodes = _find_nodes(self._root, self._chips)
         chosen = [node for node in nodes if self._is_asked_for(node)]
         if not chosen:
             others = f" at {_place(self._bus, self._address)}, but {_describe(nodes)}" if nodes else ""
             raise MeterError(
-                str(folder),
+                str(self._root / HWMON),
                 f"none of {', '.join(self._chips)}{others}",
                 expected="a sensor with its driver bound",
-                remedy="Raspberry Pi: dtoverlay=i2c-sensor,ina219,shunt-resistor=100000 (or another) in config.txt",
+                remedy=self._overlay_remedy(),
                 reason="missing",
             )
         if len(chosen) > 1:
             raise MeterError(
-                str(folder),
+                str(self._root / HWMON),
                 f"several sensors: {_describe(chosen)}",
                 expected="one",
                 remedy="give address (and bus) in the profile",
@@ -135,6 +149,13 @@ class Ina2xxMeter(Resource):
             )
         self._check_shunt(chosen[0])
         return chosen[0]
+
+    def _overlay_remedy(self) -> str:
+        """The lines to add on a Raspberry Pi. They alone would turn the profile's guess into a "measured" figure."""
+        address = "" if self._address is None else f",addr={self._address:#04x}"
+        overlay = f"dtoverlay=i2c-sensor,ina219{address},shunt-resistor={round(self._shunt_ohm * 1e6)} (or ina226 ...)"
+        caution = f"only if {self._shunt_ohm:g} ohm is printed on the shunt: else change it there and in the profile"
+        return f"Raspberry Pi: dtparam=i2c_arm=on and {overlay} in {CONFIG_TXT}, then reboot; {caution}"
 
     def _is_asked_for(self, node: Path) -> bool:
         if self._bus is None and self._address is None:
@@ -147,19 +168,19 @@ class Ina2xxMeter(Resource):
         if abs(kernel_ohm - self._shunt_ohm) > SHUNT_TOLERANCE * self._shunt_ohm:
             raise MeterError(
                 str(node / "shunt_resistor"),
-                f"the kernel reckons with {kernel_ohm:g} ohm, the profile says {self._shunt_ohm:g} ohm",
+                f"the kernel calculates with {kernel_ohm:g} ohm, the profile says {self._shunt_ohm:g} ohm",
                 expected="the same in both",
                 remedy="set the overlay's shunt-resistor, or the profile's shunt_ohm, to what the board has",
                 reason="shunt",
             )
 
     def _read_power_w(self, node: Path) -> float:
-        # The chips' power registers have no sign and no limit: only the current tells of both.
+        # The chips' power registers have no sign and no limit: only the current shows both.
         current_a = read_number(node / "curr1_input") / 1e3
         if abs(current_a) >= self._limit_a:
             raise MeterError(
                 str(node),
-                f"{current_a:g} A is all that the sensor can tell",
+                f"{current_a:g} A is the most that the sensor can measure",
                 expected=f"less than {self._limit_a:.3g} A at {self._shunt_ohm:g} ohm",
                 remedy="fit a smaller shunt",
                 reason="range",
@@ -177,37 +198,9 @@ class Ina2xxMeter(Resource):
         return power_w
 
 
-def require_shunt(config: Meter) -> float:
-    """The shunt's resistance, in ohms.
-
-    Raises:
-        MeterError: ``shunt`` where the profile doesn't say it.
-    """
-    if config.shunt_ohm is None:
-        raise MeterError(
-            f"power.meters {config.kind}",
-            "no shunt_ohm",
-            expected="the resistance that is printed on the shunt, in ohms",
-            remedy="R100 is 0.1, R010 is 0.01, R002 is 0.002",
-            reason="shunt",
-        )
-    return config.shunt_ohm
-
-
-def require_chip_address(config: Meter) -> int | None:
-    """The chip's address on its bus; None where the profile gives none.
-
-    Raises:
-        MeterError: ``address`` where it gives something else.
-    """
-    if isinstance(config.address, str):
-        raise MeterError(
-            f"power.meters {config.kind}",
-            f"address {config.address!r}",
-            expected="a number on the I2C bus, such as 0x40, without quotes",
-            reason="address",
-        )
-    return config.address
+def _find_nodes(root: Path, chips: tuple[str, ...]) -> list[Path]:
+    # Behind the numbered link is the device's own folder, which goes when it goes, whoever gets the number.
+    return [node.resolve() for node in sorted((root / HWMON).glob("hwmon*")) if read_text(node / "name") in chips]
 
 
 def _find_place(node: Path) -> tuple[int | None, int | None]:
@@ -240,7 +233,7 @@ def _read_period_s(node: Path) -> float:
 
 
 def _read_shunt_ohm(node: Path) -> float:
-    """Reads the shunt that the kernel reckons with; the ina238 driver says it nowhere but in the device tree."""
+    """Reads the shunt that the kernel calculates with; for the ina238 driver only the device tree has it."""
     attribute = node / "shunt_resistor"
     stated_uohm = None if attribute.exists() else _read_property(node, "shunt-resistor")
     return (read_number(attribute) if stated_uohm is None else stated_uohm) / 1e6

@@ -15,18 +15,20 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
-import smbus2
+import msgspec
+from msgspec import Meta
 
-from device.contract import Board, Meter
-from device.contract.profile import Scope
-from device.core.clock import SystemClock
 from device.core.errors import MeterError
-from device.core.resources import Resource
-from device.meters.ina2xx import CHIPS, require_chip_address, require_shunt
-from device.protocols import Clock, PowerSample
+from device.core.plugin import Needs, import_package
+from device.machine.board import CONFIG_TXT
+from device.meters.ina2xx import CHIPS, BusNumber, ChipAddress, ShuntOhm
+from device.meters.meter import Meter, MeterContext, MeterOptions, ScopeOption
+from device.protocols import PowerOrigin, PowerSample
+
+if TYPE_CHECKING:
+    import smbus2
 
 DEFAULT_BUS = 1
 """The one on the Raspberry Pi's 40-pin header."""
@@ -41,8 +43,28 @@ CONVERSION_LIMIT_S = 1.0
 """A chip that has finished no conversion in so long, after it was set up, is not running."""
 
 
+class Ina260Options(MeterOptions, frozen=True, kw_only=True):
+    """What a profile may say about any of these chips; the INA260's shunt is inside it."""
+
+    scope: ScopeOption = "board"
+    address: ChipAddress = DEFAULT_ADDRESS
+    bus: BusNumber = DEFAULT_BUS
+
+
+class ShuntedOptions(Ina260Options, frozen=True, kw_only=True):
+    """Options of a chip beside its shunt."""
+
+    shunt_ohm: ShuntOhm
+
+
+class Ina3221Options(ShuntedOptions, frozen=True, kw_only=True):
+    """Options of one channel of an INA3221."""
+
+    channel: Annotated[Literal[1, 2, 3], Meta(description="which of the chip's three inputs")]
+
+
 class Reading(NamedTuple):
-    """What a chip tells: volts at the bus, and volts at the shunt (amperes, where the shunt is inside)."""
+    """What a chip measures: volts at the bus, and volts at the shunt (amperes, where the shunt is inside)."""
 
     bus_v: float
     shunt: float
@@ -57,7 +79,7 @@ class Field(NamedTuple):
         size_bytes: of the register.
         shift: bits below the number.
         is_signed: two's complement.
-        largest: the count that stands for all that lies beyond; 0 where that is what the bits can hold.
+        largest: the count at which the chip saturates; 0 where that is what the bits can hold.
     """
 
     register: int
@@ -95,30 +117,31 @@ class Flag(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """A register by which a chip tells what it is: ``value``, under ``mask``."""
+    """A register by which a chip identifies itself: ``value``, under ``mask``."""
 
     register: int
     value: int
     mask: int = 0xFFFF
 
 
-class InaSmbusMeter(Resource):
-    """Base: a chip's table says where everything is.
+class InaSmbusMeter(Meter):
+    """Base: a chip's class attributes say where everything is.
 
     Its ranges are those that the chip has after a reset, so that a loss of power changes no figure; its averaging is set so
     that a reading covers a good part of the time between two reads at 10 Hz.
 
     Args:
-        config: the profile's.
-        root: where ``dev`` is.
-        clock: stamps the samples.
+        options: where the chip is, and its shunt.
+        context: see `MeterContext`.
 
     Raises:
         MeterError: ``missing`` without a bus or a chip there, ``permission``, ``busy`` where a kernel driver has the chip,
-            ``chip`` where another one is there, ``shunt`` and ``channel`` where the profile doesn't say them.
+            ``chip`` where another one is there.
+        MissingDependencyError: smbus2 isn't installed.
     """
 
-    is_estimate = False
+    Options: ClassVar[type[msgspec.Struct]] = ShuntedOptions
+    needs = Needs(extra="i2c", devices=("char-i2c",), groups=("i2c",))
 
     kind: ClassVar[str]
     identities: ClassVar[tuple[Identity, ...]]
@@ -132,17 +155,15 @@ class InaSmbusMeter(Resource):
     offset: ClassVar[float]
     """What the chip may show where nothing flows, either way, in the unit of the shunt's field."""
 
-    def __init__(self, config: Meter, root: Path, clock: Clock) -> None:
-        self.scope: Scope = config.scope or "board"
-        self._choose(config)
-        bus = DEFAULT_BUS if config.bus is None else config.bus
-        self._device = root / f"dev/i2c-{bus}"
-        address = require_chip_address(config)
-        self._address = DEFAULT_ADDRESS if address is None else address
+    def __init__(self, options: Ina260Options, context: MeterContext) -> None:
+        self._library = import_package("smbus2", self.needs, f"meter {self.kind}")
+        # Inside an INA260, whose register holds amperes.
+        self._shunt_ohm = options.shunt_ohm if isinstance(options, ShuntedOptions) else 1.0
+        self._bus_number, self._address = options.bus, options.address
+        self._device = context.root / f"dev/i2c-{options.bus}"
         self._where = f"{self._device} {self._address:#x}"
-        self.source = f"{self.kind} {self._address:#x} (smbus)"
-        self.resolution_w: float | None = None
-        self._clock = clock
+        self.origin = PowerOrigin(source=f"{self.kind} {self._address:#x} (smbus)", scope=options.scope, is_estimate=False)
+        self._clock = context.clock
         self._bus: smbus2.SMBus | None = None
         self._set_up_ns = 0
         self._is_ready = False
@@ -150,13 +171,8 @@ class InaSmbusMeter(Resource):
         with self._explaining_errors():
             self._set_up()
 
-    @classmethod
-    def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
-        """Opens the meter that a profile names."""
-        return cls(config, root, clock or SystemClock())
-
     def close(self) -> None:
-        """Lets go of the bus."""
+        """Releases the bus."""
         self._is_closed = True
         self._release()
 
@@ -169,10 +185,6 @@ class InaSmbusMeter(Resource):
         # A count of the shunt's register. One of the bus voltage's weighs more where much current flows.
         self.resolution_w = reading.bus_v * self._current_a(self.shunt_field.unit)
         return PowerSample(timestamp_ns=self._clock.now_ns(), power_w=reading.bus_v * self._current_a(reading.shunt))
-
-    def _choose(self, config: Meter) -> None:
-        """Takes from the profile what this chip needs."""
-        self._shunt_ohm = require_shunt(config)
 
     def _current_a(self, shunt: float) -> float:
         return shunt / self._shunt_ohm
@@ -188,7 +200,7 @@ class InaSmbusMeter(Resource):
         self._release()
         if self._is_closed:
             raise MeterError(self._where, "is closed", reason="missing")
-        self._bus = smbus2.SMBus(str(self._device))
+        self._bus = self._library.SMBus(str(self._device))
         self._identify()
         for setting in self.settings:
             # Written only where it differs: another meter may be reading another channel of the chip.
@@ -260,7 +272,7 @@ class InaSmbusMeter(Resource):
         if abs(count) >= field.limit:
             raise MeterError(
                 self._where,
-                f"{self._current_a(shunt):.4g} A is all that the sensor can tell",
+                f"{self._current_a(shunt):.4g} A is the most that the sensor can measure",
                 expected="less",
                 remedy="fit a smaller shunt",
                 reason="range",
@@ -305,32 +317,39 @@ class InaSmbusMeter(Resource):
             self._release()
             raise self._explain(error) from error
 
+    @property
+    def _search(self) -> str:
+        return f"i2cdetect -y {self._bus_number}"
+
     def _explain(self, error: OSError | TypeError) -> MeterError:
         code = error.errno if isinstance(error, OSError) else None
         if code == errno.EBUSY:
             return MeterError(
                 self._where,
                 "a kernel driver has the chip",
-                remedy=("use kind ina2xx, or " if self.kind in CHIPS else "") + "take its overlay out of config.txt",
+                remedy=("use kind ina2xx, or " if self.kind in CHIPS else "") + f"take its overlay out of {CONFIG_TXT}",
                 reason="busy",
             )
         if code in (errno.EACCES, errno.EPERM):
-            remedy = "sudo usermod -aG i2c USER, and log in again"
+            remedy = self.needs.permission_remedy
             return MeterError(self._where, "may not be used", expected="permission", remedy=remedy, reason="permission")
         if code == errno.ENOENT:
-            remedy = "Raspberry Pi: dtparam=i2c_arm=on in config.txt, and sudo modprobe i2c-dev"
+            remedy = f"Raspberry Pi: dtparam=i2c_arm=on in {CONFIG_TXT}, reboot, and look for the chip: {self._search}"
             return MeterError(str(self._device), "there is no such bus", remedy=remedy, reason="missing")
         return MeterError(
             self._where,
             f"nothing answers ({error})",
             expected=f"an {self.kind.upper()}",
-            remedy="check wires, power and address: i2cdetect -y BUS",
+            remedy=f"check wires, power and address: {self._search}",
             reason="missing",
         )
 
 
 class Ina219Meter(InaSmbusMeter):
-    """INA219. It has no register that tells what it is: only that two bits of its setting are never set."""
+    """INA219.
+
+    No register says what it is; all that is known is that two bits of its setting are never set.
+    """
 
     kind = "ina219"
     identities = (Identity(0x00, 0x0000, 0xC000),)
@@ -357,8 +376,9 @@ class Ina226Meter(InaSmbusMeter):
 
 
 class Ina260Meter(InaSmbusMeter):
-    """INA260, whose shunt of 2 milliohms is inside: it tells amperes."""
+    """INA260, whose shunt of 2 milliohms is inside: its register holds amperes."""
 
+    Options = Ina260Options
     kind = "ina260"
     identities = (Identity(0xFE, TEXAS_INSTRUMENTS), Identity(0xFF, 0x2270, 0xFFF0))
     settings = (Setting(0x00, 0x6527),)
@@ -366,13 +386,6 @@ class Ina260Meter(InaSmbusMeter):
     bus_field = Field(0x02, 1.25e-3, is_signed=False)
     shunt_field = Field(0x01, 1.25e-3)
     offset = 5e-3
-
-    def _choose(self, config: Meter) -> None:
-        if config.shunt_ohm is not None:
-            raise MeterError("power.meters ina260", "shunt_ohm", expected="none: its shunt is inside", reason="shunt")
-
-    def _current_a(self, shunt: float) -> float:
-        return shunt
 
 
 class Ina228Meter(InaSmbusMeter):
@@ -391,6 +404,7 @@ class Ina228Meter(InaSmbusMeter):
 class Ina3221Meter(InaSmbusMeter):
     """One channel of an INA3221."""
 
+    Options = Ina3221Options
     kind = "ina3221"
     identities = (Identity(0xFE, TEXAS_INSTRUMENTS), Identity(0xFF, 0x3220))
     # All three channels, 4 samples of 1.1 ms of either voltage, continuous: 26 ms for all.
@@ -398,10 +412,7 @@ class Ina3221Meter(InaSmbusMeter):
     ready = Flag(0x0F, 0x0001)
     offset = 80e-6
 
-    def _choose(self, config: Meter) -> None:
-        super()._choose(config)
-        if config.channel not in (1, 2, 3):
-            found = "no channel" if config.channel is None else f"channel {config.channel}"
-            raise MeterError("power.meters ina3221", found, expected="1, 2 or 3", reason="channel")
-        self.shunt_field = Field(2 * config.channel - 1, 40e-6, shift=3)
-        self.bus_field = Field(2 * config.channel, 8e-3, shift=3)
+    def __init__(self, options: Ina3221Options, context: MeterContext) -> None:
+        self.shunt_field = Field(2 * options.channel - 1, 40e-6, shift=3)
+        self.bus_field = Field(2 * options.channel, 8e-3, shift=3)
+        super().__init__(options, context)

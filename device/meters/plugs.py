@@ -21,18 +21,18 @@ import urllib.error
 import urllib.parse
 from abc import abstractmethod
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar
 
-from device.contract import Board, Meter
-from device.contract.profile import Scope
-from device.core.clock import SystemClock
+from msgspec import Meta
+
 from device.core.errors import MeterError, UsageError
+from device.core.plugin import Needs
+from device.meters.meter import MeterContext, MeterOptions
 from device.meters.slow import SlowMeter
 from device.net.address import Address, add_credentials, parse_address
 from device.net.failures import connection_failure
 from device.net.http import make_opener
-from device.protocols import Clock
+from device.protocols import PowerOrigin
 
 MAX_POWER_W = 10_000.0
 """More than a plug can carry: 16 A at 240 V is under 4 kW."""
@@ -43,39 +43,41 @@ MAX_DECIMALS = 3
 """Of watts: Tasmota's ``WattRes`` goes up to 3. More are what is left of a plug's own arithmetic."""
 
 
+class PlugOptions(MeterOptions, frozen=True, kw_only=True):
+    """What a profile says about a plug."""
+
+    address: Annotated[str, Meta(min_length=1, max_length=256, description="the plug's http://HOST, without credentials")]
+    channel: Annotated[int, Meta(ge=0, le=15, description="which of the plug's outputs, from 0")] = 0
+
+
 class PlugMeter(SlowMeter):
     """Base: one question, one JSON answer.
 
     Args:
-        config: the profile's: ``address`` is the plug's, ``channel`` its output.
-        clock: stamps the samples.
+        options: which plug.
+        context: see `MeterContext`.
 
     Raises:
-        MeterError: ``address`` where the profile gives none, or a wrong one; ``missing`` where nothing answers, or it meters
+        MeterError: ``address`` where the profile gives a wrong one; ``missing`` where nothing answers, or it meters
             nothing; ``stalled`` where no whole answer came in time; ``permission`` for a password, ``unauthorised`` where it is
             asked for in a way that isn't supported; ``malformed`` for an answer that is no power; ``missing`` or
             ``malformed`` of the netrc file.
     """
 
-    scope: Scope = "wall"
-    is_estimate = False
+    Options = PlugOptions
+    needs = Needs(is_networked=True)
+    kind: ClassVar[str]
     period_s = 1.0
     timeout_s = 2.0
 
-    def __init__(self, config: Meter, clock: Clock) -> None:
-        self._address = add_credentials(read_address(config), error=MeterError)
+    def __init__(self, options: PlugOptions, context: MeterContext) -> None:
+        self._address = add_credentials(read_address(options.address, self.kind), error=MeterError)
         self._where = self._address.safe
-        self._channel = config.channel or 0
-        self.source = f"{config.kind} ({self._address.host})"
-        self.resolution_w: float | None = None
-        # Without redirections: a plug sends no one elsewhere.
+        self._channel = options.channel
+        self.origin = PowerOrigin(source=f"{self.kind} ({self._address.host})", scope="wall", is_estimate=False)
+        # Without redirections: a plug needs none.
         self._opener = make_opener(self._address, error=MeterError)
-        super().__init__(clock)
-
-    @classmethod
-    def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
-        """Opens the meter that a profile names."""
-        return cls(config, clock or SystemClock())
+        super().__init__(context.clock)
 
     def _measure_w(self) -> float:
         answer = self._measure()
@@ -164,9 +166,11 @@ class PlugMeter(SlowMeter):
 class ShellyMeter(PlugMeter):
     """A Shelly, of the second generation and later, or of the first."""
 
-    def __init__(self, config: Meter, clock: Clock) -> None:
+    kind = "shelly"
+
+    def __init__(self, options: PlugOptions, context: MeterContext) -> None:
         self._is_first_generation: bool | None = None
-        super().__init__(config, clock)
+        super().__init__(options, context)
 
     def _measure(self) -> object:
         if self._is_first_generation is None:
@@ -190,6 +194,8 @@ class ShellyMeter(PlugMeter):
 class TasmotaMeter(PlugMeter):
     """A plug with the Tasmota firmware."""
 
+    kind = "tasmota"
+
     def _measure(self) -> object:
         words = {"cmnd": "Status 8"}
         if self._address.user is not None:
@@ -207,21 +213,19 @@ def _find_step(answer: float) -> float:
     return 10.0**-decimals
 
 
-def read_address(config: Meter) -> Address:
+def read_address(text: str, kind: str) -> Address:
     """The plug's address: a host and a port.
 
     Raises:
         MeterError: ``address`` where it is none; one that holds a password isn't repeated.
     """
-    where = f"power.meters {config.kind}"
-    text = config.address if isinstance(config.address, str) else ""
+    where = f"power.meters {kind}"
     if "@" in text:
         remedy = "put it into ~/.netrc: machine HOST login admin password ..."
         raise MeterError(where, "a password in the address", expected="http://HOST", remedy=remedy, reason="address")
     address = _parse_http(text)
     if address is None or address.path.strip("/") or address.query or address.fragment:
-        found = "no address" if config.address is None else f"address {str(config.address)[:80]!r}"
-        raise MeterError(where, found, expected="http://HOST or http://HOST:PORT", reason="address")
+        raise MeterError(where, f"address {text[:80]!r}", expected="http://HOST or http://HOST:PORT", reason="address")
     return replace(address, path="")
 
 
@@ -232,6 +236,6 @@ def _parse_http(text: str) -> Address | None:
             case "http" | "https" as known:
                 return parse_address(known, rest)
     except UsageError:
-        # Its words are those for a camera on the command line.
+        # Its message is about a camera on the command line.
         return None
     return None

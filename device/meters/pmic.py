@@ -13,17 +13,14 @@ References:
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-from device.contract import Board, Meter
-from device.contract.profile import Scope
-from device.core.clock import SystemClock
 from device.core.errors import MeterError
-from device.core.resources import Resource
+from device.core.plugin import Needs
 from device.machine.vcio import PROGRAM_TIMEOUT_S, Firmware, Mailbox, VcgencmdProgram
+from device.meters.meter import Meter, MeterContext
 from device.meters.slow import SlowMeter
-from device.protocols import Clock, PowerSample
+from device.protocols import Clock, PowerOrigin, PowerSample
 
 COMMAND = "pmic_read_adc"
 
@@ -106,7 +103,7 @@ def parse_power_w(text: str) -> float:
     return power_w
 
 
-class PmicMeter(Resource):
+class PmicMeter(Meter):
     """The sum of the rails, asked of the firmware in-process.
 
     Args:
@@ -117,11 +114,10 @@ class PmicMeter(Resource):
         MeterError: ``missing`` on any board but a Pi 5, ``permission`` outside the group video, ``malformed``.
     """
 
-    source = "pmic (mailbox)"
-    scope: Scope = "soc"
-    is_estimate = False
-    # The chip's converter is documented nowhere, and the firmware prints eight digits of whatever it gives.
-    resolution_w = None
+    needs = Needs(devices=("/dev/vcio_gencmd", "/dev/vcio"), groups=("video",))
+    is_findable = True
+    origin = PowerOrigin(source="pmic (mailbox)", scope="soc", is_estimate=False)
+    # ``resolution_w`` stays None: the chip's converter is documented nowhere, and the firmware prints eight digits of anything.
     _correction = Correction(1.0, 0.0)
 
     def __init__(self, firmware: Firmware, clock: Clock) -> None:
@@ -130,9 +126,9 @@ class PmicMeter(Resource):
         self.read()
 
     @classmethod
-    def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
-        """Opens the meter that a profile names."""
-        return cls(Mailbox(root), clock or SystemClock())
+    def open(cls, _options: Any, context: MeterContext) -> Self:
+        """Asks the firmware's mailbox once."""
+        return cls(Mailbox(context.root), context.clock)
 
     def read(self) -> PowerSample:
         """Reads the rails now. See `PowerMeter.read`."""
@@ -149,13 +145,11 @@ class VcgencmdPmicMeter(SlowMeter):
         clock: stamps the samples.
 
     Raises:
-        MeterError: as `PmicMeter`'s.
+        MeterError: see `PmicMeter`.
     """
 
-    source = "pmic (vcgencmd)"
-    scope: Scope = "soc"
-    is_estimate = False
-    resolution_w = None
+    needs = Needs(devices=("/dev/vcio_gencmd", "/dev/vcio", "/dev/vchiq"), groups=("video",))
+    origin = PowerOrigin(source="pmic (vcgencmd)", scope="soc", is_estimate=False)
     period_s = 1.0
     timeout_s = PROGRAM_TIMEOUT_S
 
@@ -164,9 +158,9 @@ class VcgencmdPmicMeter(SlowMeter):
         super().__init__(clock)
 
     @classmethod
-    def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
-        """Opens the meter that a profile names."""
-        return cls(VcgencmdProgram(root), clock or SystemClock())
+    def open(cls, _options: Any, context: MeterContext) -> Self:
+        """Spawns ``vcgencmd`` once."""
+        return cls(VcgencmdProgram(context.root), context.clock)
 
     def _measure_w(self) -> float:
         return parse_power_w(self._firmware.gencmd(COMMAND))
@@ -175,9 +169,8 @@ class VcgencmdPmicMeter(SlowMeter):
 class CorrectedPmicMeter(PmicMeter):
     """The whole board, guessed from the sum of the rails by a third party's straight line. Always an estimate."""
 
-    source = "pmic corrected (mailbox, third-party line)"
-    scope: Scope = "board"
-    is_estimate = True
+    is_findable = False
+    origin = PowerOrigin(source="pmic corrected (mailbox, third-party line)", scope="board", is_estimate=True)
     _correction = WHOLE_BOARD
 
 

@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from device.contract import Board, Meter
-from device.contract.profile import Scope
-from device.core.clock import SystemClock
 from device.core.errors import MeterError
-from device.core.resources import Resource
 from device.machine.sysfs import read_text
+from device.meters.meter import Meter, MeterContext
 from device.meters.reading import read_number
-from device.protocols import Clock, PowerSample
+from device.protocols import Clock, PowerOrigin, PowerSample
 
 MAX_POWER_W = 5000.0
 """Per package. More means that the counter was reset (by a suspend), not that it wrapped."""
@@ -37,7 +34,7 @@ _REMEDY = "run as root, or: sudo chmod a+r /sys/class/powercap/intel-rapl:*/ener
 _TOP_LEVEL = re.compile(r"intel-rapl:[0-9]+")
 
 
-class RaplMeter(Resource):
+class RaplMeter(Meter):
     """Energy of all processor packages together.
 
     Args:
@@ -48,27 +45,20 @@ class RaplMeter(Resource):
         MeterError: ``missing`` without RAPL, ``permission`` where its counters may not be read.
     """
 
-    source = "rapl"
-    scope: Scope = "cpu"
-    is_estimate = False
+    is_findable = True
+    origin = PowerOrigin(source="rapl", scope="cpu", is_estimate=False)
 
     def __init__(self, root: Path, clock: Clock) -> None:
         self._clock = clock
         self._ranges_uj = {folder: _read_range(folder) for folder in _find_packages(root)}
         self._last_ns = 0
-        self._span_s: float | None = None
         self._last_uj: dict[Path, int] | None = None
         self._read_counters()
 
     @classmethod
-    def open(cls, config: Meter, board: Board, root: Path = Path("/"), clock: Clock | None = None) -> Self:  # noqa: ARG003
-        """Opens the meter that a profile names."""
-        return cls(root, clock or SystemClock())
-
-    @property
-    def resolution_w(self) -> float | None:
-        """One unit of a counter, over the time between the latest two reads."""
-        return min(self._ranges_uj.values()) / COUNTER_LIMIT / 1e6 / self._span_s if self._span_s else None
+    def open(cls, _options: Any, context: MeterContext) -> Self:
+        """Opens the counters."""
+        return cls(context.root, context.clock)
 
     def read(self) -> PowerSample | None:
         """Reads the counters. See `PowerMeter.read`; the first read, and the first after a failure, gives None."""
@@ -89,7 +79,8 @@ class RaplMeter(Resource):
             )
         if power_w > MAX_POWER_W * len(counters_uj):
             raise MeterError("rapl", f"the counter jumped ({power_w:.0f} W)", expected="a steady count", reason="malformed")
-        self._span_s = span_s
+        # One unit of a counter, over the time between the latest two reads.
+        self.resolution_w = min(self._ranges_uj.values()) / COUNTER_LIMIT / 1e6 / span_s
         return PowerSample(timestamp_ns=now_ns, power_w=power_w, energy_j=energy_j)
 
     def _read_counters(self) -> dict[Path, int]:

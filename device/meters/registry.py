@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from device.core.registry import Entry, Registry
-
-_SMBUS = "pip install 'ghostwatt[i2c]'"
-_USB_METER = "pip install 'ghostwatt[fnirsi]', with Python 3.12 or later"
-_CHIP_KEYS = ("scope", "address", "bus")
+from device.core.registry import Registry
 
 METERS = Registry(
     "meter",
     {
-        "rapl": Entry("device.meters.rapl:RaplMeter"),
-        "ina2xx": Entry("device.meters.ina2xx:Ina2xxMeter", needs=("shunt_ohm",), takes=_CHIP_KEYS),
-        "ina219": Entry("device.meters.ina_smbus:Ina219Meter", _SMBUS, ("shunt_ohm",), _CHIP_KEYS),
-        "ina226": Entry("device.meters.ina_smbus:Ina226Meter", _SMBUS, ("shunt_ohm",), _CHIP_KEYS),
-        "ina228": Entry("device.meters.ina_smbus:Ina228Meter", _SMBUS, ("shunt_ohm",), _CHIP_KEYS),
-        "ina260": Entry("device.meters.ina_smbus:Ina260Meter", _SMBUS, (), _CHIP_KEYS),
-        "ina3221": Entry("device.meters.ina_smbus:Ina3221Meter", _SMBUS, ("shunt_ohm", "channel"), _CHIP_KEYS),
-        "battery": Entry("device.meters.battery:BatteryMeter", takes=("address", "current_unit")),
-        "termux_battery": Entry("device.meters.battery:TermuxBatteryMeter", takes=("current_unit",)),
-        "fnirsi": Entry("device.meters.fnirsi:FnirsiMeter", _USB_METER, takes=("scope", "address")),
-        "shelly": Entry("device.meters.plugs:ShellyMeter", needs=("address",), takes=("channel",)),
-        "tasmota": Entry("device.meters.plugs:TasmotaMeter", needs=("address",), takes=("channel",)),
-        "estimate": Entry("device.meters.estimate:EstimateMeter"),
-        "pmic": Entry("device.meters.pmic:PmicMeter"),
-        "pmic_vcgencmd": Entry("device.meters.pmic:VcgencmdPmicMeter"),
-        "pmic_corrected": Entry("device.meters.pmic:CorrectedPmicMeter"),
+        "rapl": "device.meters.rapl:RaplMeter",
+        "ina2xx": "device.meters.ina2xx:Ina2xxMeter",
+        "ina219": "device.meters.ina_smbus:Ina219Meter",
+        "ina226": "device.meters.ina_smbus:Ina226Meter",
+        "ina228": "device.meters.ina_smbus:Ina228Meter",
+        "ina260": "device.meters.ina_smbus:Ina260Meter",
+        "ina3221": "device.meters.ina_smbus:Ina3221Meter",
+        "battery": "device.meters.battery:BatteryMeter",
+        "termux_battery": "device.meters.battery:TermuxBatteryMeter",
+        "fnirsi": "device.meters.fnirsi:FnirsiMeter",
+        "shelly": "device.meters.plugs:ShellyMeter",
+        "tasmota": "device.meters.plugs:TasmotaMeter",
+        "estimate": "device.meters.estimate:EstimateMeter",
+        "pmic": "device.meters.pmic:PmicMeter",
+        "pmic_vcgencmd": "device.meters.pmic:VcgencmdPmicMeter",
+        "pmic_corrected": "device.meters.pmic:CorrectedPmicMeter",
     },
+    base="device.meters.meter:Meter",
 )

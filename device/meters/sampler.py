@@ -11,7 +11,6 @@ import msgspec
 
 from device.core.clock import SystemClock
 from device.core.resources import Resource
-from device.meters.slow import SlowMeter
 from device.protocols import Clock, MeterTotal, PowerFigure, PowerMeter, PowerSample
 
 MAX_GAP_PERIODS = 5
@@ -119,8 +118,7 @@ class _Track:
         self._clock = clock
         self._period_s = period_s
         self._max_gap_s = max(MIN_GAP_S, MAX_GAP_PERIODS * period_s)
-        # One that is asked over a network may take seconds, and gives up by itself.
-        self._max_wait_s = self._max_gap_s + (meter.timeout_s if isinstance(meter, SlowMeter) else 0.0)
+        self._max_wait_s = self._max_gap_s + meter.timeout_s
         self._lock = threading.Lock()
         self._window = _Sum()
         self._total = _Sum()
@@ -213,9 +211,7 @@ class _Track:
         with self._lock:
             figure = self._summarise(self._total)
             return MeterTotal(
-                source=self._meter.source,
-                scope=self._meter.scope,
-                is_estimate=self._meter.is_estimate,
+                **msgspec.structs.asdict(self._meter.origin),
                 resolution_w=self._meter.resolution_w,
                 power_w=figure.power_w if figure else None,
                 energy_j=figure.energy_j if figure else None,
@@ -228,7 +224,7 @@ class _Track:
 
     def _describe_hang(self) -> str | None:
         waited_s = 0.0 if self._asked_ns is None else (self._clock.now_ns() - self._asked_ns) / 1e9
-        return f"{self._meter.source}: no answer for {waited_s:.1f} s" if waited_s > self._max_wait_s else None
+        return f"{self._meter.origin.source}: no answer for {waited_s:.1f} s" if waited_s > self._max_wait_s else None
 
     def _summarise(self, total: _Sum) -> PowerFigure | None:
         if not total.covered_ns:
@@ -238,7 +234,5 @@ class _Track:
             power_w=total.energy_j / covered_s,
             energy_j=total.energy_j,
             covered_s=covered_s,
-            source=self._meter.source,
-            scope=self._meter.scope,
-            is_estimate=self._meter.is_estimate,
+            **msgspec.structs.asdict(self._meter.origin),
         )

@@ -3,25 +3,62 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 
-from device.contract import Board, Power
-from device.core.clock import SystemClock
-from device.core.errors import MeterError, MissingDependencyError
+import msgspec
+
+from device.contract import MeterConfig, Power
+from device.core.errors import MeterError, MissingDependencyError, nearest
+from device.core.plugin import describe_option
+from device.meters.meter import Meter, MeterContext
 from device.meters.registry import METERS
-from device.protocols import Clock, PowerMeter
+from device.protocols import PowerMeter
 
 
-def open_meters(
-    power: Power, board: Board, root: Path = Path("/"), clock: Clock | None = None
-) -> tuple[list[PowerMeter], list[str]]:
+def given_options(config: MeterConfig) -> MeterConfig:
+    """The keys beside ``kind`` that say something: older manifests hold every key of every kind, most of them null."""
+    return {key: value for key, value in config.items() if key != "kind" and value is not None}
+
+
+def read_options(config: MeterConfig) -> msgspec.Struct:
+    """Checks a meter's keys against the options that its kind declares.
+
+    Raises:
+        UsageError: there is no such kind.
+        MeterError: ``options``: a key that the kind doesn't take, a wrong value, or a required one that is missing.
+        MissingDependencyError: an outsider's kind that can't be imported.
+    """
+    plugin: type[Meter] = METERS.load(config["kind"])
+    given, where = given_options(config), f"power.meters {config['kind']}"
+    fields = {field.name: field for field in msgspec.structs.fields(plugin.Options)}
+    for key in given.keys() - fields.keys():
+        raise MeterError(where, f"takes no {key}", expected=nearest(key, fields), reason="options")
+    for name, field in fields.items():
+        if field.required and name not in given:
+            raise MeterError(where, f"no {name}", expected=describe_option(field.type), reason="options")
+    try:
+        return msgspec.convert(given, plugin.Options)
+    except msgspec.ValidationError as error:
+        raise MeterError(where, str(error), remedy="correct its keys in the profile", reason="options") from error
+
+
+def open_meter(config: MeterConfig, context: MeterContext) -> PowerMeter:
+    """Opens one meter.
+
+    Raises:
+        UsageError: there is no such kind.
+        MeterError: its keys are wrong (``options``), it isn't there, or can't be used.
+        MissingDependencyError: the package that it wraps isn't installed.
+    """
+    plugin: type[Meter] = METERS.load(config["kind"])
+    return plugin.open(read_options(config), context)
+
+
+def open_meters(power: Power, context: MeterContext) -> tuple[list[PowerMeter], list[str]]:
     """Opens every meter that a profile names and that is there, in the profile's order.
 
     Args:
         power: the profile's meters.
-        board: the profile's board.
-        root: where ``sys`` and ``proc`` are.
-        clock: stamps the samples.
+        context: see `MeterContext`.
 
     Returns:
         The open meters, of which the first gives the headline figure, and for each of the others one line why it isn't
@@ -32,15 +69,12 @@ def open_meters(
     """
     meters: list[PowerMeter] = []
     reasons: list[str] = []
-    clock = clock or SystemClock()
     with ExitStack() as opened:
         for config in power.meters:
             try:
-                meter: PowerMeter = METERS.load(config.kind).open(config, board, root, clock)
+                meters.append(opened.enter_context(open_meter(config, context)))
             except (MeterError, MissingDependencyError) as error:
-                reason = str(error)
-                reasons.append(reason if reason.startswith(f"{config.kind}:") else f"{config.kind}: {reason}")
-            else:
-                meters.append(opened.enter_context(meter))
+                reason, kind = str(error), config["kind"]
+                reasons.append(reason if reason.startswith(f"{kind}:") else f"{kind}: {reason}")
         opened.pop_all()
     return meters, reasons

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
-from device.core.resources import Resource
+from device.meters.meter import Meter
 from device.protocols import Clock, PowerSample
 
 
-class SlowMeter(Resource):
+class SlowMeter(Meter):
     """Base: asks its device no more often than makes sense, however often it is read.
 
-    Between two questions `read` gives None, so that no answer and no failure counts twice. A subclass says in `_measure_w` how
-    it asks, and gives up by itself.
+    Between two questions `read` gives None, so that no answer and no failure counts twice. A subclass implements `_measure_w`,
+    and gives up on its device by itself after ``timeout_s``.
 
     Args:
         clock: stamps the samples.
+
+    Attributes:
+        period_s: time from one question to the next.
 
     Raises:
         MeterError: what `_measure_w` raises; it is asked once, to see that the meter is there.
     """
 
-    period_s: ClassVar[float]
-    """Time from one question to the next."""
-
-    timeout_s: ClassVar[float]
-    """After which a question that has no answer is given up: until then the meter doesn't hang, but waits."""
+    period_s: float
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -39,7 +37,7 @@ class SlowMeter(Resource):
         if now_ns < self._due_ns:
             return None
         period_ns = round(self.period_s * 1e9)
-        # Counted from when it was due, so that the period holds on the mean; questions that were missed aren't made up for.
+        # Counted from when it was due, so that the period holds on average; missed questions aren't made up for.
         self._due_ns = max(self._due_ns + period_ns, now_ns + period_ns // 2)
         power_w = self._measure_w()
         return PowerSample(timestamp_ns=self._clock.now_ns(), power_w=power_w, period_s=self.period_s)

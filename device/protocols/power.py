@@ -11,7 +11,7 @@ from device.protocols.base import Closeable
 
 
 class PowerOrigin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a figure of power comes from. Stands beside the figure all the way from the meter to the plot.
+    """Where a figure of power comes from. It stays beside the figure all the way from the meter to the plot.
 
     Attributes:
         source: what gives the figure (``ina219 (hwmon)``, ``rapl``).
@@ -28,6 +28,11 @@ class PowerOrigin(msgspec.Struct, frozen=True, kw_only=True):
         """The origin alone, of a figure too."""
         return PowerOrigin(source=self.source, scope=self.scope, is_estimate=self.is_estimate)
 
+    @property
+    def kind(self) -> Literal["measured", "ESTIMATE"]:
+        """The word for ``is_estimate`` wherever a person reads the figure; an estimate catches the eye."""
+        return "ESTIMATE" if self.is_estimate else "measured"
+
 
 class PowerSample(msgspec.Struct, frozen=True):
     """Power at one moment, or its mean since the previous sample where the meter counts energy.
@@ -37,7 +42,7 @@ class PowerSample(msgspec.Struct, frozen=True):
         power_w: watts, positive when consumed.
         energy_j: energy since the previous sample, where the meter counts it itself; None: integrate ``power_w``.
         period_s: time between the meter's own readings, where that is longer than between `PowerMeter.read`s: samples so far
-            apart still follow each other. 0 where each read tells something new.
+            apart still follow each other. 0 where each read gives something new.
     """
 
     timestamp_ns: int
@@ -47,42 +52,35 @@ class PowerSample(msgspec.Struct, frozen=True):
 
 
 class PowerMeter(Closeable, Protocol):
-    """Reads power. The constructor opens it, and raises `MeterError` where it isn't there.
-
-    Every figure keeps ``source``, ``scope`` and ``is_estimate`` all the way to the plot.
-    """
+    """Reads power. It is open from the start, and read from one thread at a time; `device.meters.meter.Meter` is the base."""
 
     @property
-    def source(self) -> str:
-        """What gives the figure (``ina219 (hwmon)``, ``rapl``)."""
+    def origin(self) -> PowerOrigin:
+        """Where its figures come from; the same as long as it is open."""
 
     @property
-    def scope(self) -> Scope:
-        """What the figure covers."""
-
-    @property
-    def is_estimate(self) -> bool:
-        """True where a model, not a sensor, gives the figure."""
+    def timeout_s(self) -> float:
+        """How long one `read` may take before the meter gives up by itself; 0 for a sensor on the board."""
 
     @property
     def resolution_w(self) -> float | None:
         """Least step between two of its figures, in watts; no figure is better than that, and most are worse.
 
-        With the settings of now; where it depends on the voltage or on the time between two reads, of the latest reading. None
-        where nobody can tell.
+        It holds for the present settings, and where it depends on the voltage or on the time between two reads, for the latest
+        reading. None where nobody can tell.
         """
 
     def read(self) -> PowerSample | None:
         """Reads once.
 
         A sensor on the board answers within milliseconds. One that is asked over a network or through a program may take
-        seconds, but gives up by itself: who reads several at once gives each a thread, as `PowerSampler` does.
+        ``timeout_s``: give each meter a thread of its own, as `PowerSampler` does.
 
         Returns:
             The sample, or None where there is nothing new: a counter was read for the first time, or a slow meter isn't due.
 
         Raises:
-            MeterError: the sensor is gone, or gave something that is no power. The next `read` may succeed.
+            MeterError: the sensor is gone, or its answer is no power. The next `read` may succeed.
         """
 
 

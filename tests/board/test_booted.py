@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from device.bundle import open_bundle
-from device.contract import Meter, Power
+from device.contract import Power
 from device.sources.isp import choose_stream_sizes
 from tests.unit.bundles import copy_bundle
 
@@ -42,7 +42,7 @@ def board_image(cache: Cache) -> Path:
 @pytest.fixture(scope="module")
 def metered_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle, for a board with an INA2xx breakout and nothing else that tells power."""
-    power = Power(meters=(Meter(kind="ina2xx", shunt_ohm=SHUNT_OHM, scope="board"),), sample_rate_hz=10.0)
+    power = Power(meters=({"kind": "ina2xx", "shunt_ohm": SHUNT_OHM, "scope": "board"},), sample_rate_hz=10.0)
     root = tmp_path_factory.mktemp("bundle") / "bundle"
     return copy_bundle(bundle, root, power=power)
 

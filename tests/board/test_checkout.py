@@ -22,7 +22,7 @@ from converter.deploy.payload import fetch_wheels, kind_of, read_bundle
 from converter.deploy.probe import BoardProbe, probe
 from converter.deploy.transport import SshTransport
 from device.bundle import open_bundle
-from device.contract import Meter, Power, Telemetry
+from device.contract import Power, Telemetry
 from device.runtimes.native import build as native
 from device.sources.isp import choose_stream_sizes
 from tests.unit.bundles import copy_bundle, write_fp32_bundle
@@ -58,7 +58,7 @@ def pi_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Pi 4's bundle, for a camera on the ribbon cable, slow enough for emulated cores, and the board's sensor."""
     profile = open_bundle(bundle).manifest.profile
     camera = msgspec.structs.replace(profile.camera, uri="picamera2:0", rate_fps=1.0, stall_timeout_s=10.0)
-    power = Power(meters=(Meter(kind="ina2xx", shunt_ohm=0.1, scope="board"),), sample_rate_hz=10.0)
+    power = Power(meters=({"kind": "ina2xx", "shunt_ohm": 0.1, "scope": "board"},), sample_rate_hz=10.0)
     runtime = msgspec.structs.replace(profile.runtime, threads=1)
     root = tmp_path_factory.mktemp("bundles") / "pi"
     return copy_bundle(bundle, root, camera=camera, power=power, runtime=runtime)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from device.contract import Meter, Power
+from device.contract import MeterConfig, Power
 from tests.unit.bundles import copy_bundle
 
 from .conftest import require_tools
@@ -38,13 +38,13 @@ exec python3 /share/programs/power.py /share/kernel /share/smbus litert
 # The stub is the first bus of this board; a Pi's header has number 1.
 BUS = 0
 BY_KERNEL = (
-    Meter(kind="ina2xx", shunt_ohm=0.01, address=0x41, scope="board"),
-    Meter(kind="ina2xx", shunt_ohm=0.1, address=0x40, scope="board"),
-    Meter(kind="battery"),
+    {"kind": "ina2xx", "shunt_ohm": 0.01, "address": 0x41, "scope": "board"},
+    {"kind": "ina2xx", "shunt_ohm": 0.1, "address": 0x40, "scope": "board"},
+    {"kind": "battery"},
 )
 BY_BUS = (
-    Meter(kind="ina219", shunt_ohm=0.1, address=0x40, bus=BUS, scope="board"),
-    Meter(kind="ina226", shunt_ohm=0.01, address=0x41, bus=BUS, scope="board"),
+    {"kind": "ina219", "shunt_ohm": 0.1, "address": 0x40, "bus": BUS, "scope": "board"},
+    {"kind": "ina226", "shunt_ohm": 0.01, "address": 0x41, "bus": BUS, "scope": "board"},
 )
 
 # The run, its headline meter, the chip whose registers give it, and watts of a step.
@@ -56,7 +56,7 @@ RUNS = [
 ]
 
 
-def write_metered_bundle(bundle: Path, target: Path, meters: Sequence[Meter]) -> Path:
+def write_metered_bundle(bundle: Path, target: Path, meters: Sequence[MeterConfig]) -> Path:
     """The bundle, for a board with other meters."""
     return copy_bundle(bundle, target, power=Power(meters=tuple(meters), sample_rate_hz=10.0))
 

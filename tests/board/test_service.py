@@ -22,7 +22,7 @@ import pytest
 
 from device.bundle import GOLDEN_NAME, MANIFEST_NAME, Golden, open_bundle, write_golden
 from device.bundle.store import MAX_STARTS
-from device.contract import Meter, Power
+from device.contract import Power
 from device.daemon.trial import PROVEN_AFTER
 from device.service.unit import RESTART_S, WATCHDOG_S
 from tests.unit.bundles import change_manifest, copy_bundle, write_fp32_bundle
@@ -117,7 +117,7 @@ def first(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Pi 4's bundle, for a board with this camera and this sensor."""
     profile = open_bundle(bundle).manifest.profile
     camera = msgspec.structs.replace(profile.camera, uri="v4l2:/dev/video0", rate_fps=1.0, stall_timeout_s=10.0)
-    power = Power(meters=(Meter(kind="ina2xx", shunt_ohm=0.1, scope="board"),), sample_rate_hz=10.0)
+    power = Power(meters=({"kind": "ina2xx", "shunt_ohm": 0.1, "scope": "board"},), sample_rate_hz=10.0)
     runtime = msgspec.structs.replace(profile.runtime, threads=1)
     changed = msgspec.structs.replace(profile, camera=camera, power=power, runtime=runtime)
     return copied(bundle, tmp_path_factory.mktemp("bundles") / "first", profile=changed)

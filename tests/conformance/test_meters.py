@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import pytest
 
-from device.contract import Board, Meter, Power
+from device.contract import MeterConfig, Power
 from device.core.clock import ManualClock
 from device.core.errors import MeterError
 from device.machine import vcio
+from device.meters.meter import MeterContext
 from device.meters.registry import METERS
 from device.meters.sampler import PowerSampler
-from device.meters.select import open_meters
+from device.meters.select import open_meter, open_meters
 from device.protocols import PowerMeter
 from tests.unit.firmware import firmware_ioctl
 from tests.unit.i2c import FakeSMBus, poke
@@ -26,7 +27,6 @@ from tests.unit.plugs import FakePlug
 from tests.unit.usb_meter import UsbPort
 
 TREES = Path(__file__).parents[1] / "fixtures" / "sysfs"
-BOARD = Board(name="any", title="Any board", arch="aarch64", cpu="cortex-a72", cores=4, memory_mb=1024)
 
 
 def write(path: Path, text: str) -> None:
@@ -117,11 +117,11 @@ class PlugOfTree(FakePlug):
         return super().say(path, query)
 
 
-def plug(kind: str) -> Callable[[Path], AbstractContextManager[Meter]]:
+def plug(kind: str) -> Callable[[Path], AbstractContextManager[MeterConfig]]:
     @contextmanager
-    def start(root: Path) -> Iterator[Meter]:
+    def start(root: Path) -> Iterator[MeterConfig]:
         with PlugOfTree(kind, root) as plug:
-            yield Meter(kind=kind, address=plug.address)
+            yield {"kind": kind, "address": plug.address}
 
     return start
 
@@ -132,13 +132,13 @@ class Case(NamedTuple):
     ``start`` starts what isn't in the tree, and says by which keys it is found.
     """
 
-    config: Meter
+    config: MeterConfig
     tree: str
     spend: Callable[[Path, float, float], None]
     broken: str
     is_estimate: bool
     scope: str
-    start: Callable[[Path], AbstractContextManager[Meter]] | None = None
+    start: Callable[[Path], AbstractContextManager[MeterConfig]] | None = None
 
 
 def spend_fnirsi(root: Path, power_w: float, duration_s: float) -> None:
@@ -146,10 +146,10 @@ def spend_fnirsi(root: Path, power_w: float, duration_s: float) -> None:
 
 
 @contextmanager
-def usb(root: Path) -> Iterator[Meter]:
+def usb(root: Path) -> Iterator[MeterConfig]:
     USB.path = root / "usb"
     USB.path.mkdir()
-    yield Meter(kind="fnirsi")
+    yield {"kind": "fnirsi"}
     USB.path = root / "nothing"
 
 
@@ -158,33 +158,31 @@ NO_PLUG = "http://127.0.0.1:1"
 BUS = "dev/i2c-1"
 
 CASES = {
-    "rapl": Case(Meter(kind="rapl"), "x86-rapl", spend_rapl, "sys/class/powercap", False, "cpu"),
-    "ina2xx": Case(Meter(kind="ina2xx", shunt_ohm=0.1), "rpi4-ina219", spend_ina2xx, "sys/class/hwmon/hwmon2", False, "board"),
-    "estimate": Case(Meter(kind="estimate"), "rpi4-ina219", spend_estimate, "proc/stat", True, "board"),
-    "ina219": Case(Meter(kind="ina219", shunt_ohm=0.1), "rpi4-i2c", spend_ina219, BUS, False, "board"),
-    "ina226": Case(Meter(kind="ina226", shunt_ohm=0.01, address=0x41), "rpi4-i2c", spend_ina226, BUS, False, "board"),
-    "ina228": Case(Meter(kind="ina228", shunt_ohm=0.01, address=0x42), "rpi4-i2c", spend_ina228, BUS, False, "board"),
-    "ina260": Case(Meter(kind="ina260", address=0x43), "rpi4-i2c", spend_ina260, BUS, False, "board"),
+    "rapl": Case({"kind": "rapl"}, "x86-rapl", spend_rapl, "sys/class/powercap", False, "cpu"),
+    "ina2xx": Case({"kind": "ina2xx", "shunt_ohm": 0.1}, "rpi4-ina219", spend_ina2xx, "sys/class/hwmon/hwmon2", False, "board"),
+    "estimate": Case({"kind": "estimate"}, "rpi4-ina219", spend_estimate, "proc/stat", True, "board"),
+    "ina219": Case({"kind": "ina219", "shunt_ohm": 0.1}, "rpi4-i2c", spend_ina219, BUS, False, "board"),
+    "ina226": Case({"kind": "ina226", "shunt_ohm": 0.01, "address": 0x41}, "rpi4-i2c", spend_ina226, BUS, False, "board"),
+    "ina228": Case({"kind": "ina228", "shunt_ohm": 0.01, "address": 0x42}, "rpi4-i2c", spend_ina228, BUS, False, "board"),
+    "ina260": Case({"kind": "ina260", "address": 0x43}, "rpi4-i2c", spend_ina260, BUS, False, "board"),
     "ina3221": Case(
-        Meter(kind="ina3221", shunt_ohm=0.1, address=0x44, channel=2), "rpi4-i2c", spend_ina3221, BUS, False, "board"
+        {"kind": "ina3221", "shunt_ohm": 0.1, "address": 0x44, "channel": 2}, "rpi4-i2c", spend_ina3221, BUS, False, "board"
     ),
-    "battery": Case(Meter(kind="battery"), "android-phone", spend_battery, "sys/class/power_supply/battery", False, "battery"),
-    "termux_battery": Case(
-        Meter(kind="termux_battery"), "android-phone", spend_termux, "data/data/com.termux", False, "battery"
-    ),
-    "fnirsi": Case(Meter(kind="fnirsi"), "unknown-board", spend_fnirsi, "usb", False, "board", usb),
-    "shelly": Case(Meter(kind="shelly", address=NO_PLUG), "unknown-board", spend_plug, "plug", False, "wall", plug("shelly")),
+    "battery": Case({"kind": "battery"}, "android-phone", spend_battery, "sys/class/power_supply/battery", False, "battery"),
+    "termux_battery": Case({"kind": "termux_battery"}, "android-phone", spend_termux, "data/data/com.termux", False, "battery"),
+    "fnirsi": Case({"kind": "fnirsi"}, "unknown-board", spend_fnirsi, "usb", False, "board", usb),
+    "shelly": Case({"kind": "shelly", "address": NO_PLUG}, "unknown-board", spend_plug, "plug", False, "wall", plug("shelly")),
     "tasmota": Case(
-        Meter(kind="tasmota", address=NO_PLUG), "unknown-board", spend_plug, "plug", False, "wall", plug("tasmota")
+        {"kind": "tasmota", "address": NO_PLUG}, "unknown-board", spend_plug, "plug", False, "wall", plug("tasmota")
     ),
-    "pmic": Case(Meter(kind="pmic"), "rpi5", spend_pmic, "dev/vcio_gencmd", False, "soc"),
-    "pmic_vcgencmd": Case(Meter(kind="pmic_vcgencmd"), "rpi5", spend_pmic, "usr/bin/vcgencmd", False, "soc"),
-    "pmic_corrected": Case(Meter(kind="pmic_corrected"), "rpi5", spend_corrected_pmic, "dev/vcio_gencmd", True, "board"),
+    "pmic": Case({"kind": "pmic"}, "rpi5", spend_pmic, "dev/vcio_gencmd", False, "soc"),
+    "pmic_vcgencmd": Case({"kind": "pmic_vcgencmd"}, "rpi5", spend_pmic, "usr/bin/vcgencmd", False, "soc"),
+    "pmic_corrected": Case({"kind": "pmic_corrected"}, "rpi5", spend_corrected_pmic, "dev/vcio_gencmd", True, "board"),
 }
 
 
 def test_every_meter_of_the_registry_is_here() -> None:
-    assert {case.config.kind for case in CASES.values()} == set(METERS.own_names())
+    assert {case.config["kind"] for case in CASES.values()} == set(METERS.own_names())
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +201,6 @@ def i2c(monkeypatch: pytest.MonkeyPatch) -> None:
 def usb_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plays the library's part: it needs a newer Python than the oldest that we run on."""
     monkeypatch.setitem(sys.modules, "usb_multimeter", USB.library())
-    monkeypatch.delitem(sys.modules, "device.meters.fnirsi", raising=False)
 
 
 @pytest.fixture(params=sorted(CASES))
@@ -222,22 +219,22 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def config(case: Case, root: Path) -> Iterator[Meter]:
+def config(case: Case, root: Path) -> Iterator[MeterConfig]:
     with case.start(root) if case.start else nullcontext(case.config) as config:
         yield config
 
 
 @pytest.fixture
-def meter(config: Meter, root: Path, clock: ManualClock) -> Iterator[PowerMeter]:
-    opened: PowerMeter = METERS.load(config.kind).open(config, BOARD, root, clock)
-    with opened as meter:
+def meter(config: MeterConfig, root: Path, clock: ManualClock) -> Iterator[PowerMeter]:
+    with open_meter(config, MeterContext(root, clock)) as meter:
         yield meter
 
 
 def test_it_says_what_it_is(meter: PowerMeter, case: Case) -> None:
-    assert meter.source
-    assert meter.scope == case.scope
-    assert meter.is_estimate is case.is_estimate
+    assert meter.origin.source
+    assert meter.origin.scope == case.scope
+    assert meter.origin.is_estimate is case.is_estimate
+    assert meter.timeout_s >= 0
 
 
 def test_it_reads_the_power_that_is_drawn(meter: PowerMeter, case: Case, root: Path, clock: ManualClock) -> None:
@@ -279,7 +276,7 @@ def test_it_says_how_finely_it_tells_watts(meter: PowerMeter, case: Case, root: 
         clock.advance(10.0)
         case.spend(root, power_w, 10.0)
         meter.read()
-    expected_w = RESOLUTIONS_W[case.config.kind]
+    expected_w = RESOLUTIONS_W[case.config["kind"]]
     assert meter.resolution_w is None if expected_w is None else meter.resolution_w == pytest.approx(expected_w, rel=1e-3)
 
 
@@ -291,7 +288,7 @@ def test_a_sampler_sums_up_what_it_reads(meter: PowerMeter, case: Case, root: Pa
         case.spend(root, 3.0, 10.0)
         sampler.sample()
     (total,) = sampler.figures()
-    assert (total.source, total.failed, total.error) == (meter.source, 0, None)
+    assert (total.source, total.failed, total.error) == (meter.origin.source, 0, None)
     assert total.samples >= 2
 
 
@@ -329,12 +326,12 @@ def test_close_may_be_called_twice(meter: PowerMeter) -> None:
 
 def test_it_is_missing_where_there_is_none(case: Case, tmp_path: Path) -> None:
     with pytest.raises(MeterError) as caught:
-        METERS.load(case.config.kind).open(case.config, BOARD, tmp_path, ManualClock())
+        open_meter(case.config, MeterContext(tmp_path, ManualClock()))
     assert caught.value.reason == "missing"
 
 
-def test_a_profile_finds_it_and_the_sampler_sums_it_up(case: Case, config: Meter, root: Path, clock: ManualClock) -> None:
-    meters, reasons = open_meters(Power(meters=(config,)), BOARD, root, clock)
+def test_a_profile_finds_it_and_the_sampler_sums_it_up(case: Case, config: MeterConfig, root: Path, clock: ManualClock) -> None:
+    meters, reasons = open_meters(Power(meters=(config,)), MeterContext(root, clock))
     assert reasons == []
     with meters[0]:
         sampler = PowerSampler(meters, 1.0, clock)
@@ -349,4 +346,4 @@ def test_a_profile_finds_it_and_the_sampler_sums_it_up(case: Case, config: Meter
         assert figure.power_w == pytest.approx(4.0, rel=0.01)
         assert figure.energy_j == pytest.approx(40.0, rel=0.01)
         assert figure.covered_s == pytest.approx(10.0)
-        assert (figure.source, figure.scope, figure.is_estimate) == (meters[0].source, case.scope, case.is_estimate)
+        assert (figure.source, figure.scope, figure.is_estimate) == (meters[0].origin.source, case.scope, case.is_estimate)

@@ -165,7 +165,7 @@ def test_an_unknown_meter_lists_the_known(folder: Path) -> None:
 
 def test_a_key_that_a_meter_does_not_take_is_refused_with_its_line(folder: Path) -> None:
     message = refusal(folder, "shunt_ohm: 0.1", "shunt_ohm: 0.1\n      channel: 2")
-    assert message.startswith("base.yaml:23 power.meters[0].channel: is no key of ina2xx; expected one of address, bus, scope")
+    assert message.startswith("base.yaml:23 power.meters[0].channel: is no key of ina2xx; expected (there are: address, bus")
     message = refusal(folder, "kind: ina2xx", "kind: rapl")
     assert message.startswith("base.yaml:22 power.meters[0].shunt_ohm: is no key of rapl; expected no key beside kind")
 
@@ -181,7 +181,7 @@ def test_what_a_meter_needs_is_never_guessed(folder: Path, kind: str, key: str) 
 def test_an_address_is_a_number_on_a_bus_or_a_word(folder: Path) -> None:
     (folder / "base.yaml").write_text(BASE.replace("shunt_ohm: 0.1", "shunt_ohm: 0.1\n      address: 0x41\n      bus: 1"))
     (meter,) = load_profile("base", folder).profile.power.meters
-    assert (meter.address, meter.bus) == (0x41, 1)
+    assert (meter["address"], meter["bus"]) == (0x41, 1)
     assert "base.yaml:23 power.meters[0].address: 300" in refusal(
         folder, "shunt_ohm: 0.1", "shunt_ohm: 0.1\n      address: 300"
     )
@@ -189,7 +189,7 @@ def test_an_address_is_a_number_on_a_bus_or_a_word(folder: Path) -> None:
         BASE.replace("kind: ina2xx\n      shunt_ohm: 0.1", 'kind: shelly\n      address: "http://plug.local"')
     )
     (meter,) = load_profile("base", folder).profile.power.meters
-    assert meter.address == "http://plug.local"
+    assert meter["address"] == "http://plug.local"
 
 
 def test_a_circle_is_refused(folder: Path) -> None:

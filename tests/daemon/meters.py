@@ -10,24 +10,25 @@ from tests.daemon.conftest import PROJECT
 POWER_W = 3.0
 
 _METER = f"""
-from device.protocols import PowerSample
-from device.core.resources import Resource
+from device.meters.meter import Meter
+from device.protocols import PowerOrigin, PowerSample
 
-class SteadyMeter(Resource):
-    source, scope, is_estimate, resolution_w = "steady", "board", False, 0.01
+class SteadyMeter(Meter):
+    origin = PowerOrigin(source="steady", scope="board", is_estimate=False)
+    resolution_w = 0.01
 
     def __init__(self, clock):
         self._clock = clock
 
     @classmethod
-    def open(cls, config, board, root, clock):
-        return cls(clock)
+    def open(cls, options, context):
+        return cls(context.clock)
 
     def read(self):
         return PowerSample(timestamp_ns=self._clock.now_ns(), power_w={POWER_W})
 
 class SteadyEstimate(SteadyMeter):
-    is_estimate = True
+    origin = PowerOrigin(source="steady", scope="board", is_estimate=True)
 """
 
 

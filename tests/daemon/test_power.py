@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from device.contract import Meter, Power, Telemetry
+from device.contract import Power, Telemetry
 from tests.daemon.conftest import PROJECT, command
 from tests.daemon.meters import install_package
 from tests.unit.bundles import make_profile, write_tiny_bundle
@@ -30,8 +30,8 @@ from device.meters.ina2xx import Ina2xxMeter
 
 class TreeMeter(Ina2xxMeter):
     @classmethod
-    def open(cls, config, board, root, clock):
-        return cls(config, Path({root!r}), clock)
+    def open(cls, options, context):
+        return cls(options, context._replace(root=Path({root!r})))
 """
 
 
@@ -61,7 +61,7 @@ def gap(tmp_path_factory: pytest.TempPathFactory) -> Gap:
     folder = tmp_path_factory.mktemp("gap")
     root = Path(shutil.copytree(TREE, folder / "root"))
     hwmon = root / "sys/class/hwmon"
-    power = Power(meters=(Meter(kind="tree", shunt_ohm=0.1),), sample_rate_hz=50.0)
+    power = Power(meters=({"kind": "tree", "shunt_ohm": 0.1},), sample_rate_hz=50.0)
     profile = msgspec.structs.replace(make_profile(), power=power, telemetry=Telemetry(interval_s=0.2))
     write_tiny_bundle(folder / "host", profile)
     (hwmon / "hwmon2/power1_input").write_text("2000000\n")

@@ -13,7 +13,7 @@ import pytest
 from converter.profiles import FOLDER, load_profile
 from device.bench.result import read_result
 from device.contract import Profile
-from device.contract.profile import Meter, Power
+from device.contract.profile import Power
 from device.tune.profile_text import FIRST_LINE
 from device.tune.result import TuneResult
 from tests.daemon.conftest import PROJECT, Run, environment
@@ -39,7 +39,7 @@ def refused(done: Run, code: int, *words: str) -> None:
 
 
 def with_meter(kind: str) -> Profile:
-    return msgspec.structs.replace(make_profile(), power=Power(meters=(Meter(kind=kind),), sample_rate_hz=20.0))
+    return msgspec.structs.replace(make_profile(), power=Power(meters=({"kind": kind},), sample_rate_hz=20.0))
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from device.bench.conditions import Watch
 from device.bench.result import Choice, Conditions, Failure, Idle, Round
 from device.bench.rounds import Job, Outcome
 from device.bench.window import measure_idle_power, measure_window, warm_up
-from device.contract.profile import Scope
 from device.core.clock import ManualClock
 from device.core.resources import Resource
+from device.meters.meter import Meter
 from device.meters.sampler import PowerSampler
-from device.protocols import Array, Image, PowerSample, ThermalSample
+from device.protocols import Array, Image, PowerOrigin, PowerSample, ThermalSample
 from tests.unit.fakes import INPUT, OUTPUT, FixedThermals
 
 STEADY = ThermalSample(
@@ -51,18 +51,16 @@ class SampledClock(ManualClock):
                 self.sampler.sample()
 
 
-class BusyMeter(Resource):
+class BusyMeter(Meter):
     """Counts the energy of a board that draws one power at work and another when idle."""
 
-    source = "simulated"
-    scope: Scope = "board"
     resolution_w = 0.02
 
     def __init__(self, clock: ManualClock, idle_w: float, *, is_estimate: bool = False) -> None:
         self._clock = clock
         self._idle_w = idle_w
         self._read_ns: int | None = None
-        self.is_estimate = is_estimate
+        self.origin = PowerOrigin(source="simulated", scope="board", is_estimate=is_estimate)
         self.extra_j = 0.0
 
     def read(self) -> PowerSample | None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from device.bench.window import find_quantiles, measure_idle_power, measure_window, warm_up
 from device.core.clock import ManualClock
 from device.core.errors import MeterError
-from device.core.resources import Resource
+from device.meters.meter import Meter
 from device.meters.sampler import PowerSampler
-from device.protocols import Array, Image, PowerSample
+from device.protocols import Array, Image, PowerOrigin, PowerSample
 from tests.unit.boards import IMAGES, BusyMeter, SampledClock, TimedSession
 
 
@@ -133,13 +133,10 @@ def test_what_was_drawn_before_the_window_is_not_in_it() -> None:
     assert power.samples == 300
 
 
-class DyingMeter(Resource):
+class DyingMeter(Meter):
     """Gives a power until it is gone."""
 
-    source = "dying"
-    scope = "board"
-    is_estimate = False
-    resolution_w = None
+    origin = PowerOrigin(source="dying", scope="board", is_estimate=False)
 
     def __init__(self, clock: ManualClock, dies_ns: int) -> None:
         self._clock = clock
@@ -154,7 +151,7 @@ class DyingMeter(Resource):
 def test_a_meter_that_covers_too_little_gives_no_figure_and_says_why() -> None:
     clock = SampledClock()
     meter = DyingMeter(clock, clock.now_ns() + 5_000_000_000)
-    clock.sampler = PowerSampler([meter], 10.0, clock)  # type: ignore[list-item]
+    clock.sampler = PowerSampler([meter], 10.0, clock)
     window = measure_window(TimedSession(clock, 0.04), IMAGES, clock, 10.0, look=ignore, sampler=clock.sampler)
     assert window.power is None
     assert window.power_missing_reason is not None

@@ -266,8 +266,8 @@ def test_the_boards_own_model_goes_before_the_published_one_and_stays_an_estimat
     assert estimate_w(root, 0.5) == pytest.approx(2.2857 + 4.5344 / 2)
     run(root, LivingBoard(root), "--scope", "wall", "--idle-w", "3", "--load-w", "7")
     meter = EstimateMeter(root, ManualClock())
-    assert meter.source == "estimate (two-point calibration, 2026-02-25)"
-    assert (meter.scope, meter.is_estimate) == ("wall", True)
+    assert meter.origin.source == "estimate (two-point calibration, 2026-02-25)"
+    assert (meter.origin.scope, meter.origin.is_estimate) == ("wall", True)
     assert estimate_w(root, 0.5) == pytest.approx(5.0)
 
 

@@ -5,13 +5,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import msgspec
 import pytest
 
 from device.bundle import Bundle, open_bundle
-from device.contract import Camera, Meter, Power
+from device.contract import Camera, MeterConfig, Power
 from device.core.errors import BundleError
 from device.core.programs import NOT_THERE, Done
 from device.doctor import check
@@ -79,7 +79,7 @@ def write(root: Path, name: str, text: str) -> None:
 def bundle(tmp_path: Path) -> Callable[..., Bundle]:
     """A bundle, whose profile reads these meters and this camera."""
 
-    def make(*meters: Meter, camera: str = "v4l2:0", compatible: tuple[str, ...] = (), arch: str = "") -> Bundle:
+    def make(*meters: MeterConfig, camera: str = "v4l2:0", compatible: tuple[str, ...] = (), arch: str = "") -> Bundle:
         profile = make_profile()
         board = msgspec.structs.replace(profile.board, compatible=compatible, arch=arch or detect_board().machine)
         profile = msgspec.structs.replace(profile, power=Power(meters), camera=Camera(uri=camera), board=board)
@@ -243,7 +243,7 @@ class TestCameras:
 
 
 class TestMeters:
-    INA = Meter(kind="ina2xx", shunt_ohm=0.1, scope="board")
+    INA: ClassVar[MeterConfig] = {"kind": "ina2xx", "shunt_ohm": 0.1, "scope": "board"}
 
     def test_one_that_is_there(self, bundle: Callable[..., Bundle]) -> None:
         made = bundle(self.INA)
@@ -253,7 +253,7 @@ class TestMeters:
         assert examine(power_check(), TREES / "rpi4-ina219", made)[0].verdict == "ok"
 
     def test_one_that_is_missing_has_the_line_to_add(self, bundle: Callable[..., Bundle]) -> None:
-        config = Meter(kind="ina2xx", shunt_ohm=0.01, scope="board", address=0x41)
+        config: MeterConfig = {"kind": "ina2xx", "shunt_ohm": 0.01, "scope": "board", "address": 0x41}
         (row,) = examine(meter_check(config), TREES / "rpi5", bundle(config))
         assert row.verdict == "warn"
         assert "dtoverlay=i2c-sensor,ina219,addr=0x41,shunt-resistor=10000 " in row.fix
@@ -269,8 +269,7 @@ class TestMeters:
         # A USB meter can't be opened by two at a time: one of them would call it missing.
         port = UsbPort()
         monkeypatch.setitem(sys.modules, "usb_multimeter", port.library())
-        monkeypatch.delitem(sys.modules, "device.meters.fnirsi", raising=False)
-        made = bundle(Meter(kind="fnirsi", scope="board"))
+        made = bundle({"kind": "fnirsi", "scope": "board"})
         patient = make_patient(made.root, made, None, made.root, answers())
         probes = [probe for probe in list_probes(patient) if probe[0] in ("meter fnirsi", "power")]
         rows = check.examine(patient, probes)
@@ -284,7 +283,7 @@ class TestMeters:
             "shelly": ShellyMeter,
             "pmic_vcgencmd": VcgencmdPmicMeter,
         }
-        made = bundle(*(Meter(kind=kind, address="http://plug" if kind == "shelly" else None) for kind in slow))
+        made = bundle(*({"kind": kind, "address": "http://plug" if kind == "shelly" else None} for kind in slow))
         patient = make_patient(made.root, made, None, made.root, answers())
         limits_s = {name: limit_s for name, _, limit_s in list_probes(patient)}
         for kind, meter in slow.items():
@@ -298,7 +297,7 @@ class TestMeters:
 
     def test_buses(self, tree: Callable[[str], Path], bundle: Callable[..., Bundle]) -> None:
         root = tree("rpi4-ina219")
-        made = bundle(Meter(kind="ina226", shunt_ohm=0.1))
+        made = bundle({"kind": "ina226", "shunt_ohm": 0.1})
         off = one(examine(check_buses, root, made), "bus i2c")
         assert (off.verdict, "dtparam=i2c_arm=on" in off.fix) == ("warn", True)
         write(root, "dev/i2c-1", "")

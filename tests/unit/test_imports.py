@@ -16,8 +16,6 @@ WRAPPERS = {
     "sources/picamera2.py": {"picamera2", "libcamera"},
     "sinks/prometheus.py": {"prometheus_client"},
     "sinks/mqtt.py": {"paho"},
-    "meters/ina_smbus.py": {"smbus2"},
-    "meters/fnirsi.py": {"usb_multimeter"},
 }
 """File -> the library that it alone wraps, and imports at module level: itself imported when a profile or a flag names it."""
 

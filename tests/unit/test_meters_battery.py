@@ -13,14 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device.contract import Meter
+from device.contract import MeterConfig
 from device.core.clock import ManualClock
 from device.core.errors import MeterError
-from device.meters.battery import BatteryMeter, TermuxBatteryMeter, parse_termux
+from device.meters.battery import TermuxBatteryMeter, parse_termux
+from device.meters.meter import MeterContext
+from device.meters.select import open_meter
 
 TREE = Path(__file__).parents[1] / "fixtures" / "sysfs" / "android-phone"
-BATTERY = Meter(kind="battery")
-TERMUX = Meter(kind="termux_battery")
+BATTERY: MeterConfig = {"kind": "battery"}
+TERMUX: MeterConfig = {"kind": "termux_battery"}
 
 
 @pytest.fixture
@@ -33,15 +35,17 @@ def supplies(root: Path) -> Path:
     return root / "sys/class/power_supply"
 
 
-def reason_of(root: Path, config: Meter = BATTERY) -> str:
+def reason_of(root: Path, config: MeterConfig = BATTERY) -> str:
     with pytest.raises(MeterError) as caught:
-        BatteryMeter(config, root, ManualClock()).read()
+        open_meter(config, MeterContext(root, ManualClock())).read()
     assert "\n" not in str(caught.value)
     return caught.value.reason
 
 
-def read_w(root: Path, config: Meter = BATTERY) -> float:
-    return BatteryMeter(config, root, ManualClock()).read().power_w
+def read_w(root: Path, config: MeterConfig = BATTERY) -> float:
+    sample = open_meter(config, MeterContext(root, ManualClock())).read()
+    assert sample is not None
+    return sample.power_w
 
 
 # --- power_supply -----------------------------------------------------------------------------------------------------
@@ -65,32 +69,34 @@ def test_nothing_is_said_unless_it_is_drained(root: Path, supplies: Path, status
 
 @pytest.mark.parametrize("supply", ["usb", "wireless"])
 def test_nothing_is_said_while_something_is_plugged_in(root: Path, supplies: Path, supply: str) -> None:
-    meter = BatteryMeter(BATTERY, root, ManualClock())
+    meter = open_meter(BATTERY, MeterContext(root, ManualClock()))
     (supplies / supply / "online").write_text("1\n")
     with pytest.raises(MeterError, match=f"{supply}: is plugged in") as caught:
         meter.read()
     assert caught.value.reason == "charging"
     (supplies / supply / "online").write_text("0\n")
-    assert meter.read().power_w > 0
+    sample = meter.read()
+    assert sample is not None
+    assert sample.power_w > 0
 
 
 def test_milliamperes_are_not_taken_for_microamperes(root: Path, supplies: Path) -> None:
     (supplies / "battery/current_now").write_text("-404\n")
     with pytest.raises(MeterError, match=r"uncalibrated: 404 would be 0\.000404 A.*current_unit: ma") as caught:
-        BatteryMeter(BATTERY, root, ManualClock()).read()
+        open_meter(BATTERY, MeterContext(root, ManualClock())).read()
     assert caught.value.reason == "uncalibrated"
-    assert read_w(root, Meter(kind="battery", current_unit="ma")) == pytest.approx(3.914062 * 0.404)
+    assert read_w(root, {"kind": "battery", "current_unit": "ma"}) == pytest.approx(3.914062 * 0.404)
 
 
 def test_a_wrong_unit_in_the_profile_is_told(root: Path) -> None:
     with pytest.raises(MeterError, match="current_unit: ua"):
-        BatteryMeter(Meter(kind="battery", current_unit="ma"), root, ManualClock()).read()
+        open_meter({"kind": "battery", "current_unit": "ma"}, MeterContext(root, ManualClock())).read()
 
 
 def test_who_says_the_unit_may_be_drained_very_little(root: Path, supplies: Path) -> None:
     (supplies / "battery/current_now").write_text("2000\n")
     assert reason_of(root) == "uncalibrated"
-    assert read_w(root, Meter(kind="battery", current_unit="ua")) == pytest.approx(3.914062 * 0.002)
+    assert read_w(root, {"kind": "battery", "current_unit": "ua"}) == pytest.approx(3.914062 * 0.002)
 
 
 @given(current_ua=st.integers(10_000, 20_000_000), voltage_uv=st.integers(2_000_000, 60_000_000), is_negative=st.booleans())
@@ -117,10 +123,10 @@ def test_a_battery_that_tells_its_power_is_taken_at_its_word(root: Path, supplie
 
 def test_a_battery_that_tells_no_power_is_missing_from_the_start(root: Path, supplies: Path) -> None:
     (supplies / "battery/status").write_text("Charging\n")
-    BatteryMeter(BATTERY, root, ManualClock())
+    open_meter(BATTERY, MeterContext(root, ManualClock()))
     (supplies / "battery/current_now").unlink()
     with pytest.raises(MeterError) as caught:
-        BatteryMeter(BATTERY, root, ManualClock())
+        open_meter(BATTERY, MeterContext(root, ManualClock()))
     assert caught.value.reason == "missing"
 
 
@@ -136,8 +142,8 @@ def test_two_batteries_are_told_apart_by_name(root: Path, supplies: Path) -> Non
     other = Path(shutil.copytree(supplies / "battery", supplies / "BAT1"))
     (other / "current_now").write_text("1000000\n")
     assert reason_of(root) == "ambiguous"
-    assert read_w(root, Meter(kind="battery", address="BAT1")) == pytest.approx(3.914062)
-    assert reason_of(root, Meter(kind="battery", address="BAT2")) == "missing"
+    assert read_w(root, {"kind": "battery", "address": "BAT1"}) == pytest.approx(3.914062)
+    assert reason_of(root, {"kind": "battery", "address": "BAT2"}) == "missing"
 
 
 def test_a_folder_that_android_keeps_from_apps_points_at_termux(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +152,7 @@ def test_a_folder_that_android_keeps_from_apps_points_at_termux(root: Path, monk
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(MeterError, match="termux_battery") as caught:
-        BatteryMeter(BATTERY, root, ManualClock())
+        open_meter(BATTERY, MeterContext(root, ManualClock()))
     assert caught.value.reason == "permission"
 
 
@@ -155,11 +161,13 @@ def test_a_folder_that_android_keeps_from_apps_points_at_termux(root: Path, monk
 def test_junk_is_an_error_and_never_a_crash(root: Path, supplies: Path, junk: bytes) -> None:
     for name in ("current_now", "voltage_now", "status"):
         shutil.copyfile(TREE / f"sys/class/power_supply/battery/{name}", supplies / f"battery/{name}")
-    meter = BatteryMeter(BATTERY, root, ManualClock())
+    meter = open_meter(BATTERY, MeterContext(root, ManualClock()))
     for name in ("current_now", "voltage_now", "status"):
         (supplies / f"battery/{name}").write_bytes(junk)
         with contextlib.suppress(MeterError):
-            assert 0.02 <= meter.read().power_w <= 1200.0
+            sample = meter.read()
+            assert sample is not None
+            assert 0.02 <= sample.power_w <= 1200.0
 
 
 # --- termux-battery-status --------------------------------------------------------------------------------------------
@@ -263,7 +271,7 @@ def replace_command(root: Path, text: str) -> None:
 
 def test_termux_is_asked_once_in_two_seconds(root: Path) -> None:
     clock = ManualClock()
-    meter = TermuxBatteryMeter(TERMUX, root, clock)
+    meter = open_meter(TERMUX, MeterContext(root, clock))
     replace_command(root, f'#!/bin/sh\necho >> "{root}/asked"\nexec cat "${{0%/*}}/../share/battery.json"\n')
     given_w = []
     for _ in range(41):
@@ -275,7 +283,7 @@ def test_termux_is_asked_once_in_two_seconds(root: Path) -> None:
 
 
 def test_a_command_that_hangs_is_killed_with_all_that_it_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = TermuxBatteryMeter(TERMUX, root, ManualClock())
+    meter = open_meter(TERMUX, MeterContext(root, ManualClock()))
     monkeypatch.setattr(TermuxBatteryMeter, "timeout_s", 0.2)
     replace_command(root, f'#!/bin/sh\nsleep 60 &\necho $! > "{root}/child"\nwait\n')
     with pytest.raises(MeterError, match=r"no answer within 0\.2 s") as caught:
@@ -299,8 +307,8 @@ def _is_running(pid: int) -> bool:
 def test_a_command_that_fails_is_no_figure(root: Path) -> None:
     replace_command(root, "#!/bin/sh\nexit 3\n")
     with pytest.raises(MeterError, match="exit code 3"):
-        TermuxBatteryMeter(TERMUX, root, ManualClock())
+        open_meter(TERMUX, MeterContext(root, ManualClock()))
     os.remove(root / "data/data/com.termux/files/usr/bin/termux-battery-status")
     with pytest.raises(MeterError, match="pkg install termux-api") as caught:
-        TermuxBatteryMeter(TERMUX, root, ManualClock())
+        open_meter(TERMUX, MeterContext(root, ManualClock()))
     assert caught.value.reason == "missing"

@@ -12,31 +12,31 @@ from typing import Any
 
 import pytest
 
-from device.contract import Meter
+from device.contract import MeterConfig
 from device.core.clock import ManualClock, SystemClock
 from device.core.errors import MeterError, MissingDependencyError
-from device.meters.registry import METERS
+from device.meters import select
+from device.meters.meter import MeterContext
 from tests.unit.usb_meter import FakeDevice, UsbPort, make_packet
 
-CONFIG = Meter(kind="fnirsi")
+CONFIG: MeterConfig = {"kind": "fnirsi"}
 
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> UsbPort:
     port = UsbPort()
     monkeypatch.setitem(sys.modules, "usb_multimeter", port.library())
-    monkeypatch.delitem(sys.modules, "device.meters.fnirsi", raising=False)
     return port
 
 
-def open_meter(config: Meter = CONFIG, clock: Any = None) -> Any:
-    return METERS.load("fnirsi").open(config, None, clock=clock or ManualClock())
+def open_meter(config: MeterConfig = CONFIG, clock: Any = None) -> Any:
+    return select.open_meter(config, MeterContext(clock=clock or ManualClock()))
 
 
 def test_what_came_since_the_last_read_is_told_as_its_mean_and_once(port: UsbPort) -> None:
     clock = ManualClock()
     with open_meter(clock=clock) as meter:
-        assert meter.source == "fnirsi FNB58"
+        assert meter.origin.source == "fnirsi FNB58"
         assert meter.read() is None
         port.send(2.0, 3.0, 4.0, 5.0)
         clock.advance(0.05)
@@ -92,10 +92,10 @@ def test_two_meters_are_told_apart_by_their_serial_numbers(port: UsbPort) -> Non
     with pytest.raises(MeterError, match="several: 0001A0000000, 0002B0000000") as caught:
         open_meter()
     assert caught.value.reason == "ambiguous"
-    with open_meter(Meter(kind="fnirsi", address="0002B0000000")) as meter:
-        assert meter.source == "fnirsi C1"
+    with open_meter({"kind": "fnirsi", "address": "0002B0000000"}) as meter:
+        assert meter.origin.source == "fnirsi C1"
     with pytest.raises(MeterError, match="no meter with the serial number 3"):
-        open_meter(Meter(kind="fnirsi", address="3"))
+        open_meter({"kind": "fnirsi", "address": "3"})
 
 
 def test_another_meter_does_not_stand_in_for_the_one_that_was_pulled(port: UsbPort) -> None:
@@ -141,9 +141,8 @@ def test_a_closed_meter_stays_closed(port: UsbPort) -> None:
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "usb_multimeter", None)
-    monkeypatch.delitem(sys.modules, "device.meters.fnirsi", raising=False)
     with pytest.raises(MissingDependencyError, match=r"ghostwatt\[fnirsi\]"):
-        METERS.load("fnirsi")
+        open_meter()
 
 
 # --- the library itself, on a device without USB ----------------------------------------------------------------------
@@ -227,9 +226,8 @@ def test_the_library_itself_decodes_what_a_meter_sends(monkeypatch: pytest.Monke
     libusb = importlib.import_module("usb.backend.libusb1")
     backend = _make_backend([2.0, 3.0, 4.0, 5.0], sent)
     monkeypatch.setattr(libusb, "get_backend", lambda *_, **__: backend)
-    monkeypatch.delitem(sys.modules, "device.meters.fnirsi", raising=False)
     with open_meter(clock=SystemClock()) as meter:
-        assert meter.source == "fnirsi FNB58"
+        assert meter.origin.source == "fnirsi FNB58"
         for _ in range(3000):
             if sample := meter.read():
                 break

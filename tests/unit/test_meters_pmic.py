@@ -9,24 +9,23 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from device.contract import Board, Meter
 from device.core.clock import ManualClock
 from device.core.errors import MeterError
 from device.machine.vcio import Mailbox
+from device.meters.meter import MeterContext
 from device.meters.pmic import (
     MAX_POWER_W,
     RAILS,
     CorrectedPmicMeter,
     PmicMeter,
-    VcgencmdPmicMeter,
     parse_power_w,
     parse_rails_w,
 )
+from device.meters.select import open_meter
 from tests.unit.firmware import firmware_ioctl
 
 TREE = Path(__file__).parents[1] / "fixtures" / "sysfs" / "rpi5"
 SAMPLE = (TREE / "firmware/pmic_read_adc").read_text().strip()
-BOARD = Board(name="rpi5", title="Raspberry Pi 5", arch="aarch64", cpu="cortex-a76", cores=4, memory_mb=1024)
 
 # Current times voltage of each rail of the sample, multiplied out on paper, in the sample's order.
 BY_HAND_W = 0.0444 + 0.1986 + 0.288 + 0.022 + 0.0 + 0.187 + 0.264 + 9.761432550 + 0.001324 + 0.00132 + 0.0048 + 0.07098
@@ -143,18 +142,18 @@ def test_any_number_gives_a_power_that_a_board_can_draw_or_none(number: str) -> 
 def test_the_corrected_figure_is_another_meter_and_an_estimate() -> None:
     mailbox = Mailbox(TREE, firmware_ioctl)
     rails, board = PmicMeter(mailbox, ManualClock()), CorrectedPmicMeter(mailbox, ManualClock())
-    assert (rails.scope, rails.is_estimate) == ("soc", False)
-    assert (board.scope, board.is_estimate) == ("board", True)
+    assert (rails.origin.scope, rails.origin.is_estimate) == ("soc", False)
+    assert (board.origin.scope, board.origin.is_estimate) == ("board", True)
     assert board.read().power_w == pytest.approx(1.1451 * rails.read().power_w + 0.5879)
-    assert rails.source != board.source
+    assert rails.origin.source != board.origin.source
 
 
 def test_the_mailbox_is_not_replaced_by_the_program(tmp_path: Path) -> None:
     root = Path(shutil.copytree(TREE, tmp_path / "root"))
     with pytest.raises(MeterError, match="vcio_gencmd"):
-        PmicMeter.open(Meter(kind="pmic"), BOARD, root, ManualClock())
-    meter = VcgencmdPmicMeter.open(Meter(kind="pmic_vcgencmd"), BOARD, root, ManualClock())
-    assert meter.source == "pmic (vcgencmd)"
+        open_meter({"kind": "pmic"}, MeterContext(root, ManualClock()))
+    meter = open_meter({"kind": "pmic_vcgencmd"}, MeterContext(root, ManualClock()))
+    assert meter.origin.source == "pmic (vcgencmd)"
     sample = meter.read()
     assert sample is not None
     assert sample.power_w == pytest.approx(BY_HAND_W, abs=1e-6)

@@ -9,20 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.contract.profile import Scope
 from device.core.clock import ManualClock
 from device.core.errors import MeterError
-from device.core.resources import Resource
+from device.meters.meter import Meter
 from device.meters.sampler import PowerSampler
-from device.protocols import PowerSample
+from device.protocols import PowerOrigin, PowerSample
 
 
-class ScriptedMeter(Resource):
+class ScriptedMeter(Meter):
     """Says what it is told to: a power, energy, None, or an error."""
 
-    source = "scripted"
-    scope: Scope = "board"
-    is_estimate = False
+    origin = PowerOrigin(source="scripted", scope="board", is_estimate=False)
     resolution_w = 0.5
 
     def __init__(self, clock: ManualClock) -> None:

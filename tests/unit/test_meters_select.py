@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from device.contract import Board, Meter, Power
+from device.contract import MeterConfig, Power
 from device.core.clock import ManualClock
-from device.core.errors import UsageError
-from device.meters.select import open_meters
+from device.core.errors import MeterError, UsageError
+from device.core.plugin import describe_option
+from device.meters.meter import Meter, MeterContext
+from device.meters.registry import METERS
+from device.meters.select import open_meters, read_options
 
 TREES = Path(__file__).parents[1] / "fixtures" / "sysfs"
-BOARD = Board(name="rpi4", title="Raspberry Pi 4", arch="aarch64", cpu="cortex-a72", cores=4, memory_mb=1024)
-RAPL, INA2XX, ESTIMATE = Meter(kind="rapl"), Meter(kind="ina2xx", shunt_ohm=0.1), Meter(kind="estimate")
+RAPL: MeterConfig = {"kind": "rapl"}
+INA2XX: MeterConfig = {"kind": "ina2xx", "shunt_ohm": 0.1}
+ESTIMATE: MeterConfig = {"kind": "estimate"}
 
 
-def select(tree: str, *meters: Meter) -> tuple[list[str], list[str]]:
-    opened, reasons = open_meters(Power(meters=meters), BOARD, TREES / tree, ManualClock())
-    return [meter.source for meter in opened], reasons
+def select(tree: str, *meters: MeterConfig) -> tuple[list[str], list[str]]:
+    opened, reasons = open_meters(Power(meters=meters), MeterContext(TREES / tree, ManualClock()))
+    return [meter.origin.source for meter in opened], reasons
 
 
 def test_the_profiles_order_is_kept() -> None:
@@ -46,4 +51,48 @@ def test_a_board_without_any_meter_gets_none() -> None:
 
 def test_a_meter_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UsageError, match="did you mean 'ina2xx'"):
-        select("rpi4-ina219", RAPL, Meter(kind="ina2x"))
+        select("rpi4-ina219", RAPL, {"kind": "ina2x"})
+
+
+def test_keys_that_older_manifests_leave_null_say_nothing() -> None:
+    old = dict.fromkeys(("shunt_ohm", "scope", "address", "bus", "channel", "current_unit"))
+    assert read_options({**old, **RAPL}) == read_options(RAPL)
+    assert read_options({**old, **INA2XX}) == read_options(INA2XX)
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        ({"kind": "ina2xx"}, ("power.meters ina2xx: no shunt_ohm", "printed on the shunt")),
+        ({"kind": "ina2xx", "shunt_ohm": None}, ("no shunt_ohm",)),
+        ({"kind": "ina2xx", "shunt_ohm": -1}, ("> 0.0", "$.shunt_ohm")),
+        ({"kind": "ina2xx", "shunt_ohm": 0.1, "adress": 0x40}, ("takes no adress", "did you mean 'address'?")),
+        ({"kind": "ina2xx", "shunt_ohm": 0.1, "address": "0x40"}, ("got `str`", "$.address")),
+        ({"kind": "ina260", "shunt_ohm": 0.1}, ("power.meters ina260: takes no shunt_ohm",)),
+        ({"kind": "ina3221", "shunt_ohm": 0.1}, ("no channel", "which of the chip's three inputs")),
+        ({"kind": "ina3221", "shunt_ohm": 0.1, "channel": 4}, ("Invalid enum value 4", "$.channel")),
+        ({"kind": "shelly"}, ("no address", "http://HOST")),
+        ({"kind": "shelly", "address": ""}, ("$.address",)),
+        ({"kind": "shelly", "address": 64}, ("Expected `str`, got `int`", "$.address")),
+    ],
+)
+def test_keys_that_a_meter_does_not_declare_are_refused(config: MeterConfig, parts: tuple[str, ...]) -> None:
+    with pytest.raises(MeterError) as caught:
+        read_options(config)
+    assert caught.value.reason == "options"
+    assert "\n" not in str(caught.value)
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_a_meter_with_wrong_keys_leaves_the_others() -> None:
+    sources, reasons = select("rpi4-ina219", {"kind": "ina2xx"}, ESTIMATE)
+    assert len(sources) == 1
+    assert reasons[0].startswith("ina2xx: power.meters ina2xx: no shunt_ohm")
+
+
+@pytest.mark.parametrize("kind", METERS.own_names())
+def test_every_option_says_what_it_means(kind: str) -> None:
+    plugin: type[Meter] = METERS.load(kind)
+    assert plugin.summary()
+    for field in msgspec.structs.fields(plugin.Options):
+        assert describe_option(field.type), field.name

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from device.contract import Meter
 from device.core.clock import ManualClock
 from device.daemon.pipeline import StageTimes
 from device.daemon.recorder import Instruments, Recorder, RunSummary, Tell
 from device.machine.memory import Memory
-from device.meters.ina2xx import Ina2xxMeter
+from device.meters.ina2xx import Ina2xxMeter, Ina2xxOptions
+from device.meters.meter import MeterContext
 from device.meters.sampler import PowerSampler
 from device.protocols import SourceSpec, ThermalSample
 from device.sinks.telemetry import TelemetryStore
@@ -35,7 +35,7 @@ class MeteredRun:
     def __init__(self, root: Path, store: TelemetryStore) -> None:
         self.node = root / "sys/class/hwmon/hwmon2"
         self.clock = ManualClock(start_ns=7_000_000_000, wall_time_s=1e9)
-        meter = Ina2xxMeter(Meter(kind="ina2xx", shunt_ohm=0.1), root, self.clock)
+        meter = Ina2xxMeter.open(Ina2xxOptions(shunt_ohm=0.1), MeterContext(root, self.clock))
         self.sampler = PowerSampler([meter], 10.0, self.clock)
         self.recorder = Recorder(
             run_record(),

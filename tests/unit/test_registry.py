@@ -64,13 +64,15 @@ def test_ours_win_over_an_outsiders_of_the_same_name(site: Path) -> None:
 
 
 def test_an_outsider_that_is_no_plugin_is_told_in_one_line(site: Path) -> None:
-    install(site, "meter", stranger="mine:Stranger")
+    install(site, "meter", stranger="mine:Stranger", wrong="mine:Mine")
     with pytest.raises(UsageError) as caught:
         Registry("meter", {}).load("stranger")
     assert caught.value.reason == "malformed_meter"
     assert str(caught.value) == (
-        "meter stranger: mine:Stranger is no plug-in; expected a subclass of device.core.plugin.Plugin; update mine"
+        "meter stranger: mine:Stranger is no meter; expected a subclass of device.core.plugin.Plugin; update mine"
     )
+    with pytest.raises(UsageError, match=r"mine:Mine is no meter; expected a subclass of device\.meters\.meter\.Meter"):
+        Registry("meter", {}, base="device.meters.meter:Meter").load("wrong")
 
 
 @pytest.mark.parametrize("target", ["mine:Nobody", "not_there:Mine"])
