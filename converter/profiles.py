@@ -6,7 +6,7 @@ import re
 import types
 import typing
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
 import yaml
@@ -17,12 +17,15 @@ from device.core.plugin import describe_option
 from device.meters.meter import Meter
 from device.meters.registry import METERS
 from device.meters.select import given_options
+from device.runtimes.registry import RUNTIMES
 from device.sources.registry import SOURCES
+from device.sources.uri import option_structs
 
 FOLDER = Path(__file__).parent.parent / "firmware_profiles"
 SCHEMA_NAME = "schema.json"
 
 KeyPath = tuple[str | int, ...]
+AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
 
 
 class Position(NamedTuple):
@@ -85,7 +88,8 @@ def load_profile(name: str, folder: Path = FOLDER) -> LoadedProfile:
     """
     document = _load_inherited(name, folder, ())
     _refuse_unknown_keys(document, Profile, (), name)
-    profile = _convert(document, name)
+    _complete_own_options(document, name)
+    profile = _convert(document, Profile, (), name)
     loaded = LoadedProfile(profile, document.positions)
     _check_agreement(loaded, name)
     return loaded
@@ -96,8 +100,14 @@ def json_schema() -> dict[str, Any]:
 
     Nothing is required in it: a profile that inherits may leave out anything. The loader is the strict one.
     """
-    schema = msgspec.json.schema(Profile)
-    schema["$defs"]["Power"]["properties"]["meters"]["items"] = _meter_schema(schema["$defs"])
+    structs = option_structs()
+    (schema, *_), definitions = msgspec.json.schema_components((Profile, *structs.values()), ref_template="#/$defs/{name}")
+    for kind, struct in structs.items():
+        definitions["Camera"]["properties"][kind] = {"$ref": f"#/$defs/{struct.__name__}"}
+    runtime_name = definitions["Runtime"]["properties"]["name"]
+    definitions["Runtime"]["properties"]["name"] = {"anyOf": [{"enum": RUNTIMES.own_names()}, runtime_name]}
+    schema["$defs"] = definitions
+    definitions["Power"]["properties"]["meters"]["items"] = _meter_schema(definitions)
     _drop_required(schema)
     schema["title"] = "ghostwatt profile"
     return schema
@@ -269,11 +279,26 @@ def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
     return None
 
 
-def _convert(document: _Document, name: str) -> Profile:
+def _complete_own_options(document: _Document, name: str) -> None:
+    """Checks what is said to one kind of source alone, and fills in what isn't said: a manifest holds every key."""
+    camera = document.values.get("camera")
+    if not isinstance(camera, dict):
+        return  # conversion says so, with the place
+    for kind, struct in option_structs().items():
+        camera.setdefault(kind, {})
+        _refuse_unknown_keys(document, struct, ("camera", kind), name)
+        camera[kind] = msgspec.to_builtins(_convert(document, struct, ("camera", kind), name))
+
+
+def _convert(document: _Document, struct: type[AnyStruct], within: KeyPath, name: str) -> AnyStruct:
+    """Converts a part of a document to a struct."""
+    values: Any = document.values
+    for step in within:
+        values = values[step]
     try:
-        return msgspec.convert(document.values, Profile)
+        return msgspec.convert(values, struct)
     except msgspec.ValidationError as error:
-        raise _invalid(document.positions, name, (), document.values, error) from error
+        raise _invalid(document.positions, name, within, values, error) from error
 
 
 def _invalid(
@@ -329,6 +354,13 @@ def _check_agreement(loaded: LoadedProfile, name: str) -> None:
             expected=f"at most {profile.board.cores}, the cores of {profile.board.name}",
             reason="contradiction",
         )
+    if profile.runtime.name not in RUNTIMES.names():
+        raise ProfileError(
+            loaded.where("runtime", "name"),
+            repr(profile.runtime.name),
+            expected=nearest(profile.runtime.name, RUNTIMES.names()),
+            reason="invalid",
+        )
     _check_camera(loaded)
     _check_meters(loaded)
 
@@ -348,13 +380,6 @@ def _check_camera(loaded: LoadedProfile) -> None:
             loaded.where("camera", "backoff", "max_s"),
             f"{camera.backoff.max_s:g}",
             expected=f"at least first_s, {camera.backoff.first_s:g}",
-            reason="contradiction",
-        )
-    if (camera.picamera2.focus == "manual") != (camera.picamera2.lens_position is not None):
-        raise ProfileError(
-            loaded.where("camera", "picamera2", "focus"),
-            f"{camera.picamera2.focus} with lens_position {camera.picamera2.lens_position}",
-            expected="focus: manual and lens_position together",
             reason="contradiction",
         )
 

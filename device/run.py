@@ -134,7 +134,7 @@ def choose(flags: argparse.Namespace, facts: BoardFacts) -> Chosen:
     bundle, trial = find_chosen_bundle(flags, facts)
     name = flags.runtime or bundle.manifest.profile.runtime.name
     runtime: Runtime = RUNTIMES.load(name)()
-    bundle.artefact(name)
+    bundle.artefact(runtime.artefact)
     threads = flags.threads or bundle.manifest.profile.runtime.threads
     if threads > facts.cores:
         raise UsageError(
@@ -174,7 +174,7 @@ def find_chosen_bundle(flags: argparse.Namespace, facts: BoardFacts) -> tuple[Bu
 
 def open_session(chosen: Chosen) -> Session:
     """Loads the bundle's artefact for the chosen runtime."""
-    artefact = chosen.bundle.artefact(chosen.runtime.name)
+    artefact = chosen.bundle.artefact(chosen.runtime.artefact)
     return chosen.runtime.open(
         chosen.bundle.path(artefact.file), input=artefact.input, output=artefact.output, threads=chosen.threads
     )
@@ -202,7 +202,7 @@ def stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
 def run_self_test_command(chosen: Chosen, flags: argparse.Namespace) -> int:
     """``--self-test``: runs the golden images and prints the verdict."""
     with open_session(chosen) as session:
-        result = run_self_test(session, chosen.bundle, chosen.runtime.name)
+        result = run_self_test(session, chosen.bundle, chosen.runtime.artefact)
     if flags.json:
         print(msgspec.json.encode({"self_test": result, "runtime": chosen.runtime.name, "threads": chosen.threads}).decode())
     else:
@@ -292,7 +292,7 @@ def run_frames(chosen: Chosen, facts: BoardFacts, flags: argparse.Namespace) -> 
         # The network first: what loading it takes is given back before the camera's libraries come.
         session = stack.enter_context(open_session(chosen))
         if chosen.trial is not None:
-            run_self_test(session, chosen.bundle, chosen.runtime.name)
+            run_self_test(session, chosen.bundle, chosen.runtime.artefact)
         sources = open_sources(chosen, flags, clock, interruptions)
         frames = stack.enter_context(contextlib.ExitStack())
         for source in sources:

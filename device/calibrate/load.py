@@ -78,8 +78,8 @@ def run_network(bundle_folder: Path, cores: int) -> Load:
     """
     bundle = open_bundle(bundle_folder)
     name = bundle.manifest.profile.runtime.name
-    artefact = bundle.artefact(name)
     runtime: Runtime = RUNTIMES.load(name)()
+    artefact = bundle.artefact(runtime.artefact)
     path = bundle.path(artefact.file)
     session = runtime.open(path, input=artefact.input, output=artefact.output, threads=cores)
     pixels = np.random.default_rng(0).integers(0, 256, session.input.shape, dtype=np.uint8)

@@ -18,9 +18,11 @@ PROFILE_SCHEMA = 1
 Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 Positive = Annotated[float, Meta(gt=0.0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-RuntimeName = Literal["litert", "executorch"]
 Arch = Literal["aarch64", "x86_64"]
 Scope = Literal["board", "soc", "cpu", "battery", "wall"]
+
+OwnOptions = dict[str, str | bool | int | float | None]
+"""What a profile says to one plug-in alone. The plug-in's class declares which keys there are; its room checks them."""
 
 
 class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,9 +68,14 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Runtime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What runs the network, and on how many threads."""
+    """What runs the network, and on how many threads.
 
-    name: RuntimeName
+    Attributes:
+        name: of a runtime, ours or an outsider's. `device.runtimes.registry` knows which there are.
+        threads: for inference.
+    """
+
+    name: Name
     threads: Annotated[int, Meta(ge=1, le=256)]
 
 
@@ -85,30 +92,6 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     first_s: Positive = 0.5
     max_s: Positive = 15.0
-
-
-class Picamera2(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What only a camera on the Pi's ribbon cable can be asked for. None leaves the camera's own choice.
-
-    Attributes:
-        buffer_count: frames that the camera may fill while one is looked at; each takes contiguous memory (CMA).
-        hflip: mirror left to right, in the camera.
-        vflip: mirror top to bottom, in the camera; both together turn by half.
-        noise_reduction: libcamera's ``NoiseReductionMode``.
-        exposure_time_us: fixed exposure; switches the automatic one off together with ``analogue_gain``.
-        analogue_gain: fixed gain.
-        focus: ``continuous``, ``auto`` once at start, or ``manual`` at ``lens_position``; only for lenses that move.
-        lens_position: in dioptres (1 / metres), for ``manual`` focus.
-    """
-
-    buffer_count: Annotated[int, Meta(ge=2, le=16)] = 4
-    hflip: bool = False
-    vflip: bool = False
-    noise_reduction: Literal["off", "fast", "high_quality", "minimal"] | None = None
-    exposure_time_us: Annotated[int, Meta(ge=1)] | None = None
-    analogue_gain: Annotated[float, Meta(ge=1.0)] | None = None
-    focus: Literal["manual", "auto", "continuous"] | None = None
-    lens_position: Annotated[float, Meta(ge=0.0)] | None = None
 
 
 class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,7 +111,7 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         give_up_after_s: a camera that gives no good frame for this long ends the run, for a service manager to start it anew;
             None tries for ever.
         backoff: between attempts to open a camera again.
-        picamera2: for cameras on the Pi's ribbon cable.
+        picamera2: for cameras on the Pi's ribbon cable: see `device.sources.picamera2.Picamera2Options`.
     """
 
     uri: str | Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
@@ -140,7 +123,7 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frozen_timeout_s: Positive | None = 60.0
     give_up_after_s: Positive | None = 120.0
     backoff: Backoff = Backoff()
-    picamera2: Picamera2 = Picamera2()
+    picamera2: OwnOptions = {}
 
     def __post_init__(self) -> None:
         if self.stall_timeout_s * self.rate_fps <= 1.0:
@@ -150,6 +133,11 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def uris(self) -> tuple[str, ...]:
         """Every camera that ``uri`` names."""
         return (self.uri,) if isinstance(self.uri, str) else self.uri
+
+    @property
+    def own_options(self) -> dict[str, OwnOptions]:
+        """What is said to one kind of source alone: its kind, which is also the key here, and its options."""
+        return {"picamera2": self.picamera2}
 
 
 MeterConfig = dict[str, Any]

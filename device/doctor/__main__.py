@@ -15,7 +15,7 @@ from device.bundle import Bundle, find_bundle, open_bundle
 from device.core.errors import DoctorError, GhostwattError, exit_with_one_line
 from device.core.state import find_state_folder
 from device.doctor.check import PROBE_TIMEOUT_S, Check, Patient, Probe, examine, make_patient
-from device.doctor.checks_cameras import check_ribbon, check_v4l2
+from device.doctor.checks_cameras import camera_check, source_kinds
 from device.doctor.checks_health import check_clock, check_disk, check_governor, check_heat, check_memory
 from device.doctor.checks_meters import METER_TIMEOUT_S, check_buses, look_once, meter_check, power_check, wanted_meters
 from device.doctor.checks_runtimes import ATTEMPT_TIMEOUT_S, check_bundle, runtime_check, runtime_names
@@ -59,9 +59,8 @@ def list_probes(patient: Patient) -> list[Probe]:
         ("python", check_python, short),
         ("processor", check_processor, short),
         ("bundle", check_bundle, short),
-        *((f"runtime {name}", runtime_check(name), ATTEMPT_TIMEOUT_S + short) for name in runtime_names()),
-        ("camera v4l2", check_v4l2, short),
-        ("camera picamera2", check_ribbon, 2 * short),
+        *((f"runtime {name}", runtime_check(name), ATTEMPT_TIMEOUT_S + short) for name in runtime_names(patient)),
+        *((f"camera {kind}", camera_check(kind), 2 * short) for kind in source_kinds()),
         *((f"meter {meter['kind']}", meter_check(meter, look), METER_TIMEOUT_S) for meter in wanted_meters(patient)),
         ("power", power_check(look), METER_TIMEOUT_S),
         ("buses", check_buses, short),

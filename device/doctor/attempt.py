@@ -1,6 +1,7 @@
-"""``python -m device.doctor.attempt RUNTIME [BUNDLE]``: loads a runtime, and has it compute what the host computed.
+"""``python -m device.doctor.attempt RUNTIME [BUNDLE]``: loads a runtime, and runs a bundle's self-test with it.
 
-A program of its own, since a native library that doesn't fit the processor brings its process down with a signal. Prints JSON.
+A program of its own, since a native library that doesn't fit the processor kills its process with a signal. Prints one line of
+JSON, whether it succeeds or fails.
 """
 
 from __future__ import annotations
@@ -12,15 +13,39 @@ import msgspec
 
 from device.bundle import open_bundle
 from device.bundle.selftest import SelfTestResult, run_self_test
-from device.core.errors import exit_with_one_line
+from device.core.errors import GhostwattError
+from device.protocols import Runtime
 from device.runtimes.registry import RUNTIMES
 
 
-class Attempt(msgspec.Struct, frozen=True):
-    """What came out: the library's name and version, and the self-test; None without a bundle."""
+class Failure(msgspec.Struct, frozen=True):
+    """An error of ours; see `GhostwattError`."""
 
-    version: str
-    self_test: SelfTestResult | None
+    where: str
+    found: str
+    expected: str
+    remedy: str
+    reason: str
+    exit_code: int
+
+    @classmethod
+    def of(cls, error: GhostwattError) -> Failure:
+        """Takes an error apart."""
+        return cls(error.where, error.found, error.expected, error.remedy, error.reason, error.exit_code)
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """What came out.
+
+    Attributes:
+        version: the library's name and version; empty where it failed.
+        self_test: None without a bundle, and where it failed.
+        failure: None where it succeeded.
+    """
+
+    version: str = ""
+    self_test: SelfTestResult | None = None
+    failure: Failure | None = None
 
 
 def attempt(name: str, root: Path | None) -> Attempt:
@@ -29,21 +54,25 @@ def attempt(name: str, root: Path | None) -> Attempt:
     Raises:
         GhostwattError: it isn't installed, doesn't take the network, or computes something else.
     """
-    runtime = RUNTIMES.load(name)()
+    runtime: Runtime = RUNTIMES.load(name)()
     if root is None:
-        return Attempt(runtime.version, None)
+        return Attempt(runtime.version)
     bundle = open_bundle(root)
-    artefact = bundle.artefact(name)
+    artefact = bundle.artefact(runtime.artefact)
     with runtime.open(bundle.path(artefact.file), input=artefact.input, output=artefact.output, threads=1) as session:
-        return Attempt(runtime.version, run_self_test(session, bundle, name))
+        return Attempt(runtime.version, run_self_test(session, bundle, runtime.artefact))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints what came out."""
+    """Prints what came out; returns the exit code of what failed, or 0."""
     name, *roots = sys.argv[1:] if arguments is None else arguments
-    print(msgspec.json.encode(attempt(name, Path(roots[0]) if roots else None)).decode())
-    return 0
+    try:
+        found = attempt(name, Path(roots[0]) if roots else None)
+    except GhostwattError as error:
+        found = Attempt(failure=Failure.of(error))
+    print(msgspec.json.encode(found).decode())
+    return found.failure.exit_code if found.failure else 0
 
 
 if __name__ == "__main__":
-    sys.exit(exit_with_one_line(main))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The bundle, and whether the runtimes take its networks."""
+"""The bundle, and whether the runtimes run its networks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
+from device.bundle import Bundle
+from device.core.errors import GhostwattError
 from device.core.programs import HUNG, Done
 from device.doctor.attempt import Attempt
 from device.doctor.check import Check, Patient, Verdict, of_error
@@ -31,12 +33,11 @@ def check_bundle(patient: Patient) -> Iterator[Check]:
 
 
 def runtime_check(name: str) -> Callable[[Patient], Iterable[Check]]:
-    """What checks one runtime."""
+    """Makes the check of one runtime."""
 
     def check(patient: Patient) -> Iterator[Check]:
         bundle = patient.bundle
-        has_network = bundle is not None and any(artefact.runtime == name for artefact in bundle.manifest.artefacts)
-        tried = [str(bundle.root)] if bundle and has_network else []
+        tried = [str(bundle.root)] if bundle and _runs(name, bundle) else []
         done = patient.command([sys.executable, "-m", "device.doctor.attempt", name, *tried], ATTEMPT_TIMEOUT_S)
         is_wanted = patient.profile is not None and patient.profile.runtime.name == name
         yield _judge(name, done, "fail" if is_wanted else "warn", has_bundle=bundle is not None)
@@ -44,30 +45,44 @@ def runtime_check(name: str) -> Callable[[Patient], Iterable[Check]]:
     return check
 
 
-def runtime_names() -> tuple[str, ...]:
-    """Every runtime of ours."""
-    return RUNTIMES.own_names()
+def runtime_names(patient: Patient) -> tuple[str, ...]:
+    """Every runtime, ours and outsiders', and the one that the profile names, even if it isn't installed."""
+    wanted = {patient.profile.runtime.name} if patient.profile else set()
+    return tuple(sorted({*RUNTIMES.names(), *wanted}))
+
+
+def _runs(name: str, bundle: Bundle) -> bool:
+    """Whether a bundle has a network for a runtime; one that can't be loaded says why when it is tried."""
+    try:
+        artefact = RUNTIMES.load(name).artefact
+    except GhostwattError:
+        return False
+    return any(found.runtime == artefact for found in bundle.manifest.artefacts)
 
 
 def _judge(name: str, done: Done, verdict: Verdict, *, has_bundle: bool) -> Check:
     label = f"runtime {name}"
-    if done.code == 0:
-        found = msgspec.json.decode(done.out, type=Attempt)
-        if found.self_test is None:
-            why = "the bundle has no network for it" if has_bundle else "no bundle"
-            return Check(label, "ok", f"{found.version}; not tried: {why}")
-        test = found.self_test
-        return Check(
-            label, "ok", f"{found.version} takes the network; {test.images} images as on the host (off by {test.max_error:.2g})"
-        )
     if done.code < 0:
         fix = "it was built for another processor: install the wheel for this one, or choose the other runtime"
         return Check(label, verdict, f"the library brought its process down ({_signal(-done.code)})", fix)
     if done.code == HUNG:
         return Check(label, verdict, done.err, "try it by hand: python -m device.run --self-test")
-    # The error's last part is what to do.
-    found_text, _, fix = done.last_line.rpartition("; ")
-    return Check(label, verdict, found_text or done.last_line, fix if found_text else "")
+    try:
+        # A library may print before it.
+        found = msgspec.json.decode(done.out.strip().rpartition("\n")[2], type=Attempt)
+    except msgspec.DecodeError:
+        return Check(label, verdict, done.last_line, "try it by hand: python -m device.run --self-test")
+    if found.failure is not None:
+        failure = found.failure
+        error = GhostwattError(failure.where, failure.found, expected=failure.expected, remedy=failure.remedy)
+        return of_error(label, error, verdict)
+    if found.self_test is None:
+        why = "the bundle has no network for it" if has_bundle else "no bundle"
+        return Check(label, "ok", f"{found.version}; not tried: {why}")
+    test = found.self_test
+    return Check(
+        label, "ok", f"{found.version} takes the network; {test.images} images as on the host (off by {test.max_error:.2g})"
+    )
 
 
 def _signal(number: int) -> str:

@@ -5,7 +5,6 @@ All images are ``(H, W, 3)`` uint8, RGB, C-contiguous.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from device.contract.tensor import Interpolation, Preprocessing
+from device.contract.tensor import Interpolation
 from device.core.errors import SourceError
 
 Image = NDArray[np.uint8]
@@ -219,18 +218,6 @@ def _jpeg_error(where: str, found: str) -> SourceError:
         remedy="a weak cable, supply or network damages pictures on their way",
         reason="decode",
     )
-
-
-def least_side_px(preprocessing: Preprocessing | None) -> int | None:
-    """The short side that a frame needs so that `device.image.preprocess.fit_frame` enlarges nothing.
-
-    Returns:
-        Pixels; None where it isn't known what the network wants, and the whole picture is wanted.
-    """
-    if preprocessing is None:
-        return None
-    share = preprocessing.crop_fraction if preprocessing.fit == "crop" else 1.0
-    return math.ceil(preprocessing.input_px / share)
 
 
 class _RawFormat(NamedTuple):

@@ -5,6 +5,8 @@ Normalisation is not here: it is folded into the artefact, which takes raw pixel
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,6 +49,18 @@ def fit_frame(frame: Image, spec: Preprocessing) -> Image:
     top, left = (side - inner_height) // 2, (side - inner_width) // 2
     canvas[top : top + inner_height, left : left + inner_width] = _scale(frame, inner_width, inner_height, spec.interpolation)
     return canvas
+
+
+def least_side_px(preprocessing: Preprocessing | None) -> int | None:
+    """The short side that a frame needs so that `fit_frame` enlarges nothing.
+
+    Returns:
+        Pixels; None where it isn't known what the network wants, and the whole picture is wanted.
+    """
+    if preprocessing is None:
+        return None
+    share = preprocessing.crop_fraction if preprocessing.fit == "crop" else 1.0
+    return math.ceil(preprocessing.input_px / share)
 
 
 def _scale(frame: Image, width_px: int, height_px: int, interpolation: Interpolation) -> Image:

@@ -1,1 +1,1 @@
-"""What runs a network on the board, behind `device.protocols.Runtime`; `device.runtimes.registry.RUNTIMES` names them."""
+"""Runtimes, which run a network on the board. `registry` lists them, `base` is what their classes share."""

@@ -1,7 +1,7 @@
-"""ExecuTorch through our own C interface (``device/native``): no torch in the process.
+"""ExecuTorch through our own C interface (``device/runtimes/native``): no torch in the process.
 
-ExecuTorch has one thread pool a process. Sessions that are open at once therefore have the same number of threads; another
-number is refused until they are closed.
+ExecuTorch has one thread pool per process. All open sessions therefore have the same number of threads; another number is
+refused until they are closed.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import ctypes
 import platform
 import struct
-import threading
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn, Self
+from typing import ClassVar, NoReturn
 
 import numpy as np
 
 from device.contract import TensorSpec
 from device.contract.tensor import DType
 from device.core.errors import InferenceError, MissingDependencyError, ModelLoadError
+from device.core.plugin import Needs
 from device.protocols import Array, Image
 from device.runtimes import checks
+from device.runtimes.base import BaseRuntime, BaseSession
 
 _ABI_VERSION = 1
 _LIBRARY = "libghostwatt_executorch.so"
@@ -42,7 +42,7 @@ _REASONS = {
     "DelegateInvalidCompatibility": "version",
     "NotSupported": "version",
 }
-"""Status of the native side to an error's reason; every other status of a load is ``malformed``."""
+"""The native side's status -> an error's reason. Every other status of a failed load is ``malformed``."""
 
 
 class _Tensor(ctypes.Structure):
@@ -60,7 +60,7 @@ class _Description(ctypes.Structure):
 
 
 class _Library:
-    """The functions of ``ghostwatt_executorch.h``. Calls release the interpreter's lock."""
+    """The functions of ``ghostwatt_executorch.h``. Calls release the GIL."""
 
     def __init__(self, directory: Path) -> None:
         library = _load_library(directory)
@@ -115,15 +115,17 @@ def _load_library(directory: Path) -> ctypes.CDLL:
     return library
 
 
-class ExecuTorchRuntime:
-    """Opens ``.pte`` files.
+class ExecuTorchRuntime(BaseRuntime):
+    """ExecuTorch: ``.pte`` files, through XNNPACK.
 
     Args:
-        library_dir: where ``libghostwatt_executorch.so`` and the libraries that it needs are; by default where ``make
+        library_dir: the folder of ``libghostwatt_executorch.so`` and the libraries that it needs; by default where ``make
             native`` puts them for this machine.
     """
 
-    name = "executorch"
+    name: ClassVar[str] = "executorch"
+    artefact: ClassVar[str] = "executorch"
+    needs: ClassVar[Needs] = Needs(install="build the native library: make native")
 
     def __init__(self, library_dir: Path | None = None) -> None:
         self._library_dir = library_dir or Path(__file__).parent / "native" / "lib" / platform.machine()
@@ -134,7 +136,7 @@ class ExecuTorchRuntime:
 
     @property
     def version(self) -> str:
-        """Of the library that runs the network, with its name."""
+        """Version of the library that runs the network, after its name."""
         version: bytes = self._library.version()
         return f"executorch {version.decode()}"
 
@@ -142,8 +144,8 @@ class ExecuTorchRuntime:
         """Loads a program; see `device.protocols.Runtime.open`.
 
         The program's tables are verified before they are read: truncated, foreign and inconsistent files are refused.
-        ExecuTorch 1.5 trusts what lies behind them, the delegate's arguments and data, and may crash on damage there: a
-        bundle's hashes are what protects from that.
+        ExecuTorch 1.5 trusts the rest, the delegate's arguments and data, and may crash on damage there: the bundle's hashes
+        protect against that.
         """
         library = self._library
         checks.check_threads(model, threads)
@@ -174,11 +176,11 @@ def _refuse(model: Path, status: str, message: str) -> NoReturn:
     raise ModelLoadError(str(model), f"ExecuTorch could not load it: {status} ({message})", reason=reason)
 
 
-class ExecuTorchSession:
+class ExecuTorchSession(BaseSession):
     """A loaded program; see `device.protocols.Session`.
 
-    Pixels are converted to the program's own boundary (float32 or 8 bits, channels first or last) in one pass of the native
-    side, straight into the memory that the program reads.
+    The native side converts pixels to the program's own boundary (float32 or 8 bits, channels first or last) in one pass,
+    straight into the memory that the program reads.
     """
 
     def __init__(
@@ -186,57 +188,27 @@ class ExecuTorchSession:
     ) -> None:
         description = _Description()
         library.describe(handle, ctypes.byref(description))
+        super().__init__(
+            model,
+            input=checks.pixel_spec(promised[0].name, description.side_px),
+            output=_output_spec(description.output, promised[1]),
+            threads=int(description.threads),
+        )
         self._library = library
-        self._handle: ctypes.c_void_p | None = handle
-        self._model = model
-        # `close` may come from another thread while `run` is inside the library.
-        self._lock = threading.Lock()
+        self._handle = handle
         self._message = ctypes.create_string_buffer(_MESSAGE_BYTES)
-        self._threads = int(description.threads)
-        self._input = checks.pixel_spec(promised[0].name, description.side_px)
-        self._output = _output_spec(description.output, promised[1])
         self._scores: Array = np.zeros(self._output.shape, self._output.dtype)
         self._scores_address = self._scores.ctypes.data
 
-    @property
-    def input(self) -> TensorSpec:
-        """What `run` takes."""
-        return self._input
-
-    @property
-    def output(self) -> TensorSpec:
-        """What `run` gives."""
-        return self._output
-
-    @property
-    def threads(self) -> int:
-        """Threads of ExecuTorch's pool that run this network, the caller's own among them."""
-        return self._threads
-
-    def run(self, pixels: Image) -> Array:
-        """Runs the network once; see `device.protocols.Session.run`."""
-        checks.check_pixels(pixels, self._input)
-        with self._lock:
-            if self._handle is None:
-                checks.refuse_closed(self._model)
-            status = self._library.run(self._handle, pixels.ctypes.data, self._scores_address, self._message)
+    def _run(self, pixels: Image) -> Array:
+        status = self._library.run(self._handle, pixels.ctypes.data, self._scores_address, self._message)
         if status != 0:
             text = self._message.value.decode(errors="replace")
             raise InferenceError(str(self._model), f"failed to run: {self._library.name_of(status)} ({text})", reason="failed")
         return self._scores
 
-    def close(self) -> None:
-        """Frees the network, after a `run` that is under way; may be called twice."""
-        with self._lock:
-            handle, self._handle = self._handle, None
-        if handle is not None:
-            self._library.close(handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+    def _release(self) -> None:
+        self._library.close(self._handle)
 
     def __del__(self) -> None:
         self.close()
@@ -250,7 +222,7 @@ def _output_spec(tensor: _Tensor, promised: TensorSpec) -> TensorSpec:
         shape=tuple(tensor.shape[: tensor.rank]),
         dtype=dtype,
         layout="NC",
-        # A program keeps no scale of an integer output: the manifest's is the only one.
+        # A program doesn't record the scale of an integer output: only the manifest has it.
         scale=1.0 if is_real else promised.scale,
         zero_point=0 if is_real else promised.zero_point,
     )

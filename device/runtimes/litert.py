@@ -1,27 +1,27 @@
-"""LiteRT: ``ai_edge_litert``, or ``tflite_runtime`` where that is all there is; `LiteRtRuntime.version` says which.
+"""LiteRT: the package ``ai_edge_litert``, or ``tflite_runtime`` where only that is there; `LiteRtRuntime.version` says which.
 
-LiteRT hands a graph to XNNPACK by itself, and goes on without it in silence where it can't. So the delegation of every graph is
-read back, and anything outside the delegate is refused.
+LiteRT hands a graph to XNNPACK by itself, and silently runs whatever XNNPACK doesn't take on its own slow kernels. So the
+delegation of every graph is read back, and a graph with anything outside the delegate is refused.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT, DType
 from device.core.errors import InferenceError, MissingDependencyError
+from device.core.plugin import Needs
 from device.machine.memory import release_file_pages
 from device.protocols import Array, Image
 from device.runtimes import checks
+from device.runtimes.base import BaseRuntime, BaseSession
 
 _IDENTIFIER = b"TFL3"
 _KIND = "TensorFlow Lite"
@@ -34,12 +34,17 @@ _BOUNDARY: dict[DType, tuple[float, int]] = {
     "int8": (PIXEL_SCALE, 0),
     "float32": (1.0, 0),
 }
-"""Scale and zero point that a file's input must have, by its type."""
+"""The scale and zero point that a file's input must have, by its type."""
 
 
 class _Package(NamedTuple):
     distribution: str
     module: str
+
+    @property
+    def has_int8_kernels(self) -> bool:
+        """False of tflite-runtime: it is built without XNNPACK's int8 kernels, and runs int8 networks ten times slower."""
+        return self.distribution != "tflite-runtime"
 
 
 _PACKAGES = (
@@ -47,16 +52,15 @@ _PACKAGES = (
     _Package("tflite-runtime", "tflite_runtime.interpreter"),
 )
 
+_NEEDS = Needs(extra="litert")
+
 
 def _find_package() -> _Package:
     for package in _PACKAGES:
         if find_spec(package.module.partition(".")[0]) is not None:
             return package
     raise MissingDependencyError(
-        "runtime litert",
-        "ai_edge_litert is not installed",
-        remedy="pip install 'ghostwatt[litert]'",
-        reason="not_installed",
+        "runtime litert", "ai_edge_litert is not installed", remedy=_NEEDS.remedy, reason="not_installed"
     )
 
 
@@ -76,26 +80,29 @@ def _package_folder(interpreter_class: type) -> Path:
     return Path(str(sys.modules[interpreter_class.__module__].__file__)).parent
 
 
-class LiteRtRuntime:
-    """Opens ``.tflite`` files."""
+class LiteRtRuntime(BaseRuntime):
+    """LiteRT: ``.tflite`` files, through XNNPACK."""
 
-    name = "litert"
+    name: ClassVar[str] = "litert"
+    artefact: ClassVar[str] = "litert"
+    needs: ClassVar[Needs] = _NEEDS
 
     @property
     def version(self) -> str:
-        """Of the library that runs the network, with its name."""
+        """Version of the library that runs the network, after its name."""
         package = _find_package()
-        # The package's own word for it: `importlib.metadata` costs a process 3 MB.
+        # The package's own attribute: `importlib.metadata` costs a process 3 MB.
         found = getattr(import_module(package.module.partition(".")[0]), "__version__", "of unknown version")
         return f"{package.distribution} {found}"
 
     def open(self, model: Path, *, input: TensorSpec, output: TensorSpec, threads: int) -> LiteRtSession:
         """Loads a network; see `device.protocols.Runtime.open`.
 
-        Truncated and foreign files are refused. A file that is damaged inside may pass, give wrong scores, or hang in the
-        library: a bundle's hashes are what protects from that.
+        Truncated and foreign files are refused. A file that is damaged further inside may load, and then give wrong scores or
+        hang in the library: the bundle's hashes protect against that.
         """
-        interpreter_class = _load_interpreter(_find_package())
+        package = _find_package()
+        interpreter_class = _load_interpreter(package)
         checks.check_threads(model, threads)
         checks.check_file(model, _IDENTIFIER, kind=_KIND)
         try:
@@ -106,113 +113,83 @@ class LiteRtRuntime:
         session = LiteRtSession(interpreter, model, threads, names=(input.name, output.name))
         checks.check_spec(model, "input", found=session.input, promised=input)
         checks.check_spec(model, "output", found=session.output, promised=output)
-        _check_delegation(interpreter, model, self.version)
-        # XNNPACK has packed weights of its own, and what prepared the graph isn't needed to run it: a fifth of the process.
+        _check_delegation(interpreter, model, package, self.version)
+        # XNNPACK has packed its own copy of the weights, and the code that prepared the graph isn't needed to run it. Together
+        # they are a fifth of the process.
         release_file_pages(model, _package_folder(interpreter_class))
         return session
 
 
 def _refuse(model: Path, message: str) -> NoReturn:
-    # A delegate that has taken the graph can still fail to prepare it, with scales that its kernels don't span for one.
+    # A delegate that accepted the graph can still fail to prepare it, for example because its kernels don't support a scale.
+    # LiteRT raises one type for everything: only its words tell this case.
     if "TfLiteXNNPackDelegate" in message:
         checks.refuse_undelegated(model, message)
     checks.refuse_malformed(model, f"LiteRT refused it: {message}")
 
 
-def _check_delegation(interpreter: Any, model: Path, runtime_version: str) -> None:
-    # Nodes that a delegate replaced stay in the list, so that only the delegates' own ends tell what really runs: what a
-    # delegate or the graph's output waits for, and no delegate gives, comes from a node outside.
+def _check_delegation(interpreter: Any, model: Path, package: _Package, version: str) -> None:
+    # The list keeps the nodes that a delegate replaced, so being listed proves nothing. But a tensor that a delegate or the
+    # graph's output reads, and no delegate writes, is written by a node outside.
     nodes = interpreter._get_ops_details()
     delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
     if not delegates:
         checks.refuse_undelegated(
             model,
-            f"{runtime_version} gave XNNPACK nothing of it",
-            # tflite-runtime is built without XNNPACK's int8 kernels: such a network would run ten times slower.
-            remedy="pip install 'ghostwatt[litert]'" if runtime_version.startswith("tflite") else "",
+            f"{version} gave XNNPACK nothing of it",
+            remedy="" if package.has_int8_kernels else _NEEDS.remedy,
         )
     needed = set(interpreter._interpreter.OutputIndices()).union(*(node["inputs"] for node in delegates))
     given = set().union(*(node["outputs"] for node in delegates))
     outside = {node["op_name"] for node in nodes if not (needed - given).isdisjoint(node["outputs"])}
     if len(delegates) > 1 or outside:
         names = ", ".join(sorted(outside)) or "none"
-        checks.refuse_undelegated(
-            model, f"{runtime_version} split it into {len(delegates)} delegates; operators outside: {names}"
-        )
+        checks.refuse_undelegated(model, f"{version} split it into {len(delegates)} delegates; operators outside: {names}")
 
 
-class LiteRtSession:
+class LiteRtSession(BaseSession):
     """A loaded network; see `device.protocols.Session`.
 
-    Pixels are written into the interpreter's own input buffer, by one array operation.
+    Pixels are written into the interpreter's own input buffer, in one or two array operations.
     """
 
     def __init__(self, interpreter: Any, model: Path, threads: int, names: tuple[str, str]) -> None:
-        self._interpreter: Any = interpreter
-        self._model = model
-        self._threads = threads
-        # `close` may come from another thread while `run` is inside the library.
-        self._lock = threading.Lock()
         taken = _only(interpreter.get_input_details(), model, "inputs")
         given = _only(interpreter.get_output_details(), model, "outputs")
         self._boundary = _check_boundary(taken, model)
-        self._input = checks.pixel_spec(names[0], int(taken["shape"][1]))
-        self._output = _output_spec(given, model, names[1])
+        super().__init__(
+            model,
+            input=checks.pixel_spec(names[0], int(taken["shape"][1])),
+            output=_output_spec(given, model, names[1]),
+            threads=threads,
+        )
+        self._interpreter = interpreter
         self._input_view = interpreter.tensor(taken["index"])
         self._output_index = given["index"]
 
-    @property
-    def input(self) -> TensorSpec:
-        """What `run` takes."""
-        return self._input
-
-    @property
-    def output(self) -> TensorSpec:
-        """What `run` gives."""
-        return self._output
-
-    @property
-    def threads(self) -> int:
-        """Threads of XNNPACK's pool that run this network, the caller's own among them."""
-        return self._threads
-
-    def run(self, pixels: Image) -> Array:
-        """Runs the network once; see `device.protocols.Session.run`."""
-        checks.check_pixels(pixels, self._input)
-        with self._lock:
-            if self._interpreter is None:
-                checks.refuse_closed(self._model)
-            try:
-                self._write(pixels)
-                self._interpreter.invoke()
-                scores: Array = self._interpreter.get_tensor(self._output_index)
-            except (ValueError, RuntimeError) as error:
-                raise InferenceError(str(self._model), f"failed to run: {error}", reason="failed") from error
+    def _run(self, pixels: Image) -> Array:
+        try:
+            self._write(pixels)
+            self._interpreter.invoke()
+            scores: Array = self._interpreter.get_tensor(self._output_index)
+        except (ValueError, RuntimeError) as error:
+            raise InferenceError(str(self._model), f"failed to run: {error}", reason="failed") from error
         return scores
 
     def _write(self, pixels: Image) -> None:
-        # The view must be gone before `invoke`, which refuses to run while anyone holds one.
+        # The view must be gone before `invoke`, which refuses to run while one is held.
         view = self._input_view()
         if self._boundary == "int8":
             np.bitwise_xor(pixels, _SIGN_BIT, out=view.view(np.uint8))
         elif self._boundary == "uint8":
             np.copyto(view, pixels)
         else:
-            # Two vectorised passes take a third of the time of one through a table.
+            # Two vectorised passes take a third of the time of one lookup in a table.
             np.subtract(pixels, _REAL_ZERO, out=view, dtype=np.float32)
             np.divide(view, _REAL_STEPS, out=view)
 
-    def close(self) -> None:
-        """Frees the network, after a `run` that is under way; may be called twice."""
-        with self._lock:
-            self._interpreter = None
-            self._input_view = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+    def _release(self) -> None:
+        self._interpreter = self._input_view = None
 
 
 def _only(details: list[dict[str, Any]], model: Path, which: str) -> dict[str, Any]:

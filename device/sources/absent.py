@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from device.core.errors import SourceError
-from device.protocols import Frame, SourceSpec
+from device.protocols import Frame
 from device.sources.base import BaseSource
 
 
@@ -16,7 +16,7 @@ class AbsentCamera(BaseSource):
     """
 
     def __init__(self, uri: str, error: SourceError) -> None:
-        super().__init__(SourceSpec(uri=uri, is_live=True, rate_fps=None))
+        super().__init__(uri, is_live=True, rate_fps=None)
         self._error = error
 
     def read(self, timeout_s: float) -> Frame | None:  # noqa: ARG002  # the protocol's

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
 
-from device.contract import Picamera2, Preprocessing
+from device.contract import OwnOptions, Preprocessing
 from device.core.clock import SystemClock
-from device.core.errors import SourceError
+from device.core.errors import ProfileError, SourceError
+from device.core.plugin import Needs, Plugin
+from device.core.programs import Run
 from device.core.resources import Resource
-from device.protocols import Clock, SourceSpec
+from device.protocols import Clock, Frame, FrameSource, SourceSpec
+
+OPENCV = Needs(extra="video", install="install OpenCV: pip install 'ghostwatt[video]', or apt install python3-opencv")
+"""What sources need that decode pictures or convert colours by `device.image.opencv`."""
 
 
 class SourceOptions(msgspec.Struct, frozen=True):
@@ -26,7 +35,7 @@ class SourceOptions(msgspec.Struct, frozen=True):
         realtime: files play at their own rate (image files at ``rate_fps``), and a slow reader loses frames as with a camera.
             Otherwise they wait for their reader.
         preprocessing: what the network needs, for sources that can scale by themselves; None for the whole picture.
-        picamera2: options of cameras on the Pi's ribbon cable.
+        own: the kind of a source -> options that it alone takes, see `BaseSource.Options`.
         clock: paces playback, and stamps frames that have no time of their own.
     """
 
@@ -36,25 +45,115 @@ class SourceOptions(msgspec.Struct, frozen=True):
     loop: bool = False
     realtime: bool = False
     preprocessing: Preprocessing | None = None
-    picamera2: Picamera2 = Picamera2()
+    own: Mapping[str, OwnOptions] = {}
     clock: Clock = msgspec.field(default_factory=SystemClock)
 
 
-class BaseSource(Resource):
-    """Base class of the sources.
+AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
 
-    Subclasses add ``from_uri(rest, options)``, a classmethod that takes what follows the scheme's colon, and
-    ``read(timeout_s)``, which must call `_require_open` first. Subclasses that hold a resource extend `close`.
+
+def own_options(kind: str, struct: type[AnyStruct], options: SourceOptions) -> AnyStruct:
+    """Reads what a profile says to one kind of source alone.
+
+    Args:
+        kind: the source's.
+        struct: its `BaseSource.Options`.
+        options: whose ``own`` holds it.
+
+    Raises:
+        ProfileError: ``invalid``: an unknown key, or a wrong value.
+    """
+    try:
+        return msgspec.convert(options.own.get(kind, {}), struct)
+    except msgspec.ValidationError as error:
+        raise ProfileError(f"camera.{kind}", str(error), remedy="convert the bundle again", reason="invalid") from error
+
+
+class Diagnosis(NamedTuple):
+    """What a kind of source finds on a machine when it is looked over: a device, or the lack of one.
+
+    Attributes:
+        subject: what was looked at, such as ``/dev/video0`` or the source's kind.
+        state: ``ok``; ``doubtful``: it may work; ``broken``: it is there and can't be used; ``absent``: there is none;
+            ``unsupported``: this machine can't have one, or can't tell.
+        finding: what is there, in one line.
+        remedy: what to do, in one line; empty where there is nothing to do.
     """
 
-    def __init__(self, spec: SourceSpec) -> None:
-        self._spec = spec
+    subject: str
+    state: Literal["ok", "doubtful", "broken", "absent", "unsupported"]
+    finding: str
+    remedy: str = ""
+
+
+class BaseSource(Resource, Plugin, ABC):
+    """Base class of the sources; see `device.protocols.FrameSource` for what an open one must do.
+
+    A source that a table names overrides `from_uri`, or `opener` as well where it must remember what it opened. Every source
+    overrides `read`, which must call `_require_open` first. Those that hold a resource extend `close`. The module of a source
+    imports nothing beyond the base install; its constructor imports the rest, by `device.core.plugin.import_package`.
+
+    Attributes:
+        Options: what a profile may say to this kind alone, under its name in ``camera``; `SourceOptions.own` brings it.
+        is_live: True of cameras and streams, which deliver at their own pace and may be away for a while. False of sources
+            that wait for their reader, unless they are asked to play in real time; `SourceSpec.is_live` says so of an open one.
+        is_recorded: frames lie in files; opened again, it begins again.
+
+    Args:
+        uri: without credentials.
+        is_live: of this one.
+        rate_fps: nominal; None where frames come as fast as they are read, or nobody knows.
+    """
+
+    is_live: ClassVar[bool] = False
+    is_recorded: ClassVar[bool] = False
+
+    def __init__(self, uri: str, *, is_live: bool, rate_fps: float | None) -> None:
+        self._spec = SourceSpec(uri=uri, is_live=is_live, rate_fps=rate_fps, is_recorded=self.is_recorded)
         self._closed = threading.Event()
+
+    @classmethod
+    def from_uri(cls, rest: str, options: SourceOptions) -> Self:
+        """Opens a source.
+
+        Args:
+            rest: what follows the first colon of the URI.
+            options: what to ask of the source.
+
+        Raises:
+            UsageError: the URI is malformed.
+            MissingDependencyError: a package that it needs isn't installed.
+            SourceError: the source doesn't exist, or is empty.
+        """
+        raise NotImplementedError(f"{cls.__name__} can't be opened by a URI")
+
+    @classmethod
+    def opener(cls, rest: str, options: SourceOptions) -> Callable[[], FrameSource]:
+        """Returns a function that opens a source, as often as it is called; see `from_uri`.
+
+        Raises:
+            UsageError: the URI is malformed. May also be raised by the function.
+        """
+        return lambda: cls.from_uri(rest, options)
+
+    @classmethod
+    def diagnose(cls, root: Path, run: Run) -> Iterable[Diagnosis]:  # noqa: ARG003  # for those that override it
+        """Looks over the devices of this kind, for the doctor: opens each for a moment at most, and takes no picture.
+
+        Args:
+            root: folder that holds ``sys``, ``proc`` and ``dev``.
+            run: runs programs.
+        """
+        return ()
 
     @property
     def spec(self) -> SourceSpec:
         """What this source delivers; constant."""
         return self._spec
+
+    @abstractmethod
+    def read(self, timeout_s: float) -> Frame | None:
+        """Waits for the next frame; see `FrameSource.read`."""
 
     def close(self) -> None:
         """Closes the source; a `read` that waits in another thread raises soon after."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import glob
 import os
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import ClassVar, NoReturn, Self
 
 from device.core.errors import SourceError, UsageError
-from device.image.opencv import decode_image
-from device.protocols import Frame, SourceSpec
-from device.sources.base import BaseSource, SourceOptions
+from device.core.plugin import Needs, import_package
+from device.protocols import Frame
+from device.sources.base import OPENCV, BaseSource, SourceOptions
 from device.sources.pace import Pace, choose_rate_fps
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -32,11 +32,15 @@ class ImagesSource(BaseSource):
         SourceError: ``missing`` if nothing is there, ``empty`` if there is no image.
     """
 
+    needs: ClassVar[Needs] = OPENCV
+    is_recorded: ClassVar[bool] = True
+
     def __init__(self, pattern: str, options: SourceOptions | None = None) -> None:
         options = options or SourceOptions()
         uri = f"images:{pattern}"
         rate_fps = choose_rate_fps(uri, options.rate_fps) if options.realtime else None
-        super().__init__(SourceSpec(uri=uri, is_live=options.realtime, rate_fps=rate_fps, is_recorded=True))
+        import_package("device.image.opencv", self.needs, "source images")
+        super().__init__(uri, is_live=options.realtime, rate_fps=rate_fps)
         self._clock = options.clock
         self._pace = None if rate_fps is None else Pace(uri, rate_fps, self._clock, self._require_open)
         self._loop = options.loop
@@ -62,6 +66,8 @@ class ImagesSource(BaseSource):
         index = self._next
         self._next += 1
         try:
+            from device.image.opencv import decode_image
+
             pixels = decode_image(path)
         except SourceError as error:
             # A file that was removed after the listing costs one frame, like a damaged one, and doesn't end the run.

@@ -10,10 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
+
+import msgspec
 
 from device.core.errors import SourceError
-from device.protocols import Frame, Image, SourceSpec
+from device.protocols import Frame, Image
 from device.sources.base import BaseSource, SourceOptions
 
 OPEN_TIMEOUT_S = 10.0
@@ -120,7 +122,7 @@ class LiveSource(BaseSource):
         SourceError: whatever ``open_capture`` raised; ``stalled`` if it didn't return in time.
     """
 
-    is_camera = True
+    is_live: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -131,7 +133,7 @@ class LiveSource(BaseSource):
         open_timeout_s: float = OPEN_TIMEOUT_S,
         remedy: str = "",
     ) -> None:
-        super().__init__(SourceSpec(uri=uri, is_live=True, rate_fps=options.rate_fps))
+        super().__init__(uri, is_live=True, rate_fps=options.rate_fps)
         self._open_capture = open_capture
         self._clock = options.clock
         self._remedy = remedy
@@ -206,7 +208,7 @@ class LiveSource(BaseSource):
             try:
                 with self._changed:
                     self._is_open = True
-                    self._spec = SourceSpec(uri=self._spec.uri, is_live=True, rate_fps=capture.rate_fps)
+                    self._spec = msgspec.structs.replace(self._spec, rate_fps=capture.rate_fps)
                     self._changed.notify_all()
                 self._read_all(capture)
             finally:

@@ -24,7 +24,7 @@ def camera_options(camera: Camera, preprocessing: Preprocessing, *, clock: Clock
         loop=loop,
         realtime=realtime,
         preprocessing=preprocessing,
-        picamera2=camera.picamera2,
+        own=camera.own_options,
         clock=clock,
     )
 

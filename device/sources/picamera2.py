@@ -17,33 +17,22 @@ import gc
 import importlib.util
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from typing import Any, NamedTuple, NoReturn, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NoReturn, Self
 
-# libcamera reads this when it loads. Warnings and errors go to stderr; the messages of each start don't.
-os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
+import msgspec
+from msgspec import Meta
 
-try:
-    import libcamera
-    from picamera2 import MappedArray, Picamera2
-except ValueError as _error:
-    # A module that picamera2 needs was compiled for another version of numpy.
-    from device.core.errors import MissingDependencyError
-
-    raise MissingDependencyError(
-        "source picamera2",
-        f"can't be imported ({_error})",
-        expected="modules compiled for this environment's numpy",
-        remedy="in the venv: pip install --upgrade simplejpeg, or pip install 'numpy<2'",
-        reason="abi",
-    ) from _error
-
-from device.contract import Picamera2 as Picamera2Options
-from device.core.errors import ProfileError, SourceError
+from device.core.errors import MissingDependencyError, ProfileError, SourceError
+from device.core.plugin import Needs, import_package
+from device.core.programs import NOT_THERE, Run
+from device.machine.board import detect_board
 from device.protocols import Image
-from device.sources.base import SourceOptions
+from device.sources.base import Diagnosis, SourceOptions, own_options
 from device.sources.isp import (
     DEFAULT_SIZE_PX,
     Bytes,
@@ -60,9 +49,6 @@ from device.sources.isp import (
 )
 from device.sources.live import LiveSource, Picture
 
-# As usual for a library, its log is silent unless the program configures logging. Failures arrive as exceptions.
-logging.getLogger("picamera2").addHandler(logging.NullHandler())
-
 # Longest single wait, so that `close` takes effect soon.
 _WAIT_S = 0.25
 
@@ -74,26 +60,75 @@ _FOCUS = {"manual": "Manual", "auto": "Auto", "continuous": "Continuous"}
 _MEASURES = ("ExposureTime", "AnalogueGain", "LensPosition")
 
 
+_LISTING_PROGRAMS = ("rpicam-hello", "libcamera-hello")
+"""What lists the cameras that libcamera knows. The second is its name until Bookworm."""
+
+_LISTING_TIMEOUT_S = 5.0
+_LISTED_CAMERA = re.compile(r"^\s*\d+ : (\S+) \[([^\]]*)\]", re.MULTILINE)
+
+
+class Picamera2Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What only a camera on the Pi's ribbon cable can be asked for. None leaves the camera's own choice."""
+
+    buffer_count: Annotated[
+        int, Meta(ge=2, le=16, description="Frames that the camera may fill while one is read; each takes contiguous memory.")
+    ] = 4
+    hflip: Annotated[bool, Meta(description="Mirror left to right, in the camera.")] = False
+    vflip: Annotated[bool, Meta(description="Mirror top to bottom, in the camera; with hflip, a turn by 180 degrees.")] = False
+    noise_reduction: Annotated[
+        Literal["off", "fast", "high_quality", "minimal"] | None, Meta(description="libcamera's NoiseReductionMode.")
+    ] = None
+    exposure_time_us: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Fixed exposure; with analogue_gain, it turns the automatic exposure off."),
+    ] = None
+    analogue_gain: Annotated[Annotated[float, Meta(ge=1.0)] | None, Meta(description="Fixed gain.")] = None
+    focus: Annotated[
+        Literal["manual", "auto", "continuous"] | None,
+        Meta(description="continuous, auto once at the start, or manual at lens_position; only for lenses that move."),
+    ] = None
+    lens_position: Annotated[
+        Annotated[float, Meta(ge=0.0)] | None, Meta(description="In dioptres (1 / metres), for manual focus.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if (self.focus == "manual") != (self.lens_position is not None):
+            raise ValueError("camera.picamera2.focus: manual and lens_position together, or neither")
+
+
 class Picamera2Source(LiveSource):
-    """Keeps the newest frame of a libcamera camera.
+    """A camera on the Pi's ribbon cable, by libcamera; keeps its newest frame.
 
     Args:
         name: the camera's number, or a part of its model or identifier (``imx708``).
-        options: ``rate_fps``, ``preprocessing``, ``picamera2`` and ``clock`` are used; without preprocessing also ``width_px``
-            and ``height_px``.
+        options: ``rate_fps``, ``preprocessing``, ``own`` and ``clock`` are used; without preprocessing also ``width_px`` and
+            ``height_px``.
 
     Raises:
         SourceError: ``missing`` if there is no such camera, ``busy`` if another program holds it, ``permission`` or ``failed``
             if it can't be configured, ``stalled`` if it doesn't open in time.
         ProfileError: ``unsupported`` if the camera lacks what ``camera.picamera2`` asks for.
+        MissingDependencyError: ``not_installed``, or ``abi`` if a module was compiled for another numpy.
     """
+
+    Options: ClassVar[type[msgspec.Struct]] = Picamera2Options
+    needs: ClassVar[Needs] = Needs(
+        system_packages=("python3-picamera2",),
+        # libcamera finds and configures the camera by the media nodes, and its frames lie in memory of dma_heap, or of udmabuf
+        # on kernels that have none.
+        devices=("char-video4linux", "char-media", "char-drm", "char-dma_heap", "/dev/udmabuf"),
+        groups=("video", "render"),
+    )
 
     def __init__(self, name: str = "0", options: SourceOptions | None = None) -> None:
         options = options or SourceOptions()
         uri = f"picamera2:{name}"
+        asked = own_options("picamera2", Picamera2Options, options)
+        # On a small board the import takes longer than a camera may take to open: before the thread that opens it.
+        _import_libraries()
         super().__init__(
             uri,
-            lambda: _Picamera2Capture(uri, name, options),
+            lambda: _Picamera2Capture(uri, name, options, asked),
             options,
             remedy="check the ribbon cable at both ends; the kernel's log (dmesg) may say more",
         )
@@ -103,17 +138,72 @@ class Picamera2Source(LiveSource):
         """Opens ``picamera2:CAMERA``; without a camera, the first one."""
         return cls(rest or "0", options)
 
+    @classmethod
+    def diagnose(cls, root: Path, run: Run) -> Iterator[Diagnosis]:
+        """Whether this Python can use libcamera's cameras, and which there are.
+
+        References:
+            Raspberry Pi documentation, ``rpicam-hello --list-cameras``; config.txt, ``camera_auto_detect``.
+        """
+        if not any(name.startswith("raspberrypi,") for name in detect_board(root).compatible):
+            yield Diagnosis("picamera2", "unsupported", "no Raspberry Pi: no ribbon cable")
+            return
+        if importlib.util.find_spec("picamera2") is None:
+            yield Diagnosis("picamera2", "broken", "this Python has no picamera2", cls.needs.remedy)
+        else:
+            yield Diagnosis("picamera2", "ok", "installed")
+        yield _list_cameras(run)
+
+
+def _list_cameras(run: Run) -> Diagnosis:
+    for program in _LISTING_PROGRAMS:
+        done = run([program, "--list-cameras"], _LISTING_TIMEOUT_S)
+        if done.code == NOT_THERE:
+            continue
+        cameras = [f"{name} ({modes})" for name, modes in _LISTED_CAMERA.findall(done.out + done.err)]
+        if cameras:
+            return Diagnosis("libcamera", "ok", ", ".join(cameras))
+        remedy = (
+            "reseat the cable at both ends with the power off; camera_auto_detect=1 in /boot/firmware/config.txt, then reboot"
+        )
+        return Diagnosis("libcamera", "broken", "no camera on the ribbon cable", remedy)
+    finding = f"{_LISTING_PROGRAMS[0]} isn't installed, so no cameras were listed"
+    return Diagnosis("libcamera", "unsupported", finding, "sudo apt install rpicam-apps-lite")
+
+
+def _import_libraries() -> None:
+    """Imports picamera2 and libcamera."""
+    # libcamera reads this when it loads. Warnings and errors go to stderr; the messages of each start don't.
+    os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
+    try:
+        for package in ("libcamera", "picamera2"):
+            import_package(package, Picamera2Source.needs, "source picamera2")
+        from picamera2 import Picamera2  # noqa: F401  # some packages import only when they are asked for a name
+    except ValueError as error:
+        # A module that picamera2 needs was compiled for another version of numpy.
+        raise MissingDependencyError(
+            "source picamera2",
+            f"can't be imported ({error})",
+            expected="modules compiled for this environment's numpy",
+            remedy="in the venv: pip install --upgrade simplejpeg, or pip install 'numpy<2'",
+            reason="abi",
+        ) from error
+    # As usual for a library, its log is silent unless the program configures logging. Failures arrive as exceptions.
+    log = logging.getLogger("picamera2")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
+
 
 class _Picamera2Capture:
     """The open camera. See `device.sources.live.Capture`."""
 
-    def __init__(self, uri: str, name: str, options: SourceOptions) -> None:
+    def __init__(self, uri: str, name: str, options: SourceOptions, asked: Picamera2Options) -> None:
         self._uri = uri
         with _explained(uri):
             self._camera = _open_camera(_find_camera(uri, name))
         try:
             with _explained(uri):
-                self._rate_fps = _configure(self._camera, options)
+                self._rate_fps = _configure(self._camera, options, asked)
                 self._stream = _read_lores_stream(uri, self._camera)
                 self._camera.start()
         except BaseException:
@@ -147,6 +237,8 @@ class _Picamera2Capture:
         if request is None:
             return None
         try:
+            from picamera2 import MappedArray
+
             stamp_ns = request.get_metadata().get("SensorTimestamp")
             with MappedArray(request, "lores", reshape=False, write=False) as mapped:
                 copied = self._stream.copy(mapped.array)
@@ -182,6 +274,8 @@ class _Picamera2Capture:
 
 def _find_camera(uri: str, name: str) -> int:
     """Finds a camera's number by its number, or by a part of its model or identifier."""
+    from picamera2 import Picamera2
+
     cameras = Picamera2.global_camera_info()
     if not cameras:
         raise SourceError(
@@ -207,6 +301,8 @@ def _is_named(camera: dict[str, Any], number: int, name: str) -> bool:
 
 def _open_camera(number: int) -> Any:
     # In two steps, to be able to clean up after a failed constructor: a busy camera is retried over and over.
+    from picamera2 import Picamera2
+
     camera = Picamera2.__new__(Picamera2)
     try:
         camera.__init__(number)
@@ -267,9 +363,11 @@ def _root_cause(error: BaseException) -> str:
 # --- configuration ----------------------------------------------------------------------------------------------------
 
 
-def _configure(camera: Any, options: SourceOptions) -> float | None:
+def _configure(camera: Any, options: SourceOptions, asked: Picamera2Options) -> float | None:
     """Sets streams, sensor mode and controls; returns the rate that the camera will keep, None if unknown."""
-    asked = options.picamera2
+    import libcamera
+    from picamera2 import Picamera2
+
     size_px = (options.width_px or DEFAULT_SIZE_PX[0], options.height_px or DEFAULT_SIZE_PX[1])
     streams = choose_stream_sizes(options.preprocessing, tuple(camera.sensor_resolution), size_px)
     lores_format = "BGR888" if Picamera2.platform.name == "PISP" else "YUV420"
@@ -292,9 +390,9 @@ def _configure(camera: Any, options: SourceOptions) -> float | None:
         camera.configure(configuration)
 
     _choose_sensor_mode(camera, options, streams, configure)
-    _require_transform(camera, options)
+    _require_transform(camera, asked)
     _require_streams(camera, streams, lores_format)
-    controls = _controls(camera, options)
+    controls = _controls(camera, asked, options.rate_fps)
     camera.set_controls(controls)
     duration_us = controls.get("FrameDurationLimits", (0, 0))[0]
     return 1e6 / duration_us if duration_us else None
@@ -330,6 +428,8 @@ def _sensor_px(camera: Any) -> SizePx | None:
 
 
 def _sensor_sizes(camera: Any, least_px: SizePx) -> list[SizePx]:
+    import libcamera
+
     formats = camera.camera.generate_configuration([libcamera.StreamRole.Raw]).at(0).formats
     sizes = {(size.width, size.height) for pixel_format in formats.pixel_formats for size in formats.sizes(pixel_format)}
     fitting = [size for size in sizes if size[0] >= least_px[0] and size[1] >= least_px[1]]
@@ -342,10 +442,10 @@ def _read_mode(camera: Any, size_px: SizePx) -> SensorMode:
     return SensorMode(size_px, (width, height), 1e6 / controls["FrameDurationLimits"][0])
 
 
-def _require_transform(camera: Any, options: SourceOptions) -> None:
+def _require_transform(camera: Any, asked: Picamera2Options) -> None:
     given = camera.camera_configuration()["transform"]
     for name in ("hflip", "vflip"):
-        if bool(getattr(given, name)) != getattr(options.picamera2, name):
+        if bool(getattr(given, name)) != getattr(asked, name):
             raise _unsupported(name, "the camera can't be mirrored", "false; camera.rotate_deg turns frames in software")
 
 
@@ -353,6 +453,8 @@ def _require_streams(camera: Any, streams: StreamSizes, lores_format: str) -> No
     """Checks the streams that libcamera set. A larger picture of the same aspect ratio is accepted: some ISPs can't scale down
     as far.
     """
+    import libcamera
+
     configuration = camera.camera_configuration()
     lores = configuration["lores"]
     width, height = lores["size"]
@@ -375,25 +477,29 @@ _KEYS = {
 }
 
 
-def _controls(camera: Any, options: SourceOptions) -> dict[str, Any]:
+def _controls(camera: Any, asked: Picamera2Options, rate_fps: float | None) -> dict[str, Any]:
     """The controls that the profile sets, by libcamera's names."""
+    import libcamera
+
     known = camera.camera_controls
-    controls = _requested_controls(options.picamera2)
+    controls = _requested_controls(asked)
     for name, value in controls.items():
         _require_control(known, name, value)
-    if options.picamera2.focus == "auto":
+    if asked.focus == "auto":
         controls["AfTrigger"] = libcamera.controls.AfTriggerEnum.Start
     # AeEnable isn't set: a fixed exposure or gain turns its automatic off anyway, whereas AeEnable may freeze the current
     # values, depending on the order in which libcamera applies the controls.
-    if options.rate_fps is not None and "FrameDurationLimits" in known:
+    if rate_fps is not None and "FrameDurationLimits" in known:
         shortest_us, longest_us = known["FrameDurationLimits"][:2]
-        duration_us = min(max(round(1e6 / options.rate_fps), shortest_us), longest_us)
-        _require_time_to_expose(options.picamera2, duration_us)
+        duration_us = min(max(round(1e6 / rate_fps), shortest_us), longest_us)
+        _require_time_to_expose(asked, duration_us)
         controls["FrameDurationLimits"] = (duration_us, duration_us)
     return controls
 
 
 def _requested_controls(asked: Picamera2Options) -> dict[str, Any]:
+    import libcamera
+
     controls: dict[str, Any] = {}
     if asked.noise_reduction is not None:
         modes = libcamera.controls.draft.NoiseReductionModeEnum

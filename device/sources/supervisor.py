@@ -66,7 +66,8 @@ class SupervisedSource(BaseSource):
         name: str = "",
         may_give_up: Callable[[], bool] = lambda: True,
     ) -> None:
-        super().__init__(msgspec.structs.replace(source.spec, uri=name or source.spec.uri))
+        spec = source.spec
+        super().__init__(name or spec.uri, is_live=spec.is_live, rate_fps=spec.rate_fps)
         self._source: FrameSource | None = source
         self._opener = opener
         self._policy = policy

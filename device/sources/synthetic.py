@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from device.core.errors import UsageError
-from device.protocols import Frame, Image, SourceSpec
+from device.protocols import Frame, Image
 from device.sources.base import BaseSource, SourceOptions
 from device.sources.pace import MAX_RATE_FPS, Pace
 
@@ -65,7 +65,7 @@ class SyntheticSource(BaseSource):
         rate = "" if rate_fps is None else f"@{rate_fps:g}"
         end = "" if frame_count is None else f"#{frame_count}"
         uri = f"synthetic:{width_px}x{height_px}{rate}{end}"
-        super().__init__(SourceSpec(uri=uri, is_live=rate_fps is not None, rate_fps=rate_fps))
+        super().__init__(uri, is_live=rate_fps is not None, rate_fps=rate_fps)
         _check_range(uri, width_px, height_px, rate_fps)
         self._clock = (options or SourceOptions()).clock
         self._frame_count = frame_count

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import msgspec
+
 from device.core.errors import UsageError
+from device.core.plugin import NoOptions
 from device.protocols import FrameSource
-from device.sources.base import SourceOptions
+from device.sources.base import BaseSource, SourceOptions
 from device.sources.registry import SOURCES
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
@@ -53,30 +56,37 @@ def open_source(uri: str, options: SourceOptions | None = None) -> FrameSource:
 def make_opener(uri: str, options: SourceOptions | None = None) -> Callable[[], FrameSource]:
     """Returns a function that opens the source that a URI names, as often as it is called.
 
-    A source's class may have an ``opener(rest, options)`` that remembers what it opened, to find it again elsewhere.
-
     Args:
         uri: see `open_source`.
         options: see `open_source`.
 
     Raises:
         UsageError: see `open_source`. The function raises the other errors.
-        MissingDependencyError: see `open_source`.
     """
-    scheme, rest = split_uri(uri)
-    source_class = SOURCES.load(scheme)
-    chosen = options or SourceOptions()
-    if hasattr(source_class, "opener"):
-        opener: Callable[[], FrameSource] = source_class.opener(rest, chosen)
-        return opener
-    return lambda: source_class.from_uri(rest, chosen)
+    source_class, rest = find_source_class(uri)
+    return source_class.opener(rest, options or SourceOptions())
 
 
 def names_camera(uri: str) -> bool:
-    """Whether a URI names a camera, by the ``is_camera`` of its source's class. Opens nothing.
+    """Whether a URI names a camera or a stream. Opens nothing.
 
     Raises:
         UsageError: see `open_source`.
-        MissingDependencyError: see `open_source`.
     """
-    return bool(getattr(SOURCES.load(split_uri(uri)[0]), "is_camera", False))
+    return find_source_class(uri)[0].is_live
+
+
+def find_source_class(uri: str) -> tuple[type[BaseSource], str]:
+    """Finds the class of a URI's kind; also returns what follows the first colon.
+
+    Raises:
+        UsageError: see `open_source`.
+    """
+    kind, rest = split_uri(uri)
+    return SOURCES.load(kind), rest
+
+
+def option_structs() -> dict[str, type[msgspec.Struct]]:
+    """The options that only one kind takes: the kind, which is also the key in the profile's ``camera``, and the struct."""
+    options = {kind: SOURCES.load(kind).Options for kind in SOURCES.own_names()}
+    return {kind: struct for kind, struct in options.items() if struct is not NoOptions}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from device.core.errors import SourceError, UsageError
-from device.image.opencv import VideoFile
-from device.protocols import Frame, SourceSpec
-from device.sources.base import BaseSource, SourceOptions
+from device.core.plugin import Needs, import_package
+from device.protocols import Frame
+from device.sources.base import OPENCV, BaseSource, SourceOptions
 from device.sources.pace import Pace, choose_rate_fps
+
+if TYPE_CHECKING:
+    from device.image.opencv import VideoFile
 
 COUNT_TOLERANCE = 0.01
 """Share of the frames that a complete video may lack: for Matroska and WebM, which store no count, OpenCV derives it from the
@@ -36,12 +39,15 @@ class VideoSource(BaseSource):
         UsageError: ``realtime`` is set, but neither the file nor the options state a rate.
     """
 
+    needs: ClassVar[Needs] = OPENCV
+    is_recorded: ClassVar[bool] = True
+
     def __init__(self, path: Path, options: SourceOptions | None = None) -> None:
         options = options or SourceOptions()
         uri = f"video:{path}"
-        file = VideoFile(path)
+        file = _open_file(path)
         rate_fps = choose_rate_fps(uri, file.rate_fps, options.rate_fps) if options.realtime else None
-        super().__init__(SourceSpec(uri=uri, is_live=options.realtime, rate_fps=rate_fps, is_recorded=True))
+        super().__init__(uri, is_live=options.realtime, rate_fps=rate_fps)
         self._path = path
         self._clock = options.clock
         self._loop = options.loop
@@ -81,7 +87,7 @@ class VideoSource(BaseSource):
                     remedy="scale the video down, or don't play it in real time",
                     reason="stalled",
                 )
-            pixels = self._take(VideoFile.read)
+            pixels = self._take(lambda file: file.read())
             if pixels is None:
                 return None
             stamp_ns = self._clock.now_ns() if due is None else due.timestamp_ns
@@ -128,7 +134,7 @@ class VideoSource(BaseSource):
                 reason="ended",
             )
         if self._loop:
-            self._file = VideoFile(self._path)
+            self._file = _open_file(self._path)
             self._position = 0
             self._round_length = decoded
 
@@ -136,3 +142,10 @@ class VideoSource(BaseSource):
         if self._file is not None:
             self._file.close()
         self._file = None
+
+
+def _open_file(path: Path) -> VideoFile:
+    import_package("device.image.opencv", VideoSource.needs, "source video")
+    from device.image.opencv import VideoFile
+
+    return VideoFile(path)

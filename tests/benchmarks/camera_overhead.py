@@ -34,7 +34,8 @@ from device.core.clock import SystemClock
 from device.core.errors import SourceError, UsageError
 from device.core.resources import Resource
 from device.daemon.pipeline import Pipeline, StageTimes
-from device.image.opencv import convert_raw, decode_jpeg, least_side_px
+from device.image.opencv import convert_raw, decode_jpeg
+from device.image.preprocess import least_side_px
 from device.protocols import Array, FrameSource, Image, Prediction
 from device.sources.base import SourceOptions
 from device.sources.isp import choose_stream_sizes, copy_yuv420, yuv420_to_rgb

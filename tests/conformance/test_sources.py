@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -329,6 +331,35 @@ MAKERS = STORED | CAMERAS
 
 def test_every_source_of_the_registry_is_here() -> None:
     assert {name.partition("-")[0] for name in MAKERS} == set(SOURCES.own_names())
+
+
+BARE = """
+import sys
+for package in ("cv2", "picamera2", "libcamera"):
+    sys.modules[package] = None
+from device.contract import Camera
+from device.sources.base import BaseSource
+from device.sources.registry import SOURCES
+from device.sources.uri import option_structs
+for kind in SOURCES.own_names():
+    source = SOURCES.load(kind)
+    assert issubclass(source, BaseSource), kind
+    assert source.summary(), kind
+    print(kind, source.is_live, source.is_recorded, *source.needs.devices, *["network"] * source.needs.is_networked)
+# Every kind's options have a key in the profile.
+assert Camera(uri="x").own_options.keys() == option_structs().keys()
+"""
+
+
+def test_every_source_declares_itself_on_the_base_install() -> None:
+    done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, check=True)
+    declared = {kind: rest for kind, *rest in map(str.split, done.stdout.splitlines())}
+    assert {kind for kind, (is_live, *_) in declared.items() if is_live == "True"} == {
+        name.partition("-")[0] for name in CAMERAS
+    }
+    assert {kind for kind, (_, is_recorded, *_) in declared.items() if is_recorded == "True"} == {"images", "video"}
+    assert {kind for kind, rest in declared.items() if "network" in rest} == {"http", "https", "rtsp", "rtsps"}
+    assert {kind for kind, rest in declared.items() if "char-video4linux" in rest} == {"v4l2", "picamera2"}
 
 
 @pytest.fixture

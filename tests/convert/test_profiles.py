@@ -236,8 +236,8 @@ def test_off_is_a_word(folder: Path, word: str, value: str) -> None:
         BASE.replace("  rate_fps: 30", f"  picamera2:\n    noise_reduction: {word}\n    hflip: true")
     )
     camera = load_profile("base", folder).profile.camera
-    assert camera.picamera2.noise_reduction == value
-    assert camera.picamera2.hflip is True
+    assert camera.picamera2["noise_reduction"] == value
+    assert camera.picamera2["hflip"] is True
 
 
 def test_a_board_may_have_several_cameras(folder: Path) -> None:

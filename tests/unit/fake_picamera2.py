@@ -24,8 +24,6 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 
-SOURCE_MODULE = "device.sources.picamera2"
-
 PADDING = 0xA5
 OVERWRITTEN = 0xEE
 
@@ -384,10 +382,8 @@ def plugged_in(patch: pytest.MonkeyPatch) -> Iterator[Hardware]:
     hardware = Hardware()
     for name, module in make_modules(hardware).items():
         patch.setitem(sys.modules, name, module)
-    patch.delitem(sys.modules, SOURCE_MODULE, raising=False)
     yield hardware
     hardware.released_hang.set()
-    sys.modules.pop(SOURCE_MODULE, None)
 
 
 class _Platform:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from device.sources.v4l2 import node as kernel
-from device.sources.v4l2.formats import CameraListing, FrameSize, PixelFormat
+from device.sources.v4l2.formats import FrameSize, PixelFormat
+from device.sources.v4l2.listing import CameraListing
 
 LISTINGS = Path(__file__).parents[1] / "fixtures" / "v4l2"
 TICK_S = 0.003

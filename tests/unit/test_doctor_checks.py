@@ -16,8 +16,9 @@ from device.core.errors import BundleError
 from device.core.programs import NOT_THERE, Done
 from device.doctor import check
 from device.doctor.__main__ import list_probes
+from device.doctor.attempt import Attempt, Failure
 from device.doctor.check import Check, Patient, Process, make_patient
-from device.doctor.checks_cameras import check_ribbon, check_v4l2, judge_camera
+from device.doctor.checks_cameras import camera_check, judge
 from device.doctor.checks_health import check_disk, check_governor, check_heat, check_memory
 from device.doctor.checks_meters import check_buses, meter_check, power_check
 from device.doctor.checks_runtimes import check_bundle, runtime_check
@@ -28,7 +29,8 @@ from device.meters.battery import TermuxBatteryMeter
 from device.meters.plugs import ShellyMeter
 from device.meters.pmic import VcgencmdPmicMeter
 from device.meters.slow import SlowMeter
-from device.sources.v4l2.formats import CameraListing, FrameSize, PixelFormat
+from device.sources.v4l2.formats import FrameSize, PixelFormat
+from device.sources.v4l2.listing import CameraListing, diagnose_camera
 from tests.unit.bundles import make_profile, write_tiny_bundle
 from tests.unit.usb_meter import UsbPort
 
@@ -143,6 +145,11 @@ class TestSystem:
         assert examine(check_processor, tmp_path)[0].verdict == "unsupported"
 
 
+NOT_INSTALLED = msgspec.json.encode(
+    Attempt(failure=Failure("runtime litert", "a; b can't be imported", "c", "pip install it; and that", "not_installed", 30))
+).decode()
+
+
 class TestRuntimes:
     @pytest.mark.parametrize(
         ("done", "verdict", "finding", "fix"),
@@ -157,10 +164,10 @@ class TestRuntimes:
             (Done(-4, "", ""), "fail", "SIGILL", "for this one"),
             (Done(124, "", "gave no answer within 60 s"), "fail", "no answer", "--self-test"),
             (
-                Done(30, "", "INFO: x\nerror: runtime litert: can't be imported; pip install it\n"),
+                Done(30, f"a library's word\n{NOT_INSTALLED}\n", "INFO: x\n"),
                 "fail",
-                "can't be imported",
-                "pip install it",
+                "runtime litert: a; b can't be imported; expected c",
+                "pip install it; and that",
             ),
             (Done(1, "", "Traceback\nValueError: odd\n"), "fail", "ValueError: odd", ""),
         ],
@@ -186,8 +193,8 @@ class TestRuntimes:
 
 class TestCameras:
     def test_none_is_a_failure_only_where_the_profile_reads_one(self, bundle: Callable[..., Bundle], tmp_path: Path) -> None:
-        assert examine(check_v4l2, tmp_path)[0].verdict == "unsupported"
-        assert examine(check_v4l2, tmp_path, bundle())[0].verdict == "fail"
+        assert examine(camera_check("v4l2"), tmp_path)[0].verdict == "unsupported"
+        assert examine(camera_check("v4l2"), tmp_path, bundle())[0].verdict == "fail"
 
     @pytest.mark.parametrize(
         ("camera", "verdict", "finding", "fix"),
@@ -207,7 +214,7 @@ class TestCameras:
                 "",
             ),
             (
-                CameraListing("/dev/video0", "Cam", problem="Permission denied"),
+                CameraListing("/dev/video0", "Cam", problem="Permission denied", reason="permission"),
                 "fail",
                 "Permission denied",
                 "usermod -aG video",
@@ -217,7 +224,7 @@ class TestCameras:
         ],
     )
     def test_each_is_judged(self, camera: CameraListing, verdict: str, finding: str, fix: str) -> None:
-        row = judge_camera(camera, "fail")
+        row = judge(diagnose_camera(camera), is_wanted=True)
         assert row.verdict == verdict
         assert finding in row.finding
         assert fix in row.fix
@@ -228,17 +235,17 @@ class TestCameras:
             "0 : imx708 [4608x2592 10-bit RGGB] (/base/soc/i2c0mux/i2c@1/imx708@1a)\n"
             "    Modes: 'SRGGB10_CSI2P' : 1536x864 [120.13 fps - (768, 432)/3072x1728 crop]\n"
         )
-        rows = examine(check_ribbon, TREES / "rpi4-ina219", command=answers(rpicam_hello=Done(0, listing, "")))
+        rows = examine(camera_check("picamera2"), TREES / "rpi4-ina219", command=answers(rpicam_hello=Done(0, listing, "")))
         assert one(rows, "camera libcamera") == Check("camera libcamera", "ok", "imx708 (4608x2592 10-bit RGGB)")
 
     def test_a_loose_cable_is_told_of(self, bundle: Callable[..., Bundle]) -> None:
         old = answers(libcamera_hello=Done(0, "No cameras available!\n", ""))
-        rows = examine(check_ribbon, TREES / "rpi4-ina219", bundle(camera="picamera2:0"), command=old)
+        rows = examine(camera_check("picamera2"), TREES / "rpi4-ina219", bundle(camera="picamera2:0"), command=old)
         assert one(rows, "camera libcamera").verdict == "fail"
         assert "cable" in one(rows, "camera libcamera").fix
 
     def test_nothing_is_asked_where_there_is_no_ribbon(self) -> None:
-        (row,) = examine(check_ribbon, TREES / "x86-rapl")
+        (row,) = examine(camera_check("picamera2"), TREES / "x86-rapl")
         assert row.verdict == "unsupported"
 
 

@@ -13,8 +13,8 @@ import cv2
 
 from device.contract import Preprocessing
 from device.core.errors import SourceError
-from device.image.opencv import decode_bytes, decode_jpeg, least_side_px, resize
-from device.image.preprocess import fit_frame
+from device.image.opencv import decode_bytes, decode_jpeg, resize
+from device.image.preprocess import fit_frame, least_side_px
 from device.protocols import Image
 
 

@@ -323,7 +323,7 @@ class CountingFile(VideoFile):
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> type[CountingFile]:
     CountingFile.reads = CountingFile.skips = 0
-    monkeypatch.setattr("device.sources.video.VideoFile", CountingFile)
+    monkeypatch.setattr("device.image.opencv.VideoFile", CountingFile)
     return CountingFile
 
 

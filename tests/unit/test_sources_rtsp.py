@@ -68,7 +68,7 @@ opened: list[FakeStream] = []
 def stream(monkeypatch: pytest.MonkeyPatch) -> type[FakeStream]:
     opened.clear()
     fake = type("Stream", (FakeStream,), {})
-    monkeypatch.setattr(rtsp, "StreamCapture", fake)
+    monkeypatch.setattr("device.image.opencv.StreamCapture", fake)
     return fake
 
 

@@ -90,7 +90,7 @@ def test_a_synthetic_size_left_out_is_the_options() -> None:
 def test_synthetic_frames_need_no_opencv() -> None:
     code = (
         "import sys; sys.modules['cv2'] = None\n"
-        "from device.sources import open_source\n"
+        "from device.sources.uri import open_source\n"
         "assert open_source('synthetic:64x48').read(1.0).pixels.shape == (48, 64, 3)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -99,7 +99,7 @@ def test_synthetic_frames_need_no_opencv() -> None:
 def test_a_missing_opencv_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['cv2'] = None\n"
-        "from device.sources import open_source\n"
+        "from device.sources.uri import open_source\n"
         "from device.core.errors import MissingDependencyError\n"
         "try:\n    open_source('images:photos')\n"
         "except MissingDependencyError as error:\n    assert 'ghostwatt[video]' in str(error), error\n"

@@ -238,7 +238,7 @@ def test_stamp_of_a_driver_that_has_none_is_the_arrival_before_it_is_converted(
         clock.advance(1.0)
         return np.zeros((16, 32, 3), np.uint8)
 
-    monkeypatch.setattr("device.sources.v4l2.capture.convert_raw", convert_slowly)
+    monkeypatch.setattr("device.image.opencv.convert_raw", convert_slowly)
     bench.driver.shoot = lambda wait: [Shot(GREY_YUYV, flags=0)] if wait == 0 else []
     with bench.open(options=msgspec.structs.replace(OPTIONS, clock=clock)) as source:
         assert read(source).timestamp_ns == 10**12

@@ -19,10 +19,9 @@ from device.sources.v4l2.formats import (
     ModeRequest,
     PixelFormat,
     choose_mode,
-    format_cameras,
-    list_cameras,
     list_formats,
 )
+from device.sources.v4l2.listing import list_cameras
 from tests.unit.fake_v4l2 import FakeDriver, FakeNode, fail, load_listing, make_tree
 
 C920, MJPG_ONLY, VIVID = (load_listing(name).formats for name in ("c920", "mjpg-only", "vivid"))
@@ -248,26 +247,15 @@ def test_cameras_are_listed_with_what_they_offer(tmp_path: Path) -> None:
     assert [Path(camera.path).name for camera in cameras] == ["video0", "video2", "video10"]
     assert [camera.name for camera in cameras] == ["HD Pro Webcam C920", "Locked", "USB Camera"]
     assert [camera.problem for camera in cameras] == ["", "Permission denied", ""]
+    assert [camera.reason for camera in cameras] == ["", "permission", ""]
     assert cameras[0].driver == "uvcvideo"
     assert cameras[0].bus == "usb-0000:01:00.0-1.2"
     assert len(cameras[0].formats) == 3
     assert all(node.is_closed for driver in drivers.values() for node in driver.nodes)
-    table = format_cameras(cameras)
-    assert "video2  Locked\n  can't be queried: Permission denied" in table
-    assert "  YUYV\n    640x480                 30, 24, 20, 15, 10, 7.5, 5 fps" in table
-    assert "  can't be read: H264" in table
-
-
-def test_table_shows_spans_and_what_is_not_listed() -> None:
-    camera = load_listing("mjpg-only")
-    table = format_cameras([msgspec.structs.replace(camera, formats=(*STEPWISE, PixelFormat("YUYV", "")))])
-    assert "  YU12, MJPG\n    32x32 to 2592x1944      1 to 90 fps" in table
-    assert "  YUYV: sizes aren't listed" in table
 
 
 def test_machine_without_cameras_lists_none(tmp_path: Path) -> None:
     assert list_cameras(tmp_path) == ()
-    assert format_cameras(()) == ""
 
 
 def test_listing_survives_json() -> None:

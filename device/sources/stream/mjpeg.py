@@ -20,11 +20,12 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import ClassVar, Self
 
 from device.core.errors import SourceError, UsageError
-from device.image.opencv import decode_jpeg, least_side_px
+from device.core.plugin import Needs, import_package
+from device.image.preprocess import least_side_px
 from device.net.address import Address, Scheme, add_credentials, parse_address
 from device.net.failures import connection_failure, error_name, unauthorised, unreachable
 from device.net.http import make_opener
-from device.sources.base import SourceOptions
+from device.sources.base import OPENCV, SourceOptions
 from device.sources.live import Damage, LiveSource, Picture, picture_or_damage
 from device.sources.stream.multipart import MultipartParser, Part
 
@@ -63,9 +64,11 @@ class MjpegSource(LiveSource):
     """
 
     scheme: ClassVar[Scheme] = "http"
+    needs: ClassVar[Needs] = OPENCV._replace(is_networked=True)
 
     def __init__(self, address: Address, options: SourceOptions | None = None) -> None:
         chosen = options or SourceOptions()
+        import_package("device.image.opencv", self.needs, f"source {self.scheme}")
         self._handle = handle = _ConnectionHandle()
         super().__init__(
             address.safe,
@@ -160,6 +163,8 @@ class _MjpegCapture:
             pictures = [found for found in self._parser.feed(self._receive()) if _is_picture(found)]
             seen += len(pictures)
             part = pictures[-1] if pictures else part
+        from device.image.opencv import decode_jpeg
+
         body = part.body
         return picture_or_damage(
             lambda: decode_jpeg(body, self._where, least_side_px=self._least_side_px), self._clock.now_ns(), seen - 1

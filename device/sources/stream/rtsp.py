@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from device.core.errors import SourceError, UsageError
-from device.image.opencv import StreamCapture
+from device.core.plugin import Needs, import_package
 from device.net.address import Address, Scheme, add_credentials, parse_address
 from device.protocols import Clock
-from device.sources.base import SourceOptions
+from device.sources.base import OPENCV, SourceOptions
 from device.sources.live import Damage, LiveSource, Picture
 from device.sources.stream.rtsp_probe import explain_failure
 
@@ -66,9 +66,11 @@ class RtspSource(LiveSource):
     """
 
     scheme: ClassVar[Scheme] = "rtsp"
+    needs: ClassVar[Needs] = OPENCV._replace(is_networked=True)
 
     def __init__(self, address: Address, options: SourceOptions | None = None) -> None:
         chosen = options or SourceOptions()
+        import_package("device.image.opencv", self.needs, f"source {self.scheme}")
         super().__init__(
             address.safe,
             lambda: _RtspCapture(address, chosen.clock),
@@ -100,6 +102,8 @@ class _RtspCapture:
     """An open stream. See `device.sources.live.Capture`."""
 
     def __init__(self, address: Address, clock: Clock) -> None:
+        from device.image.opencv import StreamCapture
+
         self._where = address.safe
         url = address.url(with_credentials=True, extra_query=address.fragment or "tcp")
         self._stream = StreamCapture(url, open_timeout_s=OPEN_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S)

@@ -13,7 +13,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from device.core.errors import SourceError, nearest
-from device.image.opencv import RAW_FORMATS, convert_raw, decode_jpeg
 from device.machine.sysfs import read_text
 from device.protocols import Clock, Image
 from device.sources.live import Damage, Picture, choose_timestamp_ns, picture_or_damage
@@ -242,6 +241,8 @@ class V4l2Capture:
                 remedy="check the cable and the supply: weak ones lose data",
                 reason="decode",
             )
+        from device.image.opencv import RAW_FORMATS, convert_raw, decode_jpeg
+
         where, memory = str(self._path), self._memory[buffer.number]
         if self._fourcc not in RAW_FORMATS:
             return decode_jpeg(memory[: buffer.used_bytes], where, least_side_px=self._least_side_px)

@@ -8,15 +8,12 @@ References:
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from device.contract import Camera
-from device.machine.sysfs import read_text
 from device.sources.v4l2.node import (
     DISCRETE,
     ENUM_FMT,
@@ -24,13 +21,9 @@ from device.sources.v4l2.node import (
     ENUM_SIZES,
     VIDEO_CAPTURE,
     Call,
-    KernelNode,
     Node,
-    NodeOpener,
     call,
     fourcc,
-    opened,
-    read_node_info,
 )
 
 COSTS_NS = {
@@ -89,26 +82,6 @@ class PixelFormat(msgspec.Struct, frozen=True):
     fourcc: str
     description: str
     sizes: tuple[FrameSize, ...] = ()
-
-
-class CameraListing(msgspec.Struct, frozen=True):
-    """A camera and what it offers, for display.
-
-    Attributes:
-        path: ``/dev/video0``.
-        name: the card's name in sysfs, as ``v4l2:name=`` takes it.
-        driver: ``uvcvideo``.
-        bus: where it is plugged in.
-        formats: empty if it couldn't be queried.
-        problem: why it couldn't be queried; otherwise empty.
-    """
-
-    path: str
-    name: str
-    driver: str = ""
-    bus: str = ""
-    formats: tuple[PixelFormat, ...] = ()
-    problem: str = ""
 
 
 # --- the choice -------------------------------------------------------------------------------------------------------
@@ -262,74 +235,3 @@ def _enumerate(node: Node, what: Call, *fields: int) -> Iterator[tuple[Any, ...]
             if error.errno in (errno.EINVAL, errno.ENOTTY, errno.ENODATA):
                 return
             raise
-
-
-# --- display ----------------------------------------------------------------------------------------------------------
-
-
-def list_cameras(root: Path = Path("/"), open_node: NodeOpener = KernelNode) -> tuple[CameraListing, ...]:
-    """Lists every node that captures pictures, with what it offers. Opens each node briefly, without capturing.
-
-    Args:
-        root: folder that holds ``sys`` and ``dev``.
-        open_node: opens a node.
-    """
-    listings = (_list_camera(folder, root, open_node) for folder in video_nodes(root))
-    return tuple(listing for listing in listings if listing is not None)
-
-
-def video_nodes(root: Path) -> list[Path]:
-    """Lists the folders of ``/dev/video*`` nodes under ``/sys/class/video4linux``, by number."""
-    folders = (root / "sys/class/video4linux").glob("video*")
-    numbered = [(int(match[1]), folder) for folder in folders if (match := re.fullmatch("video([0-9]{1,4})", folder.name))]
-    return [folder for _, folder in sorted(numbered)]
-
-
-def _list_camera(folder: Path, root: Path, open_node: NodeOpener) -> CameraListing | None:
-    path = root / "dev" / folder.name
-    name = read_text(folder / "name") or folder.name
-    try:
-        with opened(path, open_node) as node:
-            info = read_node_info(node)
-            if not info.can_capture:
-                return None
-            return CameraListing(str(path), name, info.driver, info.bus, list_formats(node))
-    except OSError as error:
-        return CameraListing(str(path), name, problem=error.strerror or str(error))
-
-
-def format_cameras(cameras: Iterable[CameraListing]) -> str:
-    """Formats a table of the cameras, with their sizes and rates by format."""
-    return "\n".join(line for camera in cameras for line in _format_camera(camera))
-
-
-def _format_camera(camera: CameraListing) -> Iterator[str]:
-    where = f" ({', '.join(part for part in (camera.driver, camera.bus) if part)})" if camera.driver or camera.bus else ""
-    yield f"{camera.path}  {camera.name}{where}"
-    if camera.problem:
-        yield f"  can't be queried: {camera.problem}"
-    # Most cameras have the same sizes in several formats.
-    alike: dict[tuple[FrameSize, ...], list[str]] = {}
-    for entry in camera.formats:
-        if entry.fourcc in COSTS_NS:
-            alike.setdefault(entry.sizes, []).append(entry.fourcc)
-    for sizes, names in alike.items():
-        yield f"  {', '.join(names)}" + ("" if sizes else ": sizes aren't listed")
-        for size in sizes:
-            yield f"    {_format_size(size):<24}{_format_rates(size)}".rstrip()
-    unreadable = [entry.fourcc for entry in camera.formats if entry.fourcc not in COSTS_NS]
-    if unreadable:
-        yield f"  can't be read: {', '.join(unreadable)}"
-
-
-def _format_size(size: FrameSize) -> str:
-    if size.least_px is None:
-        return f"{size.width_px}x{size.height_px}"
-    return f"{size.least_px[0]}x{size.least_px[1]} to {size.width_px}x{size.height_px}"
-
-
-def _format_rates(size: FrameSize) -> str:
-    shown = [f"{rate_fps:.4g}" for rate_fps in size.rates_fps]
-    if not shown:
-        return ""
-    return (f"{shown[-1]} to {shown[0]}" if size.is_any_rate else ", ".join(shown)) + " fps"

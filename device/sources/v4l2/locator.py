@@ -8,13 +8,13 @@ References:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from device.core.errors import SourceError
 from device.machine.sysfs import read_text
-from device.sources.v4l2.formats import video_nodes
 from device.sources.v4l2.node import KernelNode, NodeOpener, opened, read_node_info
 
 
@@ -171,6 +171,13 @@ class Locator:
         except OSError:
             # It vanished meanwhile, or isn't a camera.
             return False
+
+
+def video_nodes(root: Path) -> list[Path]:
+    """Lists the folders of ``/dev/video*`` nodes under ``/sys/class/video4linux``, by number."""
+    folders = (root / "sys/class/video4linux").glob("video*")
+    numbered = [(int(match[1]), folder) for folder in folders if (match := re.fullmatch("video([0-9]{1,4})", folder.name))]
+    return [folder for _, folder in sorted(numbered)]
 
 
 def list_camera_nodes(root: Path) -> list[CameraNode]:

@@ -8,16 +8,19 @@ References:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from device.core.errors import UsageError
-from device.image.opencv import least_side_px
-from device.sources.base import SourceOptions
+from device.core.plugin import Needs, import_package
+from device.core.programs import Run
+from device.image.preprocess import least_side_px
+from device.sources.base import OPENCV, Diagnosis, SourceOptions
 from device.sources.live import LiveSource
 from device.sources.v4l2.capture import V4l2Capture
 from device.sources.v4l2.formats import ModeRequest
+from device.sources.v4l2.listing import diagnose_camera, list_cameras
 from device.sources.v4l2.locator import Locator
 from device.sources.v4l2.node import KernelNode, NodeOpener
 
@@ -47,6 +50,8 @@ class V4l2Source(LiveSource):
             in time.
     """
 
+    needs: ClassVar[Needs] = OPENCV._replace(devices=("char-video4linux",), groups=("video",))
+
     def __init__(
         self,
         locator: Locator,
@@ -58,6 +63,7 @@ class V4l2Source(LiveSource):
         open_node: NodeOpener = KernelNode,
     ) -> None:
         options = options or SourceOptions()
+        import_package("device.image.opencv", self.needs, "source v4l2")
         request = ModeRequest.of(options.width_px, options.height_px, options.rate_fps, fourcc)
         side_px = least_side_px(options.preprocessing)
 
@@ -103,3 +109,12 @@ class V4l2Source(LiveSource):
         node = Path(path or f"/dev/video{number}") if name is None else None
         locator = Locator(node, name or "", root=root, open_node=open_node)
         return lambda: cls(locator, f"v4l2:{rest}", fourcc and fourcc.upper(), options, root=root, open_node=open_node)
+
+    @classmethod
+    def diagnose(cls, root: Path, run: Run) -> Iterator[Diagnosis]:  # noqa: ARG003  # of others
+        """Every camera that V4L2 knows, and what it offers."""
+        cameras = list_cameras(root)
+        if not cameras:
+            remedy = "plug it in (lsusb lists what is there), or name another source: --source"
+            yield Diagnosis("v4l2", "absent", "no /dev/video* gives pictures", remedy)
+        yield from map(diagnose_camera, cameras)
