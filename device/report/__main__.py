@@ -16,17 +16,17 @@ from device.bench.result import BenchResult, read_result
 from device.core.durable import write_durably
 from device.core.errors import BenchError, ReportError, exit_with_one_line, nearest
 from device.protocols import RunRecord
-from device.report import page, plots, table
-from device.report.course import HEAT_LIMIT, Course
+from device.report import drawing, page, table
 from device.report.summary import Report, RunReport, make_report, summarise_run
+from device.report.time_series import HEAT_LIMIT, TimeSeries
 from device.telemetry.read import Extent, Store
 
 DEFAULT_PAGE = Path("report.html")
 
-POINTS = 400
+BUCKETS = 400
 """Of a run over time, at most. A page of a thousand pixels shows no more."""
 
-MOST_COURSES = 12
+MOST_SERIES = 12
 """Runs that are drawn over time, the newest: each is some hundred kilobytes of the page."""
 
 _SQLITE = b"SQLite format 3\x00"
@@ -119,16 +119,16 @@ def choose_runs(path: Path, runs: Sequence[RunRecord], wanted: str) -> list[RunR
     return found
 
 
-def read_course(store: Store, run: RunReport, extent: Extent) -> Course:
+def read_series(store: Store, run: RunReport, extent: Extent) -> TimeSeries:
     """Reads a run over time."""
     run_id = run.run.run_id
-    near_s = (extent.end_s - extent.start_s) / POINTS / 2
+    near_s = (extent.end_s - extent.start_s) / BUCKETS / 2
     slowed = {flag: store.read_throttled(run_id, flag, near_s) for flag in run.throttling.flags}
     slowed[HEAT_LIMIT] = store.read_heat_limited(run_id, near_s)
-    return Course(
+    return TimeSeries(
         extent=extent,
-        points=store.read_points(run_id, extent, POINTS),
-        power=[(power, store.read_power_points(run_id, extent, POINTS, power)) for power in run.power],
+        buckets=store.read_buckets(run_id, extent, BUCKETS),
+        power=[(power, store.read_power_buckets(run_id, extent, BUCKETS, power)) for power in run.power],
         gaps=store.read_gaps(run_id, near_s)[0],
         interrupted=store.read_interrupted(run_id, extent, near_s),
         slowed={flag: spans for flag, spans in slowed.items() if spans},
@@ -158,13 +158,13 @@ def read_bench(path: Path, run: str) -> BenchResult:
         ) from error
 
 
-def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_courses: bool) -> tuple[Report, dict[str, Course]]:
+def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_series: bool) -> tuple[Report, dict[str, TimeSeries]]:
     """Reads every file, and sets it side by side.
 
     Args:
         wanted: files, and runs of them.
         only: beginnings of ids of runs; empty for all.
-        with_courses: also the runs over time.
+        with_series: also the runs over time.
 
     Raises:
         ReportError: a file that can't be read, a run that isn't there, or nothing to report.
@@ -172,7 +172,7 @@ def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_courses: boo
     runs: list[RunReport] = []
     benches: list[tuple[Path, BenchResult]] = []
     empty: list[str] = []
-    courses: dict[str, Course] = {}
+    series: dict[str, TimeSeries] = {}
     seen: set[str] = set()
     for path, name in wanted:
         if not is_store(path):
@@ -188,9 +188,9 @@ def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_courses: boo
                     empty.append(run.run_id)
                     continue
                 runs.append(summarise_run(store, run, extent))
-                if with_courses:
-                    courses[run.run_id] = read_course(store, runs[-1], extent)
-                    _forget_oldest(runs, courses)
+                if with_series:
+                    series[run.run_id] = read_series(store, runs[-1], extent)
+                    _forget_oldest(runs, series)
     _check_found(only, seen)
     if not runs and not benches:
         raise ReportError(
@@ -199,13 +199,13 @@ def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_courses: boo
             expected="a run that lasted for at least one interval",
             reason="empty",
         )
-    return make_report(runs, benches, empty), courses
+    return make_report(runs, benches, empty), series
 
 
-def _forget_oldest(runs: Sequence[RunReport], courses: dict[str, Course]) -> None:
-    if len(courses) > MOST_COURSES:
-        drawn = [run for run in runs if run.run.run_id in courses]
-        del courses[min(drawn, key=lambda run: run.run.started_at_utc).run.run_id]
+def _forget_oldest(runs: Sequence[RunReport], series: dict[str, TimeSeries]) -> None:
+    if len(series) > MOST_SERIES:
+        drawn = [run for run in runs if run.run.run_id in series]
+        del series[min(drawn, key=lambda run: run.run.started_at_utc).run.run_id]
 
 
 def _check_found(only: Sequence[str], seen: set[str]) -> None:
@@ -273,12 +273,12 @@ def main(arguments: list[str] | None = None) -> int:
     html = flags.html or (None if flags.png or flags.csv or flags.json else DEFAULT_PAGE)
     is_drawn = bool(html or flags.png)
     if is_drawn:
-        plots.check_matplotlib()
-    report, courses = read_all(wanted, flags.run, with_courses=is_drawn)
+        drawing.check_dependencies()
+    report, series = read_all(wanted, flags.run, with_series=is_drawn)
     if html:
-        write(html, page.render(report, courses).encode())
+        write(html, page.render(report, series).encode())
     if flags.png:
-        for name, content in page.draw_pictures(report, courses):
+        for name, content in page.draw_pictures(report, series):
             write(flags.png / name, content)
     if flags.csv or flags.json:
         print(table.encode_csv(report) if flags.csv else table.encode_json(report), end="")

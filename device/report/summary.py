@@ -20,7 +20,8 @@ from device import __version__
 from device.bench.result import BenchResult, ChoiceResult, Interval
 from device.contract.profile import Scope
 from device.protocols import MeterRecord, RunRecord
-from device.telemetry.read import Extent, Interruptions, PowerSums, SourceSums, Spread, Store
+from device.report.words import format_duration
+from device.telemetry.read import Band, Extent, Interruptions, PowerSums, SourceSums, Store
 
 ThrottleState = Literal["throttled", "not_throttled", "unsupported"]
 Method = Literal["run", "bench"]
@@ -123,7 +124,7 @@ class RunReport(msgspec.Struct, frozen=True):
     fps: float
     least_fps: float
     most_fps: float
-    latency_s: dict[str, Spread]
+    latency_s: dict[str, Band]
     power: tuple[RunPower, ...]
     meters: tuple[MeterRecord, ...]
     unmarked_power_intervals: int
@@ -218,7 +219,7 @@ def summarise_run(store: Store, run: RunRecord, extent: Extent) -> RunReport:
     sums = store.sum_up(run.run_id)
     _, gaps, gaps_s = store.read_gaps(run.run_id, near_s=extent.end_s - extent.start_s)
     meters = tuple(store.list_meters(run.run_id))
-    spreads = {name: store.find_spread(run.run_id, f"latency_{name}_s") for name in ("p50", "p90", "p99")}
+    bands = {name: store.find_band(run.run_id, f"latency_{name}_s") for name in ("p50", "p90", "p99")}
     return RunReport(
         file=str(store.path),
         run=run,
@@ -233,7 +234,7 @@ def summarise_run(store: Store, run: RunRecord, extent: Extent) -> RunReport:
         fps=_rate(sums.frames, sums.recorded_s),
         least_fps=sums.least_fps,
         most_fps=sums.most_fps,
-        latency_s={name: spread for name, spread in spreads.items() if spread is not None},
+        latency_s={name: band for name, band in bands.items() if band is not None},
         power=_list_power(store.sum_power(run.run_id), meters, _rate(sums.frames, sums.recorded_s)),
         meters=meters,
         unmarked_power_intervals=sums.unmarked_power_rows,
@@ -287,27 +288,15 @@ def describe_throttling(throttling: Throttling) -> str:
     if throttling.state == "not_throttled":
         return "not throttled"
     flags = (
-        flag.replace("_", " ") + ("" if length_s is None else f" (in {describe_length(length_s)})")
+        flag.replace("_", " ") + ("" if length_s is None else f" (in {format_duration(length_s)})")
         for flag, length_s in throttling.flags.items()
     )
     return f"throttled: {', '.join(flags)}"
 
 
 def describe_heat_limit(limited_s: float) -> str:
-    """For people: like a flag's, the length is that of the intervals that saw it."""
-    return f"by the profile's limit on heat in intervals of together {describe_length(limited_s)}"
-
-
-def describe_length(length_s: float) -> str:
-    """``4.2 s``, ``3 min 5 s``, ``2 h 10 min``, ``41 d 3 h``."""
-    if length_s < 60:
-        return f"{length_s:.1f}".removesuffix(".0") + " s"
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    whole = round(length_s)
-    first = next(index for index, (_, size) in enumerate(units) if whole >= size)
-    (big, big_s), (small, small_s) = units[first], units[first + 1]
-    rest = whole % big_s // small_s
-    return f"{whole // big_s} {big}" + (f" {rest} {small}" if rest else "")
+    """For people. As with a flag, the duration is that of the intervals that saw it."""
+    return f"by the profile's limit on heat, during intervals of {format_duration(limited_s)} in all"
 
 
 # --- side by side -----------------------------------------------------------------------------------------------------
@@ -375,12 +364,12 @@ def _warn(runs: Sequence[RunReport]) -> tuple[str, ...]:
     gaps_s = sum(run.gaps_s for run in runs)
     warnings = []
     if interrupted_s:
-        warnings.append(f"sources interrupted for {describe_length(interrupted_s)}")
+        warnings.append(f"sources interrupted for {format_duration(interrupted_s)}")
     limited_s = sum(run.heat_limited_s or 0.0 for run in runs)
     if limited_s:
         warnings.append(f"held to a lower rate {describe_heat_limit(limited_s)}")
     if gaps_s:
-        warnings.append(f"not recorded for {describe_length(gaps_s)}")
+        warnings.append(f"not recorded for {format_duration(gaps_s)}")
     return tuple(warnings)
 
 

@@ -16,9 +16,9 @@ from device.report.summary import (
     RunReport,
     Subject,
     ThrottleState,
-    describe_length,
 )
-from device.telemetry.read import Extent, Spread
+from device.report.words import Kind, format_duration, name_kind
+from device.telemetry.read import Extent
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class Figure(msgspec.Struct, frozen=True):
     high: float | None
     source: str
     scope: str
-    kind: Literal["measured", "estimated"]
+    kind: Kind
     throttled: ThrottleState
     run_id: str
     started_at_utc: str
@@ -82,7 +82,7 @@ def format_runs(path: str, runs: Sequence[tuple[RunRecord, Extent | None]]) -> s
         length = (
             "nothing recorded"
             if extent is None
-            else f"{describe_length(extent.end_s - extent.start_s)}, {extent.rows} intervals"
+            else f"{format_duration(extent.end_s - extent.start_s)}, {extent.rows} intervals"
         )
         lines.append(f"  {run.run_id[:12]:<13}{run.started_at_utc:<27}{run.profile:<18}{run.runtime:<12}{length}")
     return "\n".join(lines)
@@ -111,13 +111,13 @@ def _figures_of_run(run: RunReport) -> Iterator[Figure]:
     yield row("frames", run.frames)
     yield row("dropped", run.dropped)
     yield row("fps", run.fps, run.least_fps, run.most_fps)
-    for name, spread in run.latency_s.items():
-        yield row(f"latency_{name}_s", *_of_spread(spread))
+    for name, band in run.latency_s.items():
+        yield row(f"latency_{name}_s", band.middle, band.least, band.most)
     if run.temperature_c:
         low, mean, high = run.temperature_c
         yield row("temperature_c", mean, low, high)
     for power in run.power:
-        said: dict[str, Any] = {"source": power.source, "scope": power.scope, "kind": _kind(power.is_estimate)}
+        said: dict[str, Any] = {"source": power.source, "scope": power.scope, "kind": name_kind(power.is_estimate)}
         yield row("power_w", power.power_w, power.least_w, power.most_w, **said)
         yield row("energy_j", power.energy_j, **said)
         yield row("power_covered_s", power.covered_s, **said)
@@ -151,15 +151,7 @@ def _figures_of_subject(subject: Subject) -> Iterator[Figure]:
     if subject.latency_p50_s:
         yield row("latency_p50_s", subject.latency_p50_s)
     for power in subject.power:
-        said: dict[str, Any] = {"source": power.source, "scope": power.scope, "kind": _kind(power.is_estimate)}
+        said: dict[str, Any] = {"source": power.source, "scope": power.scope, "kind": name_kind(power.is_estimate)}
         for name in ("power_w", "energy_per_inference_j", "fps_per_w", "net_energy_per_inference_j"):
             if (figure := getattr(power, name)) is not None:
                 yield row(name, figure, **said)
-
-
-def _of_spread(spread: Spread) -> tuple[float, float, float]:
-    return spread.median, spread.least, spread.most
-
-
-def _kind(is_estimate: bool) -> Literal["measured", "estimated"]:
-    return "estimated" if is_estimate else "measured"

@@ -106,46 +106,52 @@ class PowerKind(Protocol):
     def is_estimate(self) -> bool: ...  # noqa: D102
 
 
-class Spread(msgspec.Struct, frozen=True):
-    """Of a figure that each row has one of: the least, the median and the greatest of the rows'."""
+class Band(msgspec.Struct, frozen=True):
+    """What several rows say of one figure.
+
+    Attributes:
+        least: of the rows.
+        middle: the rows' median where the figure is a percentile, else their mean. Written as ``median``: only percentiles are.
+        most: of the rows.
+    """
 
     least: float
-    median: float
+    middle: float = msgspec.field(name="median")
     most: float
 
 
-class Point(msgspec.Struct, frozen=True):
-    """One row, or the rows of one stretch of time.
+class Bucket(msgspec.Struct, frozen=True):
+    """A point of a time series: one row, or the rows of one span of time.
 
     Attributes:
         start_s: monotonic.
-        end_s: likewise.
+        end_s: monotonic.
         rows: how many it stands for.
         fps: frames by recorded time, and the least and greatest of the rows.
-        latency_s: percentile -> of the rows: one value if it is one row.
-        temperature_c: the mean of the rows, weighted by their length, between the least and the greatest.
-        frequency_hz: likewise.
+        latency_s: percentile -> its band.
+        temperature_c: the mean is weighted by the rows' durations.
+        frequency_hz: the mean is weighted by the rows' durations.
     """
 
     start_s: float
     end_s: float
     rows: int
-    fps: Spread
-    latency_s: dict[str, Spread]
-    temperature_c: Spread | None
-    frequency_hz: Spread | None
+    fps: Band
+    latency_s: dict[str, Band]
+    temperature_c: Band | None
+    frequency_hz: Band | None
 
 
-class PowerPoint(msgspec.Struct, frozen=True):
-    """The power of one `Point`, by one source: its mean, between the least and the greatest of the rows."""
+class PowerBucket(msgspec.Struct, frozen=True):
+    """The power of one source in one `Bucket`."""
 
     start_s: float
     end_s: float
-    power_w: Spread
+    power_w: Band
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A stretch of time, monotonic."""
+    """A span of monotonic time."""
 
     start_s: float
     end_s: float
@@ -257,7 +263,7 @@ class Store(Resource):
         )
         return [self._as(PowerSums, row) for row in rows]
 
-    def find_spread(self, run_id: str, column: str) -> Spread | None:
+    def find_band(self, run_id: str, column: str) -> Band | None:
         """The least, the median and the greatest of what a run's rows say; of an even number, the lower median."""
         condition = f"run_id = :run AND {column} IS NOT NULL"
         row = self._one(
@@ -269,7 +275,7 @@ class Store(Resource):
         # Not by LIMIT and OFFSET: those make SQLite keep half of the rows in a tree, which takes it five times as long.
         ordered = self._query(f"SELECT {column} AS value FROM interval WHERE {condition} ORDER BY value", run=run_id)
         median = next(itertools.islice(ordered, (row["rows"] - 1) // 2, None))
-        return Spread(row["least"], median["value"], row["most"])
+        return Band(row["least"], median["value"], row["most"])
 
     def sum_throttling(self, run_id: str) -> dict[str | None, float]:
         """Flags as the rows have them, joined by commas -> seconds; None: the board could not tell, ``""``: none held."""
@@ -317,7 +323,7 @@ class Store(Resource):
 
     # --- over time ----------------------------------------------------------------------------------------------------
 
-    def read_points(self, run_id: str, extent: Extent, most: int) -> list[Point]:
+    def read_buckets(self, run_id: str, extent: Extent, most: int) -> list[Bucket]:
         """A run over time, in at most so many points: each row its own, if there are no more rows."""
         place = _place(extent, most)
         medians = self._read_medians(run_id, place, extent, most)
@@ -326,14 +332,14 @@ class Store(Resource):
             SELECT {place} AS place, min(timestamp_ns / 1e9 - duration_s) AS start_s, max(timestamp_ns) / 1e9 AS end_s,
                 count(*) AS rows,
                 min(fps) AS least_fps, sum(frames) / sum(duration_s) AS mean_fps, max(fps) AS most_fps,
-                {_SPREADS}
+                {_BANDS}
             FROM interval WHERE run_id = :run GROUP BY 1 ORDER BY 1
             """,
             **_times(run_id, extent, most),
         )
-        return [_point(row, medians) for row in rows]
+        return [_bucket(row, medians) for row in rows]
 
-    def read_power_points(self, run_id: str, extent: Extent, most: int, power: PowerKind) -> list[PowerPoint]:
+    def read_power_buckets(self, run_id: str, extent: Extent, most: int, power: PowerKind) -> list[PowerBucket]:
         """The power of one source over time; where it has none there is no point."""
         rows = self._query(
             f"""
@@ -348,7 +354,7 @@ class Store(Resource):
             scope=power.scope,
             is_estimate=power.is_estimate,
         )
-        return [PowerPoint(row["start_s"], row["end_s"], Spread(row["least"], row["mean"], row["most"])) for row in rows]
+        return [PowerBucket(row["start_s"], row["end_s"], Band(row["least"], row["mean"], row["most"])) for row in rows]
 
     def read_gaps(self, run_id: str, near_s: float) -> tuple[list[Span], int, float]:
         """Times between rows that no row covers.
@@ -483,7 +489,7 @@ class Store(Resource):
 
 _PERCENTILES = ("p50", "p90", "p99")
 
-_SPREADS = ",\n".join(
+_BANDS = ",\n".join(
     [
         *(f"min(latency_{name}_s) AS least_{name}, max(latency_{name}_s) AS most_{name}" for name in _PERCENTILES),
         *(
@@ -499,32 +505,32 @@ def _place(extent: Extent, most: int) -> str:
     """SQL for the point that a row belongs to: by its end, so that places come in the order of time."""
     if extent.rows <= most:
         return "timestamp_ns"
-    return "min(:points - 1, CAST(:points * (timestamp_ns / 1e9 - :start_s) / :length_s AS INTEGER))"
+    return "min(:buckets - 1, CAST(:buckets * (timestamp_ns / 1e9 - :start_s) / :length_s AS INTEGER))"
 
 
 def _times(run_id: str, extent: Extent, most: int) -> dict[str, object]:
     if extent.rows <= most:
         return {"run": run_id}
-    return {"run": run_id, "points": most, "start_s": extent.start_s, "length_s": extent.end_s - extent.start_s}
+    return {"run": run_id, "buckets": most, "start_s": extent.start_s, "length_s": extent.end_s - extent.start_s}
 
 
-def _point(row: sqlite3.Row, medians: dict[int, dict[str, float]]) -> Point:
-    return Point(
+def _bucket(row: sqlite3.Row, medians: dict[int, dict[str, float]]) -> Bucket:
+    return Bucket(
         start_s=row["start_s"],
         end_s=row["end_s"],
         rows=row["rows"],
-        fps=Spread(row["least_fps"], row["mean_fps"], row["most_fps"]),
+        fps=Band(row["least_fps"], row["mean_fps"], row["most_fps"]),
         latency_s={
-            name: Spread(row[f"least_{name}"], median, row[f"most_{name}"]) for name, median in medians[row["place"]].items()
+            name: Band(row[f"least_{name}"], median, row[f"most_{name}"]) for name, median in medians[row["place"]].items()
         },
-        temperature_c=_spread(row, "temperature_c"),
-        frequency_hz=_spread(row, "frequency_hz"),
+        temperature_c=_band(row, "temperature_c"),
+        frequency_hz=_band(row, "frequency_hz"),
     )
 
 
-def _spread(row: sqlite3.Row, column: str) -> Spread | None:
+def _band(row: sqlite3.Row, column: str) -> Band | None:
     mean = row[f"mean_{column}"]
-    return None if mean is None else Spread(row[f"least_{column}"], mean, row[f"most_{column}"])
+    return None if mean is None else Band(row[f"least_{column}"], mean, row[f"most_{column}"])
 
 
 def _gaps(steps: Iterator[sqlite3.Row]) -> Iterator[Span]:

@@ -14,7 +14,6 @@ from device.bench.result import read_result
 from device.report.summary import (
     Report,
     RunReport,
-    describe_length,
     describe_throttling,
     find_panels,
     judge_throttling,
@@ -22,6 +21,7 @@ from device.report.summary import (
     summarise_run,
 )
 from device.report.table import Figure, encode_csv, encode_json, list_figures
+from device.report.words import format_duration
 from device.telemetry.read import Store
 from tests.unit.records import interval
 from tests.unit.stores import ESTIMATED, MEASURED, SECOND_NS, Row, interruption, meter, power, run, second, write_store
@@ -252,7 +252,7 @@ class TestSubjects:
         found = one_run(tmp_path, second(1), second(2, heat_limit_fps=5.0), second(3, heat_limit_fps=5.0))
         assert found.heat_limited_s == 2.0
         (subject,) = make_report([found], []).subjects
-        assert subject.warnings == ("held to a lower rate by the profile's limit on heat in intervals of together 2 s",)
+        assert subject.warnings == ("held to a lower rate by the profile's limit on heat, during intervals of 2 s in all",)
 
     def test_a_benchmark_keeps_its_figures_and_its_flags(self) -> None:
         path = BENCHES / "simulated-flagged.json"
@@ -316,7 +316,7 @@ class TestWords:
         ],
     )
     def test_lengths(self, length_s: float, text: str) -> None:
-        assert describe_length(length_s) == text
+        assert format_duration(length_s) == text
 
     @pytest.mark.parametrize(
         ("lengths_s", "text"),
