@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import jinja2
 import msgspec
 import numpy as np
 from markupsafe import Markup
@@ -21,10 +20,13 @@ from numpy.typing import NDArray
 from converter.evaluate.accuracy import Interval
 from converter.evaluate.latency import ArtefactLatency, Latency, measure_latency
 from converter.quantise.recipes import Recipe
-from converter.report.plots import Share, find_title, plot_latency, plot_reliability, plot_shares
-from converter.report.record import Confusion, Judgement, Report, Sensitivity, read_report
+from converter.report.plots import Share, find_role, find_title, plot_latency, plot_reliability, plot_shares
+from converter.report.record import Confusion, ConversionReport, Judgement, NoiseByLayer, read_report
 from device.bundle import open_bundle
+from device.core.durable import write_durably
 from device.core.errors import BundleError, exit_with_one_line
+from device.report import document
+from device.report.document import DASH, SPACE, data
 
 HTML_NAME = "report.html"
 LATENCY_NAME = "latency.json"
@@ -41,11 +43,10 @@ BUSY_CORES = 0.1
 BUSY_SHARE = 0.001
 """Of the processor time, what a hypervisor gave to others, from which it is told."""
 
-_SPACE = "\N{NARROW NO-BREAK SPACE}"
 _MINUS = "\N{MINUS SIGN}"
 
 
-class Row(msgspec.Struct, frozen=True):
+class ConfusionRow(msgspec.Struct, frozen=True):
     """A row of a confusion matrix, as it is shown.
 
     Attributes:
@@ -63,7 +64,7 @@ class Row(msgspec.Struct, frozen=True):
     recall: float | None
 
 
-class Pair(msgspec.Struct, frozen=True):
+class ConfusedPair(msgspec.Struct, frozen=True):
     """A class taken for another: how often, of how many."""
 
     right: str
@@ -97,11 +98,11 @@ class Noise(msgspec.Struct, frozen=True):
     half: int
 
 
-def write_page(folder: Path, report: Report, latency: Latency | None) -> None:
+def write_page(folder: Path, report: ConversionReport, latency: Latency | None) -> None:
     """Writes ``report.html``, and ``latency.json`` where there is a measurement; each atomically."""
     if latency is not None:
-        _replace(folder / LATENCY_NAME, msgspec.json.format(msgspec.json.encode(latency), indent=2) + b"\n")
-    _replace(folder / HTML_NAME, render(report, latency).encode())
+        write_durably(folder / LATENCY_NAME, msgspec.json.format(msgspec.json.encode(latency), indent=2) + b"\n")
+    write_durably(folder / HTML_NAME, render(report, latency).encode())
 
 
 def read_latency(folder: Path) -> Latency | None:
@@ -121,20 +122,15 @@ def read_latency(folder: Path) -> Latency | None:
         ) from error
 
 
-def render(report: Report, latency: Latency | None) -> str:
+def render(report: ConversionReport, latency: Latency | None) -> str:
     """The page; equal arguments give equal text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("converter.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= _FILTERS
     # The artefact that the profile runs: its figures stand at the top.
     first = report.artefacts[0]
     timed = order_latencies(report, latency)
-    return environment.get_template("report.html").render(
+    return document.render(
+        "converter.report",
+        "conversion.html",
+        _FILTERS,
         report=report,
         latency=latency,
         first=first,
@@ -156,7 +152,7 @@ def render(report: Report, latency: Latency | None) -> str:
     )
 
 
-def tabulate(judgement: Judgement | None, reference: Judgement | None, labels: tuple[str, ...]) -> tuple[Row, ...]:
+def tabulate(judgement: Judgement | None, reference: Judgement | None, labels: tuple[str, ...]) -> tuple[ConfusionRow, ...]:
     """The confusion matrix of a network, and its difference to another's; empty without labels or with too many classes."""
     if judgement is None or reference is None or len(labels) > MATRIX_CLASSES:
         return ()
@@ -165,7 +161,7 @@ def tabulate(judgement: Judgement | None, reference: Judgement | None, labels: t
     for index, label in enumerate(labels):
         images, hits = int(found[index].sum()), int(found[index, index])
         rows.append(
-            Row(
+            ConfusionRow(
                 label=label,
                 images=images,
                 cells=tuple(found[index].tolist()),
@@ -176,7 +172,7 @@ def tabulate(judgement: Judgement | None, reference: Judgement | None, labels: t
     return tuple(rows)
 
 
-def find_pairs(judgement: Judgement | None, labels: tuple[str, ...]) -> tuple[Pair, ...]:
+def find_pairs(judgement: Judgement | None, labels: tuple[str, ...]) -> tuple[ConfusedPair, ...]:
     """The classes that are most often taken for another, most frequent first."""
     if judgement is None:
         return ()
@@ -185,12 +181,11 @@ def find_pairs(judgement: Judgement | None, labels: tuple[str, ...]) -> tuple[Pa
         images[cell.right] += cell.images
     wrong = [cell for cell in judgement.confusions if cell.right != cell.named]
     wrong.sort(key=lambda cell: (-cell.images, -cell.images / images[cell.right], cell.right, cell.named))
-    return tuple(
-        Pair(labels[cell.right], labels[cell.named], cell.images, images[cell.right]) for cell in wrong[:LISTED_CONFUSIONS]
-    )
+    listed = wrong[:LISTED_CONFUSIONS]
+    return tuple(ConfusedPair(labels[cell.right], labels[cell.named], cell.images, images[cell.right]) for cell in listed)
 
 
-def add_up(sensitivity: Sensitivity | None) -> Noise | None:
+def add_up(sensitivity: NoiseByLayer | None) -> Noise | None:
     """What each layer's noise is of the whole; None where nothing is rounded."""
     if sensitivity is None or not sensitivity.layers:
         return None
@@ -214,20 +209,20 @@ def _fill(cells: tuple[Confusion, ...], classes: int) -> NDArray[np.int64]:
     return matrix
 
 
-def order_latencies(report: Report, latency: Latency | None) -> dict[str, ArtefactLatency]:
+def order_latencies(report: ConversionReport, latency: Latency | None) -> dict[str, ArtefactLatency]:
     """Runtime name -> its measurement, in the report's order; empty without any."""
     timed = {one.runtime: one for one in latency.artefacts} if latency else {}
     runtimes = [item.artefact.runtime for item in report.artefacts]
     return {runtime: timed[runtime] for runtime in runtimes if runtime in timed}
 
 
-def _networks(report: Report) -> dict[str, Judgement]:
+def _networks(report: ConversionReport) -> dict[str, Judgement]:
     """The networks that were judged, by the name that the page has for them."""
     judged = {"fp32": report.fp32} | {item.artefact.runtime: item.judgement for item in report.artefacts}
     return {name: judgement for name, judgement in judged.items() if judgement is not None}
 
 
-def _draw_accuracy(report: Report) -> Markup | None:
+def _draw_accuracy(report: ConversionReport) -> Markup | None:
     networks = _networks(report)
     if not networks:
         return None
@@ -240,13 +235,9 @@ def _draw_accuracy(report: Report) -> Markup | None:
     return plot_shares("Accuracy of each network, with 95 % confidence intervals", groups)
 
 
-def _draw_reliability(report: Report) -> dict[str, Markup]:
+def _draw_reliability(report: ConversionReport) -> dict[str, Markup]:
     return {
-        name: plot_reliability(
-            f"Reliability of {name}: accuracy by confidence",
-            name,
-            one.reliability,
-        )
+        name: plot_reliability(f"Reliability of {name}: accuracy by confidence", name, one.reliability)
         for name, one in _networks(report).items()
     }
 
@@ -257,54 +248,50 @@ def _draw_latency(timed: dict[str, ArtefactLatency]) -> Markup | None:
     return plot_latency("Latency of each artefact on the host", {runtime: one.latency_s for runtime, one in timed.items()})
 
 
-def _figure(value: float, text: str) -> Markup:
-    return Markup('<data value="{}">{}</data>').format(repr(value), text)
-
-
-def _percent(share: float | None) -> Markup:
-    return Markup("–") if share is None else _figure(share, f"{100 * share:.1f}{_SPACE}%")
+def _percent(share: float | None) -> Markup | str:
+    return DASH if share is None else data(share, f"{100 * share:.1f}{SPACE}%")
 
 
 def _points(share: float) -> Markup:
-    return _figure(share, _signed(100 * share))
+    return data(share, _signed(100 * share))
 
 
 def _decibels(value: float) -> Markup:
-    return _figure(value, f"{value:.1f}{_SPACE}dB")
+    return data(value, f"{value:.1f}{SPACE}dB")
 
 
 def _megabytes(size_bytes: int) -> Markup:
-    return _figure(size_bytes, f"{size_bytes / 1e6:.2f}{_SPACE}MB")
+    return data(size_bytes, f"{size_bytes / 1e6:.2f}{SPACE}MB")
 
 
 def _millions(count: int) -> Markup:
-    return _figure(count, f"{count / 1e6:.{2 if count < 1e7 else 0}f}{_SPACE}M")
+    return data(count, f"{count / 1e6:.{2 if count < 1e7 else 0}f}{SPACE}M")
 
 
 def _milliseconds(duration_s: float) -> Markup:
-    return _figure(duration_s, f"{1e3 * duration_s:.2f}{_SPACE}ms")
+    return data(duration_s, f"{1e3 * duration_s:.2f}{SPACE}ms")
 
 
 def _plain(value: float) -> Markup:
-    return _figure(value, f"{value:.3g}")
+    return data(value, f"{value:.3g}")
 
 
 def _cosine(value: float) -> Markup:
-    return _figure(value, f"{value:.5f}")
+    return data(value, f"{value:.5f}")
 
 
 def _number(count: int) -> Markup:
-    return _figure(count, f"{count:,}".replace(",", _SPACE))
+    return data(count, f"{count:,}".replace(",", SPACE))
 
 
 def _interval(interval: Interval) -> Markup:
     return Markup("{}–{}{}%").format(
-        _figure(interval.low, f"{100 * interval.low:.1f}"), _figure(interval.high, f"{100 * interval.high:.1f}"), _SPACE
+        data(interval.low, f"{100 * interval.low:.1f}"), data(interval.high, f"{100 * interval.high:.1f}"), SPACE
     )
 
 
 def _points_interval(interval: Interval) -> Markup:
-    low, high = (_figure(end, _signed(100 * end)) for end in (interval.low, interval.high))
+    low, high = (data(end, _signed(100 * end)) for end in (interval.low, interval.high))
     return Markup("{} to {}").format(low, high)
 
 
@@ -318,12 +305,6 @@ def _settings(recipe: Recipe) -> list[tuple[str, object]]:
 
 def _signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", _MINUS).replace("+0.0", "0.0").replace(f"{_MINUS}0.0", "0.0")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_bytes(data)
-    scratch.replace(path)
 
 
 _TOLD_ELSEWHERE = ("name", "reason", "min_sqnr_db", "min_top1_agreement")
@@ -343,6 +324,7 @@ _FILTERS: dict[str, Callable[..., object]] = {
     "by_count": _by_count,
     "settings": _settings,
     "title_of": find_title,
+    "role_of": find_role,
 }
 
 

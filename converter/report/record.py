@@ -83,7 +83,7 @@ class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reliability: tuple[ReliabilityBin, ...]
 
 
-class Sensitivity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NoiseByLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What each rounding of an int8 artefact costs at the logits.
 
     Attributes:
@@ -119,7 +119,7 @@ class ArtefactReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     change: Change | None
 
 
-class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ConversionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that is said of a conversion.
 
     Attributes:
@@ -143,7 +143,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     artefacts: tuple[ArtefactReport, ...]
     calibration: PhotographSet
     verification: PhotographSet
-    sensitivity: Sensitivity | None
+    sensitivity: NoiseByLayer | None
     versions: dict[str, str]
 
 
@@ -168,20 +168,20 @@ def judge(logits: Logits, labels: Labels, temperature: float) -> Judgement:
     )
 
 
-def summarise_noise(recipe: str, images: int, layers: tuple[LayerNoise, ...]) -> Sensitivity:
+def summarise_noise(recipe: str, images: int, layers: tuple[LayerNoise, ...]) -> NoiseByLayer:
     """Rounds what was measured to what it means: the last places depend on the number of torch's threads."""
     finite = [layer for layer in layers if np.isfinite(layer.sqnr_db)]
     rounded = [msgspec.structs.replace(layer, sqnr_db=round(layer.sqnr_db, 2)) for layer in finite]
-    return Sensitivity(recipe, images, tuple(sorted(rounded, key=lambda layer: (layer.sqnr_db, layer.name, layer.operator))))
+    return NoiseByLayer(recipe, images, tuple(sorted(rounded, key=lambda layer: (layer.sqnr_db, layer.name, layer.operator))))
 
 
-def write_report(folder: Path, report: Report) -> None:
+def write_report(folder: Path, report: ConversionReport) -> None:
     """Writes ``report.json`` into a bundle; equal reports give equal bytes."""
     data = msgspec.json.format(msgspec.json.encode(report, order="deterministic"), indent=2)
     (folder / JSON_NAME).write_bytes(data + b"\n")
 
 
-def read_report(folder: Path) -> Report:
+def read_report(folder: Path) -> ConversionReport:
     """Reads a bundle's report.
 
     Raises:
@@ -189,7 +189,7 @@ def read_report(folder: Path) -> Report:
     """
     path = folder / JSON_NAME
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report)
+        return msgspec.json.decode(path.read_bytes(), type=ConversionReport)
     except OSError as error:
         raise BundleError(
             str(path), f"can't be read ({error.strerror})", remedy="make convert PROFILE=... writes one", reason="missing"

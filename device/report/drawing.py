@@ -150,6 +150,10 @@ def encode_svg(draw: Draw, name: str, title: str = "") -> Markup:
     text = re.sub(rf'<g id="{_TOOLTIP}([^"]*)">', r"<g><title>\1</title>", text)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", text)
+    # The page's font is used, and whitespace between elements means nothing.
+    text = re.sub(r" font-family: [^;]*;", "", text).replace(' style=""', "")
+    text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
+    text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
     # A hundredth of a point is finer than any screen.
     text = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), text)
     # HTML knows the namespaces of what stands in it, and the page sets the size.
