@@ -1,6 +1,6 @@
-"""``python -m device.report FILE…``: what runs and benchmarks gave, over time and side by side.
+"""``python -m device.report FILE…``: shows what runs and benchmarks gave, over time and side by side.
 
-Takes telemetry stores and what ``python -m device.bench`` wrote; makes a page, pictures, CSV or JSON of them.
+Reads telemetry stores and results of ``python -m device.bench``; writes a page, pictures, CSV or JSON.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from device.core.durable import write_durably
 from device.core.errors import BenchError, ReportError, exit_with_one_line, nearest
 from device.protocols import RunRecord
 from device.report import drawing, page, table
-from device.report.summary import Report, RunReport, make_report, summarise_run
+from device.report.subjects import Report, make_report
+from device.report.summary import RunReport, summarise_run
 from device.report.time_series import HEAT_LIMIT, TimeSeries
 from device.telemetry.read import Extent, Store
 
 DEFAULT_PAGE = Path("report.html")
 
 BUCKETS = 400
-"""Of a run over time, at most. A page of a thousand pixels shows no more."""
+"""The most of a time series: a page a thousand pixels wide shows no more."""
 
 MOST_SERIES = 12
-"""Runs that are drawn over time, the newest: each is some hundred kilobytes of the page."""
+"""How many runs, the newest, are drawn over time: each adds some hundred kilobytes to the page."""
 
 _SQLITE = b"SQLite format 3\x00"
 
 
-class Wanted(NamedTuple):
-    """A file, and which of its runs: ``last``, the beginning of an id, or all of them if empty."""
+class Selection(NamedTuple):
+    """A file, and which of its runs: ``last``, the beginning of an id, or empty for all of them."""
 
     path: Path
     run: str
@@ -63,10 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_file(text: str) -> Wanted:
-    """Splits ``FILE#RUN``; a file whose name has a ``#`` is itself."""
+def parse_file(text: str) -> Selection:
+    """Splits ``FILE#RUN``, unless a file of that very name exists."""
     path, mark, run = text.rpartition("#")
-    return Wanted(Path(path), run) if mark and not Path(text).exists() else Wanted(Path(text), "")
+    return Selection(Path(path), run) if mark and not Path(text).exists() else Selection(Path(text), "")
 
 
 def is_store(path: Path) -> bool:
@@ -97,7 +98,12 @@ def is_store(path: Path) -> bool:
 
 
 def choose_runs(path: Path, runs: Sequence[RunRecord], wanted: str) -> list[RunRecord]:
-    """Those of a store's runs that are wanted.
+    """Chooses runs of a store.
+
+    Args:
+        path: of the store.
+        runs: of the store, oldest first.
+        wanted: ``last``, the beginning of an id, or empty for all.
 
     Raises:
         ReportError: ``unknown_run``, or ``ambiguous``.
@@ -120,7 +126,7 @@ def choose_runs(path: Path, runs: Sequence[RunRecord], wanted: str) -> list[RunR
 
 
 def read_series(store: Store, run: RunReport, extent: Extent) -> TimeSeries:
-    """Reads a run over time."""
+    """Reads the time series of a run."""
     run_id = run.run.run_id
     near_s = (extent.end_s - extent.start_s) / BUCKETS / 2
     slowed = {flag: store.read_throttled(run_id, flag, near_s) for flag in run.throttling.flags}
@@ -128,7 +134,7 @@ def read_series(store: Store, run: RunReport, extent: Extent) -> TimeSeries:
     return TimeSeries(
         extent=extent,
         buckets=store.read_buckets(run_id, extent, BUCKETS),
-        power=[(power, store.read_power_buckets(run_id, extent, BUCKETS, power)) for power in run.power],
+        power=[(power, store.read_power_buckets(run_id, extent, BUCKETS, power.origin)) for power in run.power],
         gaps=store.read_gaps(run_id, near_s)[0],
         interrupted=store.read_interrupted(run_id, extent, near_s),
         slowed={flag: spans for flag, spans in slowed.items() if spans},
@@ -140,10 +146,10 @@ def read_bench(path: Path, run: str) -> BenchResult:
 
     Args:
         path: of it.
-        run: which run of it is wanted: it has none.
+        run: the run asked for; a benchmark has none, so anything but an empty string is an error.
 
     Raises:
-        ReportError: ``unknown_run`` where one is wanted; ``missing``, or ``damaged``.
+        ReportError: ``unknown_run``, ``missing`` or ``damaged``.
     """
     if run:
         raise ReportError(
@@ -158,13 +164,13 @@ def read_bench(path: Path, run: str) -> BenchResult:
         ) from error
 
 
-def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_series: bool) -> tuple[Report, dict[str, TimeSeries]]:
-    """Reads every file, and sets it side by side.
+def read_all(wanted: Sequence[Selection], only: Sequence[str], *, with_series: bool) -> tuple[Report, dict[str, TimeSeries]]:
+    """Reads every file and sets its runs and benchmarks side by side.
 
     Args:
         wanted: files, and runs of them.
-        only: beginnings of ids of runs; empty for all.
-        with_series: also the runs over time.
+        only: beginnings of run ids; empty for all.
+        with_series: read time series too.
 
     Raises:
         ReportError: a file that can't be read, a run that isn't there, or nothing to report.
@@ -223,12 +229,12 @@ def _require_found(prefix: str, count: int) -> None:
         raise ReportError(f"--run {prefix}", "no such run in these files", remedy="--list shows them", reason="unknown_run")
 
 
-def list_files(wanted: Sequence[Wanted], only: Sequence[str] = ()) -> str:
-    """For ``--list``.
+def list_files(wanted: Sequence[Selection], only: Sequence[str] = ()) -> str:
+    """Lists runs and benchmarks.
 
     Args:
         wanted: files, and runs of them.
-        only: beginnings of ids of runs; empty for all. Unlike in `read_all`, several runs may begin so: this tells them apart.
+        only: beginnings of run ids; empty for all. Unlike in `read_all`, several runs may match: the list tells them apart.
 
     Raises:
         ReportError: see `read_all`; runs without intervals are listed too.
@@ -251,7 +257,7 @@ def list_files(wanted: Sequence[Wanted], only: Sequence[str] = ()) -> str:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all.
+    """Writes a file atomically, and its folder if need be.
 
     Raises:
         ReportError: ``write``.
@@ -264,7 +270,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses flags and reports."""
+    """Parses the command line and writes the report."""
     flags = build_parser().parse_args(arguments)
     wanted = [parse_file(text) for text in flags.files]
     if flags.list:

@@ -1,6 +1,6 @@
 """Draws figures side by side: one bar per subject, on one axis from 0.
 
-Bars on one axis must be comparable; see `device.report.summary.find_panels`.
+Bars on one axis must be comparable; see `device.report.subjects.find_panels`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from device.report.drawing import Palette, new_figure, write_heading
-from device.report.summary import Panel, Range, Subject, SubjectPower
+from device.report.subjects import Panel, Range, Subject, SubjectPower
 from device.report.words import format_figure, number_of
 
 if TYPE_CHECKING:

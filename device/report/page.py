@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from device.report import document
 from device.report.bars import Bars, draw_bars, power_bars, rate_bars
 from device.report.drawing import NARROW_IN, WIDE_IN, Draw, encode_png, encode_svg
-from device.report.summary import (
-    Method,
-    Panel,
-    Report,
-    RunReport,
-    Subject,
-    describe_heat_limit,
-    describe_throttling,
-    find_panels,
-)
+from device.report.subjects import Method, Panel, Report, Subject, find_panels
+from device.report.summary import RunReport
+from device.report.throttling import describe_heat_limit, describe_throttling
 from device.report.time_series import TimeSeries, describe_shades, draw_time_series
 from device.report.words import SCOPES, mark_kind, name_kind, number_of
 

@@ -13,7 +13,7 @@ import pytest
 from device.bench.result import read_result
 from device.report.__main__ import read_all
 from device.report.page import draw_pictures, render
-from device.report.summary import Report, make_report
+from device.report.subjects import Report, make_report
 from device.report.time_series import TimeSeries
 from tests.unit.pages import check_page
 from tests.unit.stores import ESTIMATED, interruption, meter, power, run, second, write_store
@@ -51,9 +51,9 @@ def page(stored: Path) -> str:
 
 
 def read_all_of(path: Path) -> tuple[Report, dict[str, TimeSeries]]:
-    from device.report.__main__ import Wanted
+    from device.report.__main__ import Selection
 
-    return read_all([Wanted(path, "")], [], with_series=True)
+    return read_all([Selection(path, "")], [], with_series=True)
 
 
 class TestPage:

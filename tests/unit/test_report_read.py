@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from device.core.errors import ReportError
 from device.protocols import Percentiles, SourceIntervalRecord
-from device.report.__main__ import Wanted, list_files, main, read_all
+from device.report.__main__ import Selection, list_files, main, read_all
 from device.report.summary import summarise_run
 from device.report.table import encode_csv
 from device.telemetry.read import Bucket, Extent, Span, Store
@@ -134,7 +134,7 @@ class TestStores:
             content[place % len(content)] = value
         path = tmp_path_factory.getbasetemp() / "damaged.sqlite"
         path.write_bytes(content)
-        wanted = [Wanted(path, "")]
+        wanted = [Selection(path, "")]
         with contextlib.suppress(ReportError):
             encode_csv(read_all(wanted, [], with_series=True)[0])
         with contextlib.suppress(ReportError):
@@ -271,9 +271,9 @@ class TestBuckets:
         path = write_store(tmp_path / "t.sqlite", (run(), rows))
         with Store(path) as store:
             measured, estimated = sorted(store.sum_power("run-1"), key=lambda one: one.is_estimate)
-            found = store.read_power_buckets("run-1", extent_of(store), 100, measured)
+            found = store.read_power_buckets("run-1", extent_of(store), 100, measured.origin)
             assert [(one.start_s, one.power_w.middle) for one in found] == [(0.0, 2.0), (3.0, 6.0)]
-            assert [one.start_s for one in store.read_power_buckets("run-1", extent_of(store), 100, estimated)] == [2.0]
+            assert [one.start_s for one in store.read_power_buckets("run-1", extent_of(store), 100, estimated.origin)] == [2.0]
 
 
 class TestSpans:

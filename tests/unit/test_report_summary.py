@@ -11,16 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device.bench.result import read_result
-from device.report.summary import (
-    Report,
-    RunReport,
-    describe_throttling,
-    find_panels,
-    judge_throttling,
-    make_report,
-    summarise_run,
-)
-from device.report.table import Figure, encode_csv, encode_json, list_figures
+from device.report.subjects import Report, find_panels, make_report
+from device.report.summary import RunReport, summarise_run
+from device.report.table import FigureRow, encode_csv, encode_json, list_figures
+from device.report.throttling import describe_throttling, judge_throttling
 from device.report.words import format_duration
 from device.telemetry.read import Store
 from tests.unit.records import interval
@@ -291,7 +285,7 @@ class TestTables:
         rows = list(csv.DictReader(io.StringIO(encode_csv(report))))
         optional = ("low", "high")
         read = [
-            msgspec.convert({k: None if v == "" and k in optional else v for k, v in row.items()}, Figure, strict=False)
+            msgspec.convert({k: None if v == "" and k in optional else v for k, v in row.items()}, FigureRow, strict=False)
             for row in rows
         ]
         assert read == list_figures(report)
