@@ -1,7 +1,6 @@
-"""``python -m converter.report.page --bundle build/rpi4``: ``report.html`` of ``report.json`` and ``latency.json``.
+"""``python -m converter.report.page --bundle build/rpi4``: makes ``report.html`` of ``report.json`` and ``latency.json``.
 
-One file without a reference to any other: it opens on a board, on a phone and from a mail. Its figures are ``data`` elements
-whose ``value`` is the JSON's own.
+The page is one file that refers to no other. Its figures are ``data`` elements whose ``value`` is the JSON's own.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ HTML_NAME = "report.html"
 LATENCY_NAME = "latency.json"
 
 MATRIX_CLASSES = 24
-"""A matrix of more classes is no longer read; the classes that are confused most often are listed instead."""
+"""A larger matrix would be unreadable; the most frequent confusions are listed instead."""
 
 LISTED_CONFUSIONS = 8
 LISTED_LAYERS = 15
 
 BUSY_CORES = 0.1
-"""Processor time that other programs took, as so many cores, from which a latency is told to be disturbed."""
+"""Cores that other programs kept busy: from here on the page says that the latency was disturbed."""
 
 BUSY_SHARE = 0.001
-"""Of the processor time, what a hypervisor gave to others, from which it is told."""
+"""Share of the processor time that a hypervisor gave to other guests: from here on the page says it."""
 
 _MINUS = "\N{MINUS SIGN}"
 
@@ -50,11 +49,11 @@ class ConfusionRow(msgspec.Struct, frozen=True):
     """A row of a confusion matrix, as it is shown.
 
     Attributes:
-        label: the right class.
+        label: the correct class.
         images: photographs of it.
-        cells: how many were named each class.
-        changes: that less what eager fp32 named.
-        recall: share of its photographs that were named right; None without photographs.
+        cells: how many were predicted as each class.
+        changes: the difference of ``cells`` to eager fp32's.
+        recall: share of its photographs that were classified correctly; None without photographs.
     """
 
     label: str
@@ -65,7 +64,7 @@ class ConfusionRow(msgspec.Struct, frozen=True):
 
 
 class ConfusedPair(msgspec.Struct, frozen=True):
-    """A class taken for another: how often, of how many."""
+    """A class predicted as another: how often, of how many photographs."""
 
     right: str
     named: str
@@ -74,7 +73,7 @@ class ConfusedPair(msgspec.Struct, frozen=True):
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """A rounding: its SQNR, and its share of all noise if each adds its own."""
+    """A rounding: its SQNR, and its share of the total noise if all roundings add up."""
 
     name: str
     operator: str
@@ -83,13 +82,13 @@ class Layer(msgspec.Struct, frozen=True):
 
 
 class Noise(msgspec.Struct, frozen=True):
-    """What the roundings cost together.
+    """The noise of all roundings together.
 
     Attributes:
         layers: worst first.
-        operators: kind of operator -> its share of the noise, greatest first.
-        sum_db: SQNR of all roundings together, if each adds its own noise.
-        half: how many of the worst layers make half the noise.
+        operators: kind of operator -> its share of the noise, largest first.
+        sum_db: SQNR of all roundings together, if they add up.
+        half: how many of the worst layers make up half of the noise.
     """
 
     layers: tuple[Layer, ...]
@@ -106,7 +105,7 @@ def write_page(folder: Path, report: ConversionReport, latency: Latency | None) 
 
 
 def read_latency(folder: Path) -> Latency | None:
-    """Reads a bundle's measurement; None where there is none.
+    """Reads ``latency.json`` of a bundle; None where there is none.
 
     Raises:
         BundleError: it is malformed.
@@ -118,13 +117,13 @@ def read_latency(folder: Path) -> Latency | None:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise BundleError(
-            str(path), f"is no measurement: {error}", remedy="pass --measure, which replaces it", reason="malformed"
+            str(path), f"isn't a measurement: {error}", remedy="pass --measure, which replaces it", reason="malformed"
         ) from error
 
 
 def render(report: ConversionReport, latency: Latency | None) -> str:
     """The page; equal arguments give equal text."""
-    # The artefact that the profile runs: its figures stand at the top.
+    # The artefact that the profile runs: its figures are at the top.
     first = report.artefacts[0]
     timed = order_latencies(report, latency)
     return document.render(
@@ -153,7 +152,7 @@ def render(report: ConversionReport, latency: Latency | None) -> str:
 
 
 def tabulate(judgement: Judgement | None, reference: Judgement | None, labels: tuple[str, ...]) -> tuple[ConfusionRow, ...]:
-    """The confusion matrix of a network, and its difference to another's; empty without labels or with too many classes."""
+    """Makes a confusion matrix with its difference to another network's; empty without labels or with too many classes."""
     if judgement is None or reference is None or len(labels) > MATRIX_CLASSES:
         return ()
     found, before = (_fill(one.confusions, len(labels)) for one in (judgement, reference))
@@ -173,7 +172,7 @@ def tabulate(judgement: Judgement | None, reference: Judgement | None, labels: t
 
 
 def find_pairs(judgement: Judgement | None, labels: tuple[str, ...]) -> tuple[ConfusedPair, ...]:
-    """The classes that are most often taken for another, most frequent first."""
+    """Finds the most frequent confusions, most frequent first."""
     if judgement is None:
         return ()
     images: Counter[int] = Counter()
@@ -186,7 +185,7 @@ def find_pairs(judgement: Judgement | None, labels: tuple[str, ...]) -> tuple[Co
 
 
 def add_up(sensitivity: NoiseByLayer | None) -> Noise | None:
-    """What each layer's noise is of the whole; None where nothing is rounded."""
+    """Computes each layer's share of the total noise; None where nothing is rounded."""
     if sensitivity is None or not sensitivity.layers:
         return None
     powers = np.array([10.0 ** (-layer.sqnr_db / 10.0) for layer in sensitivity.layers])
@@ -210,14 +209,14 @@ def _fill(cells: tuple[Confusion, ...], classes: int) -> NDArray[np.int64]:
 
 
 def order_latencies(report: ConversionReport, latency: Latency | None) -> dict[str, ArtefactLatency]:
-    """Runtime name -> its measurement, in the report's order; empty without any."""
+    """Maps runtimes to their measurements, in the report's order; empty without any."""
     timed = {one.runtime: one for one in latency.artefacts} if latency else {}
     runtimes = [item.artefact.runtime for item in report.artefacts]
     return {runtime: timed[runtime] for runtime in runtimes if runtime in timed}
 
 
 def _networks(report: ConversionReport) -> dict[str, Judgement]:
-    """The networks that were judged, by the name that the page has for them."""
+    """The networks that were judged, by series."""
     judged = {"fp32": report.fp32} | {item.artefact.runtime: item.judgement for item in report.artefacts}
     return {name: judgement for name, judgement in judged.items() if judgement is not None}
 
@@ -300,14 +299,14 @@ def _by_count(operators: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def _settings(recipe: Recipe) -> list[tuple[str, object]]:
-    return [(name, value) for name, value in msgspec.structs.asdict(recipe).items() if name not in _TOLD_ELSEWHERE]
+    return [(name, value) for name, value in msgspec.structs.asdict(recipe).items() if name not in _SHOWN_ELSEWHERE]
 
 
 def _signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", _MINUS).replace("+0.0", "0.0").replace(f"{_MINUS}0.0", "0.0")
 
 
-_TOLD_ELSEWHERE = ("name", "reason", "min_sqnr_db", "min_top1_agreement")
+_SHOWN_ELSEWHERE = ("name", "reason", "min_sqnr_db", "min_top1_agreement")
 
 _FILTERS: dict[str, Callable[..., object]] = {
     "percent": _percent,
@@ -332,10 +331,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
     parser = argparse.ArgumentParser(
         prog="python -m converter.report.page",
-        description="Writes a bundle's report.html again, from its report.json and latency.json.",
+        description="Writes report.html of a bundle again from its report.json and latency.json.",
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="as make convert wrote it")
-    parser.add_argument("--measure", action="store_true", help="measure the latency anew, on this machine and now")
+    parser.add_argument("--measure", action="store_true", help="measure the latency again, on this machine")
     return parser
 
 
