@@ -15,7 +15,7 @@ from converter.evaluate.accuracy import Score
 from converter.models import model_names
 from converter.profiles import FOLDER, SCHEMA_NAME, encode_schema, load_profile, profile_names
 from converter.quantise.recipes import RECIPES, default_recipe, find_recipe
-from converter.report.record import Report, read_report
+from converter.report.record import ConversionReport, read_report
 from converter.stages import RUNTIMES, Request, convert
 from converter.weights.checkpoints import find_checkpoint, known_names
 from converter.work.progress import StageProgress
@@ -106,7 +106,7 @@ def print_summary(console: Console, out: Path, manifest: Manifest, manifest_sha2
     console.print(f"report {out / 'report.html'}", highlight=False)
 
 
-def print_accuracy(console: Console, report: Report) -> None:
+def print_accuracy(console: Console, report: ConversionReport) -> None:
     """Prints what fp32 and each artefact name right, and what int8 changes."""
     if report.fp32 is None:
         console.print("top-1 isn't known: the photographs have no labels; --verification DIR takes labelled ones")

@@ -33,7 +33,7 @@ from converter.profiles import LoadedProfile
 from converter.quantise.folding import fold
 from converter.quantise.recipes import Recipe, default_recipe, find_recipe
 from converter.report.page import write_page
-from converter.report.record import ArtefactReport, PhotographSet, Report, judge, summarise_noise, write_report
+from converter.report.record import ArtefactReport, ConversionReport, PhotographSet, judge, summarise_noise, write_report
 from converter.weights.checkpoints import Checkpoint, load_checkpoint
 from converter.work.cache import Cache, hash_sources, installed_versions, make_key
 from device import __version__
@@ -436,7 +436,7 @@ def _describe_artefact(runtime: str, prepared: Prepared, result: Verified) -> Ar
     )
 
 
-def _make_report(made: Conversion, model: ModelCard, versions: dict[str, str], folder: Path) -> Report:
+def _make_report(made: Conversion, model: ModelCard, versions: dict[str, str], folder: Path) -> ConversionReport:
     prepared, photographs, results = made.prepared, made.photographs, made.results
     labels, temperature = photographs.verification.labels, prepared.checkpoint.card.temperature
     chosen = made.request.profile.profile.runtime.name
@@ -452,7 +452,7 @@ def _make_report(made: Conversion, model: ModelCard, versions: dict[str, str], f
         )
         for runtime, result in results.artefacts.items()
     ]
-    return Report(
+    return ConversionReport(
         profile=made.request.profile.profile.name,
         runtime=chosen,
         model=model,

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from converter.compare.claims import format_verdict
-from converter.compare.figures import RUNTIME_TITLES
 from converter.compare.records import ArtefactFigures, Comparison
+from converter.report.plots import RUNTIME_TITLES
 from converter.work.machine import format_machine
 
 _LEAST_WIDTH = 128

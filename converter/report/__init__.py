@@ -1,1 +1,1 @@
-"""The report of a conversion: as data, and as a page."""
+"""The report of a conversion: `record` is its data, `page` and `plots` show it to people."""

@@ -1,7 +1,6 @@
-"""``python -m converter.report.page --bundle build/rpi4``: ``report.html`` of ``report.json`` and ``latency.json``.
+"""``python -m converter.report.page --bundle build/rpi4``: makes ``report.html`` of ``report.json`` and ``latency.json``.
 
-One file without a reference to any other: it opens on a board, on a phone and from a mail. Its figures are ``data`` elements
-whose ``value`` is the JSON's own.
+The page is one file that refers to no other. Its figures are ``data`` elements whose ``value`` is the JSON's own.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import jinja2
 import msgspec
 import numpy as np
 from markupsafe import Markup
@@ -21,39 +19,41 @@ from numpy.typing import NDArray
 from converter.evaluate.accuracy import Interval
 from converter.evaluate.latency import ArtefactLatency, Latency, measure_latency
 from converter.quantise.recipes import Recipe
-from converter.report.plots import Share, find_title, plot_latency, plot_reliability, plot_shares
-from converter.report.record import Confusion, Judgement, Report, Sensitivity, read_report
+from converter.report.plots import Share, find_role, find_title, plot_latency, plot_reliability, plot_shares
+from converter.report.record import Confusion, ConversionReport, Judgement, NoiseByLayer, read_report
 from device.bundle import open_bundle
+from device.core.durable import write_durably
 from device.core.errors import BundleError, exit_with_one_line
+from device.report import document
+from device.report.document import DASH, SPACE, data
 
 HTML_NAME = "report.html"
 LATENCY_NAME = "latency.json"
 
 MATRIX_CLASSES = 24
-"""A matrix of more classes is no longer read; the classes that are confused most often are listed instead."""
+"""A larger matrix would be unreadable; the most frequent confusions are listed instead."""
 
 LISTED_CONFUSIONS = 8
 LISTED_LAYERS = 15
 
 BUSY_CORES = 0.1
-"""Processor time that other programs took, as so many cores, from which a latency is told to be disturbed."""
+"""Cores that other programs kept busy: from here on the page says that the latency was disturbed."""
 
 BUSY_SHARE = 0.001
-"""Of the processor time, what a hypervisor gave to others, from which it is told."""
+"""Share of the processor time that a hypervisor gave to other guests: from here on the page says it."""
 
-_SPACE = "\N{NARROW NO-BREAK SPACE}"
 _MINUS = "\N{MINUS SIGN}"
 
 
-class Row(msgspec.Struct, frozen=True):
+class ConfusionRow(msgspec.Struct, frozen=True):
     """A row of a confusion matrix, as it is shown.
 
     Attributes:
-        label: the right class.
+        label: the correct class.
         images: photographs of it.
-        cells: how many were named each class.
-        changes: that less what eager fp32 named.
-        recall: share of its photographs that were named right; None without photographs.
+        cells: how many were predicted as each class.
+        changes: the difference of ``cells`` to eager fp32's.
+        recall: share of its photographs that were classified correctly; None without photographs.
     """
 
     label: str
@@ -63,8 +63,8 @@ class Row(msgspec.Struct, frozen=True):
     recall: float | None
 
 
-class Pair(msgspec.Struct, frozen=True):
-    """A class taken for another: how often, of how many."""
+class ConfusedPair(msgspec.Struct, frozen=True):
+    """A class predicted as another: how often, of how many photographs."""
 
     right: str
     named: str
@@ -73,7 +73,7 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """A rounding: its SQNR, and its share of all noise if each adds its own."""
+    """A rounding: its SQNR, and its share of the total noise if all roundings add up."""
 
     name: str
     operator: str
@@ -82,13 +82,13 @@ class Layer(msgspec.Struct, frozen=True):
 
 
 class Noise(msgspec.Struct, frozen=True):
-    """What the roundings cost together.
+    """The noise of all roundings together.
 
     Attributes:
         layers: worst first.
-        operators: kind of operator -> its share of the noise, greatest first.
-        sum_db: SQNR of all roundings together, if each adds its own noise.
-        half: how many of the worst layers make half the noise.
+        operators: kind of operator -> its share of the noise, largest first.
+        sum_db: SQNR of all roundings together, if they add up.
+        half: how many of the worst layers make up half of the noise.
     """
 
     layers: tuple[Layer, ...]
@@ -97,15 +97,15 @@ class Noise(msgspec.Struct, frozen=True):
     half: int
 
 
-def write_page(folder: Path, report: Report, latency: Latency | None) -> None:
+def write_page(folder: Path, report: ConversionReport, latency: Latency | None) -> None:
     """Writes ``report.html``, and ``latency.json`` where there is a measurement; each atomically."""
     if latency is not None:
-        _replace(folder / LATENCY_NAME, msgspec.json.format(msgspec.json.encode(latency), indent=2) + b"\n")
-    _replace(folder / HTML_NAME, render(report, latency).encode())
+        write_durably(folder / LATENCY_NAME, msgspec.json.format(msgspec.json.encode(latency), indent=2) + b"\n")
+    write_durably(folder / HTML_NAME, render(report, latency).encode())
 
 
 def read_latency(folder: Path) -> Latency | None:
-    """Reads a bundle's measurement; None where there is none.
+    """Reads ``latency.json`` of a bundle; None where there is none.
 
     Raises:
         BundleError: it is malformed.
@@ -117,24 +117,19 @@ def read_latency(folder: Path) -> Latency | None:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise BundleError(
-            str(path), f"is no measurement: {error}", remedy="pass --measure, which replaces it", reason="malformed"
+            str(path), f"isn't a measurement: {error}", remedy="pass --measure, which replaces it", reason="malformed"
         ) from error
 
 
-def render(report: Report, latency: Latency | None) -> str:
+def render(report: ConversionReport, latency: Latency | None) -> str:
     """The page; equal arguments give equal text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("converter.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= _FILTERS
-    # The artefact that the profile runs: its figures stand at the top.
+    # The artefact that the profile runs: its figures are at the top.
     first = report.artefacts[0]
     timed = order_latencies(report, latency)
-    return environment.get_template("report.html").render(
+    return document.render(
+        "converter.report",
+        "conversion.html",
+        _FILTERS,
         report=report,
         latency=latency,
         first=first,
@@ -156,8 +151,8 @@ def render(report: Report, latency: Latency | None) -> str:
     )
 
 
-def tabulate(judgement: Judgement | None, reference: Judgement | None, labels: tuple[str, ...]) -> tuple[Row, ...]:
-    """The confusion matrix of a network, and its difference to another's; empty without labels or with too many classes."""
+def tabulate(judgement: Judgement | None, reference: Judgement | None, labels: tuple[str, ...]) -> tuple[ConfusionRow, ...]:
+    """Makes a confusion matrix with its difference to another network's; empty without labels or with too many classes."""
     if judgement is None or reference is None or len(labels) > MATRIX_CLASSES:
         return ()
     found, before = (_fill(one.confusions, len(labels)) for one in (judgement, reference))
@@ -165,7 +160,7 @@ def tabulate(judgement: Judgement | None, reference: Judgement | None, labels: t
     for index, label in enumerate(labels):
         images, hits = int(found[index].sum()), int(found[index, index])
         rows.append(
-            Row(
+            ConfusionRow(
                 label=label,
                 images=images,
                 cells=tuple(found[index].tolist()),
@@ -176,8 +171,8 @@ def tabulate(judgement: Judgement | None, reference: Judgement | None, labels: t
     return tuple(rows)
 
 
-def find_pairs(judgement: Judgement | None, labels: tuple[str, ...]) -> tuple[Pair, ...]:
-    """The classes that are most often taken for another, most frequent first."""
+def find_pairs(judgement: Judgement | None, labels: tuple[str, ...]) -> tuple[ConfusedPair, ...]:
+    """Finds the most frequent confusions, most frequent first."""
     if judgement is None:
         return ()
     images: Counter[int] = Counter()
@@ -185,13 +180,12 @@ def find_pairs(judgement: Judgement | None, labels: tuple[str, ...]) -> tuple[Pa
         images[cell.right] += cell.images
     wrong = [cell for cell in judgement.confusions if cell.right != cell.named]
     wrong.sort(key=lambda cell: (-cell.images, -cell.images / images[cell.right], cell.right, cell.named))
-    return tuple(
-        Pair(labels[cell.right], labels[cell.named], cell.images, images[cell.right]) for cell in wrong[:LISTED_CONFUSIONS]
-    )
+    listed = wrong[:LISTED_CONFUSIONS]
+    return tuple(ConfusedPair(labels[cell.right], labels[cell.named], cell.images, images[cell.right]) for cell in listed)
 
 
-def add_up(sensitivity: Sensitivity | None) -> Noise | None:
-    """What each layer's noise is of the whole; None where nothing is rounded."""
+def add_up(sensitivity: NoiseByLayer | None) -> Noise | None:
+    """Computes each layer's share of the total noise; None where nothing is rounded."""
     if sensitivity is None or not sensitivity.layers:
         return None
     powers = np.array([10.0 ** (-layer.sqnr_db / 10.0) for layer in sensitivity.layers])
@@ -214,20 +208,20 @@ def _fill(cells: tuple[Confusion, ...], classes: int) -> NDArray[np.int64]:
     return matrix
 
 
-def order_latencies(report: Report, latency: Latency | None) -> dict[str, ArtefactLatency]:
-    """Runtime name -> its measurement, in the report's order; empty without any."""
+def order_latencies(report: ConversionReport, latency: Latency | None) -> dict[str, ArtefactLatency]:
+    """Maps runtimes to their measurements, in the report's order; empty without any."""
     timed = {one.runtime: one for one in latency.artefacts} if latency else {}
     runtimes = [item.artefact.runtime for item in report.artefacts]
     return {runtime: timed[runtime] for runtime in runtimes if runtime in timed}
 
 
-def _networks(report: Report) -> dict[str, Judgement]:
-    """The networks that were judged, by the name that the page has for them."""
+def _networks(report: ConversionReport) -> dict[str, Judgement]:
+    """The networks that were judged, by series."""
     judged = {"fp32": report.fp32} | {item.artefact.runtime: item.judgement for item in report.artefacts}
     return {name: judgement for name, judgement in judged.items() if judgement is not None}
 
 
-def _draw_accuracy(report: Report) -> Markup | None:
+def _draw_accuracy(report: ConversionReport) -> Markup | None:
     networks = _networks(report)
     if not networks:
         return None
@@ -240,13 +234,9 @@ def _draw_accuracy(report: Report) -> Markup | None:
     return plot_shares("Accuracy of each network, with 95 % confidence intervals", groups)
 
 
-def _draw_reliability(report: Report) -> dict[str, Markup]:
+def _draw_reliability(report: ConversionReport) -> dict[str, Markup]:
     return {
-        name: plot_reliability(
-            f"Reliability of {name}: accuracy by confidence",
-            name,
-            one.reliability,
-        )
+        name: plot_reliability(f"Reliability of {name}: accuracy by confidence", name, one.reliability)
         for name, one in _networks(report).items()
     }
 
@@ -257,54 +247,50 @@ def _draw_latency(timed: dict[str, ArtefactLatency]) -> Markup | None:
     return plot_latency("Latency of each artefact on the host", {runtime: one.latency_s for runtime, one in timed.items()})
 
 
-def _figure(value: float, text: str) -> Markup:
-    return Markup('<data value="{}">{}</data>').format(repr(value), text)
-
-
-def _percent(share: float | None) -> Markup:
-    return Markup("–") if share is None else _figure(share, f"{100 * share:.1f}{_SPACE}%")
+def _percent(share: float | None) -> Markup | str:
+    return DASH if share is None else data(share, f"{100 * share:.1f}{SPACE}%")
 
 
 def _points(share: float) -> Markup:
-    return _figure(share, _signed(100 * share))
+    return data(share, _signed(100 * share))
 
 
 def _decibels(value: float) -> Markup:
-    return _figure(value, f"{value:.1f}{_SPACE}dB")
+    return data(value, f"{value:.1f}{SPACE}dB")
 
 
 def _megabytes(size_bytes: int) -> Markup:
-    return _figure(size_bytes, f"{size_bytes / 1e6:.2f}{_SPACE}MB")
+    return data(size_bytes, f"{size_bytes / 1e6:.2f}{SPACE}MB")
 
 
 def _millions(count: int) -> Markup:
-    return _figure(count, f"{count / 1e6:.{2 if count < 1e7 else 0}f}{_SPACE}M")
+    return data(count, f"{count / 1e6:.{2 if count < 1e7 else 0}f}{SPACE}M")
 
 
 def _milliseconds(duration_s: float) -> Markup:
-    return _figure(duration_s, f"{1e3 * duration_s:.2f}{_SPACE}ms")
+    return data(duration_s, f"{1e3 * duration_s:.2f}{SPACE}ms")
 
 
 def _plain(value: float) -> Markup:
-    return _figure(value, f"{value:.3g}")
+    return data(value, f"{value:.3g}")
 
 
 def _cosine(value: float) -> Markup:
-    return _figure(value, f"{value:.5f}")
+    return data(value, f"{value:.5f}")
 
 
 def _number(count: int) -> Markup:
-    return _figure(count, f"{count:,}".replace(",", _SPACE))
+    return data(count, f"{count:,}".replace(",", SPACE))
 
 
 def _interval(interval: Interval) -> Markup:
     return Markup("{}–{}{}%").format(
-        _figure(interval.low, f"{100 * interval.low:.1f}"), _figure(interval.high, f"{100 * interval.high:.1f}"), _SPACE
+        data(interval.low, f"{100 * interval.low:.1f}"), data(interval.high, f"{100 * interval.high:.1f}"), SPACE
     )
 
 
 def _points_interval(interval: Interval) -> Markup:
-    low, high = (_figure(end, _signed(100 * end)) for end in (interval.low, interval.high))
+    low, high = (data(end, _signed(100 * end)) for end in (interval.low, interval.high))
     return Markup("{} to {}").format(low, high)
 
 
@@ -313,20 +299,14 @@ def _by_count(operators: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def _settings(recipe: Recipe) -> list[tuple[str, object]]:
-    return [(name, value) for name, value in msgspec.structs.asdict(recipe).items() if name not in _TOLD_ELSEWHERE]
+    return [(name, value) for name, value in msgspec.structs.asdict(recipe).items() if name not in _SHOWN_ELSEWHERE]
 
 
 def _signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", _MINUS).replace("+0.0", "0.0").replace(f"{_MINUS}0.0", "0.0")
 
 
-def _replace(path: Path, data: bytes) -> None:
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_bytes(data)
-    scratch.replace(path)
-
-
-_TOLD_ELSEWHERE = ("name", "reason", "min_sqnr_db", "min_top1_agreement")
+_SHOWN_ELSEWHERE = ("name", "reason", "min_sqnr_db", "min_top1_agreement")
 
 _FILTERS: dict[str, Callable[..., object]] = {
     "percent": _percent,
@@ -343,6 +323,7 @@ _FILTERS: dict[str, Callable[..., object]] = {
     "by_count": _by_count,
     "settings": _settings,
     "title_of": find_title,
+    "role_of": find_role,
 }
 
 
@@ -350,10 +331,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
     parser = argparse.ArgumentParser(
         prog="python -m converter.report.page",
-        description="Writes a bundle's report.html again, from its report.json and latency.json.",
+        description="Writes report.html of a bundle again from its report.json and latency.json.",
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="as make convert wrote it")
-    parser.add_argument("--measure", action="store_true", help="measure the latency anew, on this machine and now")
+    parser.add_argument("--measure", action="store_true", help="measure the latency again, on this machine")
     return parser
 
 

@@ -1,10 +1,9 @@
-"""What a conversion found out, as data: ``report.json``. `converter.report.page` makes ``report.html`` of it.
+"""The report of a conversion as data: ``report.json``. `converter.report.page` makes ``report.html`` of it.
 
-Holds no time and no name of a machine, so that equal input gives equal bytes. What differs from run to run, how long an
-inference took here, is in ``latency.json`` (see `converter.evaluate.latency`). The manifest has the hash of ``report.json``,
-but neither that of ``latency.json`` nor that of ``report.html``, which shows both: a bundle's identity is what was converted,
-not how fast the host was that day. No board reads either, and ``python -m converter.report.page`` makes the page again from
-the other two files.
+It holds no time and no name of a machine: equal input gives equal bytes. The latency on the host differs from run to run and is
+in ``latency.json`` (see `converter.evaluate.latency`). The manifest has the hash of ``report.json``, but not that of
+``latency.json``, nor that of ``report.html``, which shows both: a bundle is identified by what was converted, not by how fast
+the host was that day. No board reads the latter two, and ``python -m converter.report.page`` writes the page again.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from device.image.postprocess import softmax
 
 JSON_NAME = "report.json"
 
-_PLACES = 6  # of a share: beyond what any number of photographs can tell
+_PLACES = 6  # of a share: finer than any number of photographs can tell
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -40,7 +39,7 @@ class PhotographSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         images: how many.
         origin: where they come from.
         sha256: of their pixels, as the network saw them, and of their labels.
-        labelled: whether their right classes are known.
+        labelled: whether their correct classes are known.
     """
 
     images: int
@@ -53,8 +52,8 @@ class Confusion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A cell of a confusion matrix. Classes are indices of the card's labels.
 
     Attributes:
-        right: class of the photographs.
-        named: class that the network named.
+        right: correct class of the photographs.
+        named: class that the network predicted.
         images: how many.
     """
 
@@ -64,15 +63,15 @@ class Confusion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a network is worth on labelled photographs.
+    """Accuracy and calibration of a network on labelled photographs.
 
     Attributes:
         score: accuracy, with intervals.
         confusions: the cells of the confusion matrix that aren't 0, row by row.
-        temperature: that the logits were divided by before the softmax; the weights' own, not fitted here.
+        temperature: divisor of the logits before the softmax; the weights' own, not fitted here.
         expected_calibration_error: mean distance of confidence and accuracy, from 0 to 1; see `converter.evaluate.confidence`.
-        chance_error: what that would be of a perfectly calibrated network, on so few images.
-        reliability: the bins that it was taken over.
+        chance_error: the error that a perfectly calibrated network would show on so few images.
+        reliability: the bins that the error was taken over.
     """
 
     score: Score
@@ -83,13 +82,13 @@ class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reliability: tuple[ReliabilityBin, ...]
 
 
-class Sensitivity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What each rounding of an int8 artefact costs at the logits.
+class NoiseByLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The noise that each rounding of an int8 artefact adds to the logits.
 
     Attributes:
-        recipe: that was simulated.
+        recipe: the one that was simulated.
         images: how many it was measured on.
-        layers: worst first; those that cost nothing are left out.
+        layers: worst first; those without noise are left out.
     """
 
     recipe: str
@@ -98,16 +97,16 @@ class Sensitivity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ArtefactReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An artefact: what it is, how large, what it is worth.
+    """An artefact with its size and its accuracy.
 
     Attributes:
         artefact: as the manifest has it.
         size_bytes: of the file.
-        operators: inside the delegate, name -> how many.
-        recipe: how it was quantised, with its floors.
+        operators: inside the delegate: name -> how many.
+        recipe: how it was quantised, with the floors that it had to reach.
         verification: how near it is to eager fp32.
         judgement: on labelled photographs; None where the labels aren't known.
-        change: of its top-1 against eager fp32's; likewise.
+        change: of its top-1 against eager fp32's; None where the labels aren't known.
     """
 
     artefact: Artefact
@@ -119,20 +118,20 @@ class ArtefactReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     change: Change | None
 
 
-class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All that is said of a conversion.
+class ConversionReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that is reported of a conversion.
 
     Attributes:
-        profile: name.
-        runtime: that the profile names.
+        profile: its name.
+        runtime: the one that the profile names.
         model: the network.
         card: of the weights.
         fp32: eager fp32 on labelled photographs; None where the labels aren't known.
-        artefacts: one a runtime, the profile's first.
-        calibration: what the ranges were taken from.
-        verification: what the figures were taken on.
+        artefacts: one per runtime, the profile's first.
+        calibration: the photographs that the ranges were taken from.
+        verification: the photographs that the figures were taken on.
         sensitivity: None where nothing is rounded.
-        versions: of what converted.
+        versions: of the packages that converted.
     """
 
     profile: str
@@ -143,7 +142,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     artefacts: tuple[ArtefactReport, ...]
     calibration: PhotographSet
     verification: PhotographSet
-    sensitivity: Sensitivity | None
+    sensitivity: NoiseByLayer | None
     versions: dict[str, str]
 
 
@@ -168,20 +167,20 @@ def judge(logits: Logits, labels: Labels, temperature: float) -> Judgement:
     )
 
 
-def summarise_noise(recipe: str, images: int, layers: tuple[LayerNoise, ...]) -> Sensitivity:
-    """Rounds what was measured to what it means: the last places depend on the number of torch's threads."""
+def summarise_noise(recipe: str, images: int, layers: tuple[LayerNoise, ...]) -> NoiseByLayer:
+    """Sorts the noise by layer, and rounds it: the last places depend on the number of torch's threads."""
     finite = [layer for layer in layers if np.isfinite(layer.sqnr_db)]
     rounded = [msgspec.structs.replace(layer, sqnr_db=round(layer.sqnr_db, 2)) for layer in finite]
-    return Sensitivity(recipe, images, tuple(sorted(rounded, key=lambda layer: (layer.sqnr_db, layer.name, layer.operator))))
+    return NoiseByLayer(recipe, images, tuple(sorted(rounded, key=lambda layer: (layer.sqnr_db, layer.name, layer.operator))))
 
 
-def write_report(folder: Path, report: Report) -> None:
+def write_report(folder: Path, report: ConversionReport) -> None:
     """Writes ``report.json`` into a bundle; equal reports give equal bytes."""
     data = msgspec.json.format(msgspec.json.encode(report, order="deterministic"), indent=2)
     (folder / JSON_NAME).write_bytes(data + b"\n")
 
 
-def read_report(folder: Path) -> Report:
+def read_report(folder: Path) -> ConversionReport:
     """Reads a bundle's report.
 
     Raises:
@@ -189,13 +188,13 @@ def read_report(folder: Path) -> Report:
     """
     path = folder / JSON_NAME
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report)
+        return msgspec.json.decode(path.read_bytes(), type=ConversionReport)
     except OSError as error:
         raise BundleError(
             str(path), f"can't be read ({error.strerror})", remedy="make convert PROFILE=... writes one", reason="missing"
         ) from error
     except msgspec.DecodeError as error:
-        raise BundleError(str(path), f"is no report: {error}", remedy="convert the bundle again", reason="malformed") from error
+        raise BundleError(str(path), f"isn't a report ({error})", remedy="convert again", reason="malformed") from error
 
 
 def _round_bin(one: ReliabilityBin) -> ReliabilityBin:

@@ -1,5 +1,6 @@
 """The report: what runs and benchmarks gave, from their own records. ``python -m device.report``.
 
-`read` asks the telemetry stores, `summary` makes figures of what they say, and `table` lists those for programs. For people,
-`course` draws a run over time and `bars` figures side by side (`plots` is what both share), and `page` writes around them.
+`summary` sums runs up from their telemetry, `subjects` sets runs and benchmarks side by side, and `table` lists the figures for
+programs. For people, `time_series` and `bars` draw, and `page` writes the page. The kit that other reports use too: `drawing`
+knows matplotlib, `document` and the templates know HTML.
 """

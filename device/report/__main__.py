@@ -1,6 +1,6 @@
-"""``python -m device.report FILE…``: what runs and benchmarks gave, over time and side by side.
+"""``python -m device.report FILE…``: shows what runs and benchmarks gave, over time and side by side.
 
-Takes telemetry stores and what ``python -m device.bench`` wrote; makes a page, pictures, CSV or JSON of them.
+Reads telemetry stores and results of ``python -m device.bench``; writes a page, pictures, CSV or JSON.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from device.bench.result import BenchResult, read_result
 from device.core.durable import write_durably
 from device.core.errors import BenchError, ReportError, exit_with_one_line, nearest
 from device.protocols import RunRecord
-from device.report import page, plots, table
-from device.report.course import HEAT_LIMIT, Course
-from device.report.summary import Report, RunReport, make_report, summarise_run
+from device.report import drawing, page, table
+from device.report.subjects import Report, make_report
+from device.report.summary import RunReport, summarise_run
+from device.report.time_series import HEAT_LIMIT, TimeSeries
 from device.telemetry.read import Extent, Store
 
 DEFAULT_PAGE = Path("report.html")
 
-POINTS = 400
-"""Of a run over time, at most. A page of a thousand pixels shows no more."""
+BUCKETS = 400
+"""The most of a time series: a page a thousand pixels wide shows no more."""
 
-MOST_COURSES = 12
-"""Runs that are drawn over time, the newest: each is some hundred kilobytes of the page."""
+MOST_SERIES = 12
+"""How many runs, the newest, are drawn over time: each adds some hundred kilobytes to the page."""
 
 _SQLITE = b"SQLite format 3\x00"
 
 
-class Wanted(NamedTuple):
-    """A file, and which of its runs: ``last``, the beginning of an id, or all of them if empty."""
+class Selection(NamedTuple):
+    """A file, and which of its runs: ``last``, the beginning of an id, or empty for all of them."""
 
     path: Path
     run: str
@@ -63,10 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_file(text: str) -> Wanted:
-    """Splits ``FILE#RUN``; a file whose name has a ``#`` is itself."""
+def parse_file(text: str) -> Selection:
+    """Splits ``FILE#RUN``, unless a file of that very name exists."""
     path, mark, run = text.rpartition("#")
-    return Wanted(Path(path), run) if mark and not Path(text).exists() else Wanted(Path(text), "")
+    return Selection(Path(path), run) if mark and not Path(text).exists() else Selection(Path(text), "")
 
 
 def is_store(path: Path) -> bool:
@@ -97,7 +98,12 @@ def is_store(path: Path) -> bool:
 
 
 def choose_runs(path: Path, runs: Sequence[RunRecord], wanted: str) -> list[RunRecord]:
-    """Those of a store's runs that are wanted.
+    """Chooses runs of a store.
+
+    Args:
+        path: of the store.
+        runs: of the store, oldest first.
+        wanted: ``last``, the beginning of an id, or empty for all.
 
     Raises:
         ReportError: ``unknown_run``, or ``ambiguous``.
@@ -119,16 +125,16 @@ def choose_runs(path: Path, runs: Sequence[RunRecord], wanted: str) -> list[RunR
     return found
 
 
-def read_course(store: Store, run: RunReport, extent: Extent) -> Course:
-    """Reads a run over time."""
+def read_series(store: Store, run: RunReport, extent: Extent) -> TimeSeries:
+    """Reads the time series of a run."""
     run_id = run.run.run_id
-    near_s = (extent.end_s - extent.start_s) / POINTS / 2
+    near_s = (extent.end_s - extent.start_s) / BUCKETS / 2
     slowed = {flag: store.read_throttled(run_id, flag, near_s) for flag in run.throttling.flags}
     slowed[HEAT_LIMIT] = store.read_heat_limited(run_id, near_s)
-    return Course(
+    return TimeSeries(
         extent=extent,
-        points=store.read_points(run_id, extent, POINTS),
-        power=[(power, store.read_power_points(run_id, extent, POINTS, power)) for power in run.power],
+        buckets=store.read_buckets(run_id, extent, BUCKETS),
+        power=[(power, store.read_power_buckets(run_id, extent, BUCKETS, power.origin)) for power in run.power],
         gaps=store.read_gaps(run_id, near_s)[0],
         interrupted=store.read_interrupted(run_id, extent, near_s),
         slowed={flag: spans for flag, spans in slowed.items() if spans},
@@ -140,10 +146,10 @@ def read_bench(path: Path, run: str) -> BenchResult:
 
     Args:
         path: of it.
-        run: which run of it is wanted: it has none.
+        run: the run asked for; a benchmark has none, so anything but an empty string is an error.
 
     Raises:
-        ReportError: ``unknown_run`` where one is wanted; ``missing``, or ``damaged``.
+        ReportError: ``unknown_run``, ``missing`` or ``damaged``.
     """
     if run:
         raise ReportError(
@@ -158,13 +164,13 @@ def read_bench(path: Path, run: str) -> BenchResult:
         ) from error
 
 
-def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_courses: bool) -> tuple[Report, dict[str, Course]]:
-    """Reads every file, and sets it side by side.
+def read_all(wanted: Sequence[Selection], only: Sequence[str], *, with_series: bool) -> tuple[Report, dict[str, TimeSeries]]:
+    """Reads every file and sets its runs and benchmarks side by side.
 
     Args:
         wanted: files, and runs of them.
-        only: beginnings of ids of runs; empty for all.
-        with_courses: also the runs over time.
+        only: beginnings of run ids; empty for all.
+        with_series: read time series too.
 
     Raises:
         ReportError: a file that can't be read, a run that isn't there, or nothing to report.
@@ -172,7 +178,7 @@ def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_courses: boo
     runs: list[RunReport] = []
     benches: list[tuple[Path, BenchResult]] = []
     empty: list[str] = []
-    courses: dict[str, Course] = {}
+    series: dict[str, TimeSeries] = {}
     seen: set[str] = set()
     for path, name in wanted:
         if not is_store(path):
@@ -188,9 +194,9 @@ def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_courses: boo
                     empty.append(run.run_id)
                     continue
                 runs.append(summarise_run(store, run, extent))
-                if with_courses:
-                    courses[run.run_id] = read_course(store, runs[-1], extent)
-                    _forget_oldest(runs, courses)
+                if with_series:
+                    series[run.run_id] = read_series(store, runs[-1], extent)
+                    _forget_oldest(runs, series)
     _check_found(only, seen)
     if not runs and not benches:
         raise ReportError(
@@ -199,13 +205,13 @@ def read_all(wanted: Sequence[Wanted], only: Sequence[str], *, with_courses: boo
             expected="a run that lasted for at least one interval",
             reason="empty",
         )
-    return make_report(runs, benches, empty), courses
+    return make_report(runs, benches, empty), series
 
 
-def _forget_oldest(runs: Sequence[RunReport], courses: dict[str, Course]) -> None:
-    if len(courses) > MOST_COURSES:
-        drawn = [run for run in runs if run.run.run_id in courses]
-        del courses[min(drawn, key=lambda run: run.run.started_at_utc).run.run_id]
+def _forget_oldest(runs: Sequence[RunReport], series: dict[str, TimeSeries]) -> None:
+    if len(series) > MOST_SERIES:
+        drawn = [run for run in runs if run.run.run_id in series]
+        del series[min(drawn, key=lambda run: run.run.started_at_utc).run.run_id]
 
 
 def _check_found(only: Sequence[str], seen: set[str]) -> None:
@@ -223,12 +229,12 @@ def _require_found(prefix: str, count: int) -> None:
         raise ReportError(f"--run {prefix}", "no such run in these files", remedy="--list shows them", reason="unknown_run")
 
 
-def list_files(wanted: Sequence[Wanted], only: Sequence[str] = ()) -> str:
-    """For ``--list``.
+def list_files(wanted: Sequence[Selection], only: Sequence[str] = ()) -> str:
+    """Lists runs and benchmarks.
 
     Args:
         wanted: files, and runs of them.
-        only: beginnings of ids of runs; empty for all. Unlike in `read_all`, several runs may begin so: this tells them apart.
+        only: beginnings of run ids; empty for all. Unlike in `read_all`, several runs may match: the list tells them apart.
 
     Raises:
         ReportError: see `read_all`; runs without intervals are listed too.
@@ -251,7 +257,7 @@ def list_files(wanted: Sequence[Wanted], only: Sequence[str] = ()) -> str:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all.
+    """Writes a file atomically, and its folder if need be.
 
     Raises:
         ReportError: ``write``.
@@ -264,7 +270,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses flags and reports."""
+    """Parses the command line and writes the report."""
     flags = build_parser().parse_args(arguments)
     wanted = [parse_file(text) for text in flags.files]
     if flags.list:
@@ -273,12 +279,12 @@ def main(arguments: list[str] | None = None) -> int:
     html = flags.html or (None if flags.png or flags.csv or flags.json else DEFAULT_PAGE)
     is_drawn = bool(html or flags.png)
     if is_drawn:
-        plots.check_matplotlib()
-    report, courses = read_all(wanted, flags.run, with_courses=is_drawn)
+        drawing.check_dependencies()
+    report, series = read_all(wanted, flags.run, with_series=is_drawn)
     if html:
-        write(html, page.render(report, courses).encode())
+        write(html, page.render(report, series).encode())
     if flags.png:
-        for name, content in page.draw_pictures(report, courses):
+        for name, content in page.draw_pictures(report, series):
             write(flags.png / name, content)
     if flags.csv or flags.json:
         print(table.encode_csv(report) if flags.csv else table.encode_json(report), end="")

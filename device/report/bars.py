@@ -1,6 +1,6 @@
-"""Draws figures side by side: a bar a subject, on one axis from 0.
+"""Draws figures side by side: one bar per subject, on one axis from 0.
 
-Whoever calls gives only what may stand beside each other; see `device.report.summary.find_panels`.
+Bars on one axis must be comparable; see `device.report.subjects.find_panels`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from device.report.plots import Palette, format_figure, new_figure, write_heading
-from device.report.summary import Panel, Range, Subject
+from device.report.drawing import Palette, new_figure, write_heading
+from device.report.subjects import Panel, Range, Subject, SubjectPower
+from device.report.words import format_figure, number_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,14 @@ _MARK = "throttled"
 
 
 class Bar(NamedTuple):
-    """A bar: what it is of, what must be read beside it, and the figure."""
+    """One bar.
+
+    Attributes:
+        label: what it stands for.
+        note: what must be read beside it.
+        figure: None where there is none.
+        is_throttled: the processor was slowed down meanwhile.
+    """
 
     label: str
     note: str
@@ -32,57 +40,58 @@ class Bar(NamedTuple):
 
 
 class Bars(NamedTuple):
-    """Bars on one axis."""
+    """Bars on one axis: all of them measured, or all estimated."""
 
     title: str
     unit: str
     bars: Sequence[Bar]
     scale: float = 1.0
+    is_estimate: bool = False
 
 
 def rate_bars(subjects: Sequence[Subject]) -> Bars:
-    """Inferences a second."""
+    """Inferences per second."""
     bars = [Bar(one.label, _place(one), one.fps, one.throttling.state == "throttled") for one in subjects]
-    return Bars("Inferences a second", "FPS", bars)
+    return Bars("Inferences per second", "FPS", bars)
 
 
 def power_bars(panel: Panel) -> list[Bars]:
-    """Watts, energy an inference, and inferences a second and watt."""
+    """Watts, energy per inference, and inferences per second and watt."""
     most_j = max((power.energy_per_inference_j.high for _, power in panel.bars if power.energy_per_inference_j), default=1.0)
     unit, scale = ("J", 1.0) if most_j >= 1 else ("mJ", 1e3)
 
-    def bars(find: Callable[[Any], Range | None]) -> list[Bar]:
-        return [
+    def bars(title: str, unit: str, find: Callable[[SubjectPower], Range | None], scale: float = 1.0) -> Bars:
+        found = [
             Bar(subject.label, power.source, find(power), subject.throttling.state == "throttled")
             for subject, power in panel.bars
         ]
+        return Bars(title, unit, found, scale, panel.is_estimate)
 
     return [
-        Bars("Power", "W", bars(lambda power: power.power_w)),
-        Bars("Energy an inference", unit, bars(lambda power: power.energy_per_inference_j), scale),
-        Bars("Inferences a second, a watt", "FPS/W", bars(lambda power: power.fps_per_w)),
+        bars("Power", "W", lambda power: power.power_w),
+        bars("Energy per inference", unit, lambda power: power.energy_per_inference_j, scale),
+        bars("Inferences per second and watt", "FPS/W", lambda power: power.fps_per_w),
     ]
 
 
-def draw_bars(bars: Bars, palette: Palette, width_in: float, *, is_estimate: bool, kind: str = "") -> Figure:
-    """One bar a subject from 0, with its figure and the range that it comes from; estimates are hatched.
+def draw_bars(bars: Bars, palette: Palette, width_in: float, suffix: str = "") -> Figure:
+    """Draws one bar per subject from 0, with its figure and the range that it comes from; estimates are hatched.
 
     Args:
         bars: to draw.
         palette: of the drawing.
         width_in: of the drawing.
-        is_estimate: of all of them.
-        kind: "measured, the whole board": after the title.
+        suffix: of the heading, such as ": measured, the whole board".
     """
     columns = int(72 * width_in / _text_width("n"))
     rows = [_words(bar, columns) for bar in bars.bars]
     bars_in = sum(_LINE_IN * len(lines) + _BAR_IN for lines in rows)
     figure = new_figure(width_in, _HEAD_IN + bars_in, palette)
-    # Down the axis of bars go inches, so that a row may have as many lines as its words need.
+    # The vertical axis is in inches, so that a row may have as many lines as its words need.
     axes = figure.add_axes((0.0, 0.0, 1.0, bars_in / (_HEAD_IN + bars_in)))
-    write_heading(axes, f"{bars.title}, {bars.unit}" + (f": {kind}" if kind else ""), palette)
+    write_heading(axes, f"{bars.title}, {bars.unit}{suffix}", palette)
     axes.axis("off")
-    axes.set_xlim(0, _limit(bars, 72 * width_in, is_estimate=is_estimate))
+    axes.set_xlim(0, _limit(bars, 72 * width_in))
     axes.set_ylim(bars_in, 0)
     top_in = 0.0
     for bar, lines in zip(bars.bars, rows, strict=True):
@@ -92,32 +101,32 @@ def draw_bars(bars: Bars, palette: Palette, width_in: float, *, is_estimate: boo
             _write(
                 axes, 0, top_in - 0.03, note, palette.faint, 8.0, after_points=_text_width(label) + 6 * bool(label), va="bottom"
             )
-        _draw_bar(axes, top_in + 0.12, bar, bars, palette, is_estimate=is_estimate)
+        _draw_bar(axes, top_in + 0.12, bar, bars, palette)
         top_in += _BAR_IN
     return figure
 
 
 def _words(bar: Bar, columns: int) -> list[tuple[str, str]]:
-    """Lines of what a bar is of, and of what must be read beside it: on one line, if it takes both."""
+    """Lines of a bar's label and note: one line, if both fit on it."""
     if len(bar.label) + len(bar.note) + 2 <= columns:
         return [(bar.label, bar.note)]
     lines = [(line, "") for line in textwrap.wrap(bar.label, columns)]
     return lines + [("", line) for line in textwrap.wrap(bar.note, columns)]
 
 
-def _draw_bar(axes: Axes, middle_in: float, bar: Bar, bars: Bars, palette: Palette, *, is_estimate: bool) -> None:
+def _draw_bar(axes: Axes, middle_in: float, bar: Bar, bars: Bars, palette: Palette) -> None:
     if bar.figure is None:
         _write(axes, 0, middle_in, "no figure", palette.faint)
         return
     value, low, high = (part * bars.scale for part in (bar.figure.value, bar.figure.low, bar.figure.high))
     estimate = {"facecolor": "none", "edgecolor": palette.estimate, "hatch": "////"}
-    style: dict[str, Any] = estimate if is_estimate else {"color": palette.first}
+    style: dict[str, Any] = estimate if bars.is_estimate else {"color": palette.first}
     axes.barh(middle_in, value, height=0.2, linewidth=1, **style)
     if high > low:
         axes.plot([low, high], [middle_in] * 2, color=palette.ink, linewidth=1.6)
         for end in (low, high):
             axes.plot([end, end], [middle_in - 0.05, middle_in + 0.05], color=palette.ink, linewidth=1.6)
-    text = _figure_text(value, bars.unit, is_estimate=is_estimate)
+    text = _figure_text(value, bars)
     end = max(value, high)
     _write(axes, end, middle_in, text, palette.ink, 9.5, after_points=6)
     if bar.is_throttled:
@@ -138,26 +147,26 @@ def _write(
     )
 
 
-def _limit(bars: Bars, width_points: float, *, is_estimate: bool) -> float:
-    """The end of the axis: behind each bar there is room for its figure and its mark."""
+def _limit(bars: Bars, width_points: float) -> float:
+    """The end of the axis: beyond each bar there is room for its figure and its mark."""
     limits = [1e-9]
     for bar in bars.bars:
         if bar.figure is not None:
-            text = _figure_text(bar.figure.value * bars.scale, bars.unit, is_estimate=is_estimate)
+            text = _figure_text(bar.figure.value * bars.scale, bars)
             words_points = _text_width(text, 9.5) + (_text_width(_MARK) + 4 if bar.is_throttled else 0) + 8
             limits.append(max(bar.figure.value, bar.figure.high) * bars.scale / max(0.3, 1 - words_points / width_points))
     return max(limits)
 
 
-def _figure_text(value: float, unit: str, *, is_estimate: bool) -> str:
-    return f"{'≈ ' if is_estimate else ''}{format_figure(value)} {unit}"
+def _figure_text(value: float, bars: Bars) -> str:
+    return f"{'≈ ' if bars.is_estimate else ''}{format_figure(value)} {bars.unit}"
 
 
 def _place(subject: Subject) -> str:
     runs = len(subject.of)
-    return subject.board + (f", {runs} runs" if subject.method == "run" and runs > 1 else "")
+    return subject.board + (f", {number_of(runs, 'run')}" if subject.method == "run" and runs > 1 else "")
 
 
 def _text_width(text: str, size: float = 9.0) -> float:
-    """About, in points: a sans-serif letter is half as wide as the type is high, and a little more."""
+    """Approximate width in points: a sans-serif letter is a little more than half as wide as the type is high."""
     return 0.56 * size * len(text)

@@ -1,14 +1,14 @@
-"""Reads telemetry stores: runs, their sums, and at most so many points over time, whatever the store's size.
+"""Reads telemetry stores: runs, their sums, and time series of bounded length, whatever the store's size.
 
-SQLite sums up; what comes back is bounded by the number of points, not of rows. A store is never changed, and may be in use.
+SQLite does the sums, so the result grows with the number of buckets, not of rows. A store is never changed, and may be in use.
 
-A row is an interval. It says what was so between its end less its duration and its end. Where nothing covers a time, nobody
-knows: it is a gap, and no value stands for it.
+A row is an interval: it describes the time that ends at its timestamp and lasts for its duration. A time that no row covers is
+a gap: nothing is known of it, and no value stands for it.
 
 References:
     https://sqlite.org/uri.html for ``mode=ro`` and ``immutable``; https://sqlite.org/wal.html, "Read-Only Databases".
 """
-# ruff: noqa: S608  # What is put into queries are names of ours; values are bound.
+# ruff: noqa: S608  # Only names of our own are put into queries; values are bound.
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ import statistics
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from device.contract.profile import Scope
 from device.core.errors import ReportError
 from device.core.resources import Resource
-from device.protocols import MeterRecord, RunRecord
+from device.protocols import MeterRecord, PowerOrigin, RunRecord
 from device.telemetry.schema import STORE_SCHEMA
 
 GAP_SHARE = 0.01
 GAP_S = 0.001
-"""Rows follow each other if less than so much of a row's length, and this, lies between them: rounding."""
+"""Rows follow each other if less than this share of a row's duration, plus this time, lies between them: rounding."""
 
 _RECENT_GAPS = 64
 
@@ -40,7 +39,7 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 _TABLES = ("run", "interval", "source_interval", "interruption", "meter")
 
 _ENERGY = "coalesce(energy_j, power_w * duration_s)"
-# The energy of a row belongs to the part of it that the meter covered. Older rows don't say which; their mean power does.
+# The energy of a row belongs to the part of it that the meter covered. Older rows don't say which part; it follows from power.
 _COVERED_BEFORE_3 = f"(CASE WHEN power_w > 0 THEN {_ENERGY} / power_w ELSE duration_s END)"
 _COVERED = f"coalesce(power_covered_s, {_COVERED_BEFORE_3})"
 _IS_LIMITED = "heat_limit_fps IS NOT NULL"
@@ -49,7 +48,7 @@ _IS_MARKED = "power_source IS NOT NULL AND power_scope IS NOT NULL AND power_is_
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """When a run's rows begin and end, monotonic, and how many there are."""
+    """The monotonic times at which a run's rows begin and end, and how many rows there are."""
 
     start_s: float
     end_s: float
@@ -57,7 +56,7 @@ class Extent(msgspec.Struct, frozen=True):
 
 
 class Sums(msgspec.Struct, frozen=True):
-    """Of all rows of a run. Least and most are of rows; None where no row has the figure."""
+    """Sums of all rows of a run. Least and most are those of the rows; None where no row has the figure."""
 
     recorded_s: float
     frames: int
@@ -75,17 +74,16 @@ class Sums(msgspec.Struct, frozen=True):
     heat_limited_s: float | None
 
 
-class PowerSums(msgspec.Struct, frozen=True):
-    """Of the rows of a run that have power of one source.
+class PowerSums(PowerOrigin, frozen=True, kw_only=True):
+    """Sums of those rows of a run that have power of one origin.
 
     Attributes:
         covered_s: time that the energy belongs to.
-        frames: inferences of that time: a row's rate times what of it is covered.
+        frames: inferences of that time: each row's rate times its covered part.
+        least_w: of the rows.
+        most_w: of the rows.
     """
 
-    source: str
-    scope: Scope
-    is_estimate: bool
     energy_j: float
     covered_s: float
     frames: float
@@ -93,66 +91,59 @@ class PowerSums(msgspec.Struct, frozen=True):
     most_w: float
 
 
-class PowerKind(Protocol):
-    """What tells figures of power apart."""
+class Band(msgspec.Struct, frozen=True):
+    """The values of one figure over several rows.
 
-    @property
-    def source(self) -> str: ...  # noqa: D102
-
-    @property
-    def scope(self) -> str: ...  # noqa: D102
-
-    @property
-    def is_estimate(self) -> bool: ...  # noqa: D102
-
-
-class Spread(msgspec.Struct, frozen=True):
-    """Of a figure that each row has one of: the least, the median and the greatest of the rows'."""
+    Attributes:
+        least: of the rows.
+        middle: the rows' median where the figure is a percentile, else their mean. Written as ``median``: only percentiles are.
+        most: of the rows.
+    """
 
     least: float
-    median: float
+    middle: float = msgspec.field(name="median")
     most: float
 
 
-class Point(msgspec.Struct, frozen=True):
-    """One row, or the rows of one stretch of time.
+class Bucket(msgspec.Struct, frozen=True):
+    """A point of a time series: one row, or the rows of one span of time.
 
     Attributes:
         start_s: monotonic.
-        end_s: likewise.
+        end_s: monotonic.
         rows: how many it stands for.
         fps: frames by recorded time, and the least and greatest of the rows.
-        latency_s: percentile -> of the rows: one value if it is one row.
-        temperature_c: the mean of the rows, weighted by their length, between the least and the greatest.
-        frequency_hz: likewise.
+        latency_s: percentile -> its band.
+        temperature_c: the mean is weighted by the rows' durations.
+        frequency_hz: the mean is weighted by the rows' durations.
     """
 
     start_s: float
     end_s: float
     rows: int
-    fps: Spread
-    latency_s: dict[str, Spread]
-    temperature_c: Spread | None
-    frequency_hz: Spread | None
+    fps: Band
+    latency_s: dict[str, Band]
+    temperature_c: Band | None
+    frequency_hz: Band | None
 
 
-class PowerPoint(msgspec.Struct, frozen=True):
-    """The power of one `Point`, by one source: its mean, between the least and the greatest of the rows."""
+class PowerBucket(msgspec.Struct, frozen=True):
+    """The power of one source in one `Bucket`."""
 
     start_s: float
     end_s: float
-    power_w: Spread
+    power_w: Band
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A stretch of time, monotonic."""
+    """A span of monotonic time."""
 
     start_s: float
     end_s: float
 
 
 class Interruptions(msgspec.Struct, frozen=True):
-    """How often, and how long, one source was interrupted for one reason."""
+    """How often and for how long one source was interrupted for one reason."""
 
     source: str
     reason: str
@@ -187,7 +178,7 @@ class Store(Resource):
                 str(path), "is no file", expected="a telemetry store (SQLite) or a bench result", reason="missing"
             )
         self._log = path.with_name(f"{path.name}-wal")
-        # Without a log nobody writes, and reading it as it lies makes no files beside it, which could lock a daemon out.
+        # Without a log nobody writes. Reading the file as it is then makes no files beside it, which could lock a daemon out.
         self._is_at_rest = not self._log.exists()
         self._connection = self._connect()
         self._columns = {table: self._list_columns(table) for table in _TABLES}
@@ -206,14 +197,14 @@ class Store(Resource):
     # --- what there is ------------------------------------------------------------------------------------------------
 
     def list_runs(self) -> list[RunRecord]:
-        """Every run, in the order in which they were begun."""
-        # What an older store has no column for, nobody knows of its runs.
+        """Lists the runs in the order in which they were started."""
+        # An older store may lack columns: of its runs, those figures are unknown.
         names = (name if name in self._columns["run"] else f"NULL AS {name}" for name in RunRecord.__struct_fields__)
         rows = self._query(f"SELECT {', '.join(names)} FROM run ORDER BY started_at_utc, rowid")
         return [self._as(RunRecord, row) for row in rows]
 
     def find_extent(self, run_id: str) -> Extent | None:
-        """When a run's rows begin and end; None where it has none."""
+        """Finds when a run's rows begin and end; None where it has no rows."""
         row = self._one(
             "SELECT min(timestamp_ns / 1e9 - duration_s) AS start_s, max(timestamp_ns) / 1e9 AS end_s, count(*) AS rows"
             " FROM interval WHERE run_id = :run",
@@ -224,7 +215,7 @@ class Store(Resource):
     # --- sums ---------------------------------------------------------------------------------------------------------
 
     def sum_up(self, run_id: str) -> Sums:
-        """Sums over all rows of a run that has some."""
+        """Sums up all rows of a run, which must have some."""
         unknown = "sum(unknown)" if "unknown" in self._columns["interval"] else "NULL"
         limited = f"total(CASE WHEN {_IS_LIMITED} THEN duration_s END)" if self._knows_heat_limit else "NULL"
         row = self._one(
@@ -244,7 +235,7 @@ class Store(Resource):
         return self._as(Sums, row)
 
     def sum_power(self, run_id: str) -> list[PowerSums]:
-        """Sums of each source of power on its own. Rows that don't say where their power comes from are left out."""
+        """Sums up power by its origin. Rows that don't say where their power comes from are left out."""
         rows = self._query(
             f"""
             SELECT power_source AS source, power_scope AS scope, power_is_estimate AS is_estimate, sum({_ENERGY}) AS energy_j,
@@ -257,8 +248,8 @@ class Store(Resource):
         )
         return [self._as(PowerSums, row) for row in rows]
 
-    def find_spread(self, run_id: str, column: str) -> Spread | None:
-        """The least, the median and the greatest of what a run's rows say; of an even number, the lower median."""
+    def find_band(self, run_id: str, column: str) -> Band | None:
+        """Finds the least, the median and the greatest of a run's rows; for an even number of rows, the lower median."""
         condition = f"run_id = :run AND {column} IS NOT NULL"
         row = self._one(
             f"SELECT min({column}) AS least, max({column}) AS most, count(*) AS rows FROM interval WHERE {condition}",
@@ -266,20 +257,20 @@ class Store(Resource):
         )
         if not row["rows"]:
             return None
-        # Not by LIMIT and OFFSET: those make SQLite keep half of the rows in a tree, which takes it five times as long.
+        # Not by LIMIT and OFFSET: with those, SQLite keeps half of the rows in a tree and takes five times as long.
         ordered = self._query(f"SELECT {column} AS value FROM interval WHERE {condition} ORDER BY value", run=run_id)
         median = next(itertools.islice(ordered, (row["rows"] - 1) // 2, None))
-        return Spread(row["least"], median["value"], row["most"])
+        return Band(row["least"], median["value"], row["most"])
 
     def sum_throttling(self, run_id: str) -> dict[str | None, float]:
-        """Flags as the rows have them, joined by commas -> seconds; None: the board could not tell, ``""``: none held."""
+        """Sums up durations by flags, joined by commas: None where the board could not tell, ``""`` where none held."""
         rows = self._query(
             "SELECT throttled, sum(duration_s) AS total_s FROM interval WHERE run_id = :run GROUP BY 1 ORDER BY 1", run=run_id
         )
         return {row["throttled"]: row["total_s"] for row in rows}
 
     def sum_sources(self, run_id: str) -> list[SourceSums]:
-        """What each source gave; empty where the store is older than that."""
+        """Sums up frames by source; empty where the store is older than that table."""
         if not self._columns["source_interval"]:
             return []
         rows = self._query(
@@ -292,7 +283,7 @@ class Store(Resource):
         return [self._as(SourceSums, row) for row in rows]
 
     def sum_interruptions(self, run_id: str, end_s: float) -> list[Interruptions]:
-        """By source and reason; one that has no end lasts to ``end_s``."""
+        """Sums up interruptions by source and reason; one that has no end lasts to ``end_s``."""
         if not self._columns["interruption"]:
             return []
         rows = self._query(
@@ -308,7 +299,7 @@ class Store(Resource):
         return [self._as(Interruptions, row) for row in rows]
 
     def list_meters(self, run_id: str) -> list[MeterRecord]:
-        """What each meter of a run gave, the headline's first; empty where the store is older than that."""
+        """Lists what each meter of a run gave, the headline's first; empty where the store is older than that table."""
         if not self._columns["meter"]:
             return []
         names = ", ".join(MeterRecord.__struct_fields__)
@@ -317,8 +308,8 @@ class Store(Resource):
 
     # --- over time ----------------------------------------------------------------------------------------------------
 
-    def read_points(self, run_id: str, extent: Extent, most: int) -> list[Point]:
-        """A run over time, in at most so many points: each row its own, if there are no more rows."""
+    def read_buckets(self, run_id: str, extent: Extent, most: int) -> list[Bucket]:
+        """Reads a run over time in at most ``most`` buckets: one per row, if there are no more rows than that."""
         place = _place(extent, most)
         medians = self._read_medians(run_id, place, extent, most)
         rows = self._query(
@@ -326,15 +317,15 @@ class Store(Resource):
             SELECT {place} AS place, min(timestamp_ns / 1e9 - duration_s) AS start_s, max(timestamp_ns) / 1e9 AS end_s,
                 count(*) AS rows,
                 min(fps) AS least_fps, sum(frames) / sum(duration_s) AS mean_fps, max(fps) AS most_fps,
-                {_SPREADS}
+                {_BANDS}
             FROM interval WHERE run_id = :run GROUP BY 1 ORDER BY 1
             """,
             **_times(run_id, extent, most),
         )
-        return [_point(row, medians) for row in rows]
+        return [_bucket(row, medians) for row in rows]
 
-    def read_power_points(self, run_id: str, extent: Extent, most: int, power: PowerKind) -> list[PowerPoint]:
-        """The power of one source over time; where it has none there is no point."""
+    def read_power_buckets(self, run_id: str, extent: Extent, most: int, origin: PowerOrigin) -> list[PowerBucket]:
+        """Reads the power of one origin over time; where it has no figure there is no bucket."""
         rows = self._query(
             f"""
             SELECT min(timestamp_ns / 1e9 - duration_s) AS start_s, max(timestamp_ns) / 1e9 AS end_s,
@@ -344,21 +335,19 @@ class Store(Resource):
             GROUP BY {_place(extent, most)} ORDER BY 1
             """,
             **_times(run_id, extent, most),
-            source=power.source,
-            scope=power.scope,
-            is_estimate=power.is_estimate,
+            **msgspec.structs.asdict(origin),
         )
-        return [PowerPoint(row["start_s"], row["end_s"], Spread(row["least"], row["mean"], row["most"])) for row in rows]
+        return [PowerBucket(row["start_s"], row["end_s"], Band(row["least"], row["mean"], row["most"])) for row in rows]
 
     def read_gaps(self, run_id: str, near_s: float) -> tuple[list[Span], int, float]:
-        """Times between rows that no row covers.
+        """Reads the times between rows that no row covers.
 
         Args:
             run_id: of the run.
-            near_s: gaps so near to each other become one span; the count and the length are of the true ones.
+            near_s: gaps this close to each other become one span; the count and the duration are of the real ones.
 
         Returns:
-            Spans in order, how many gaps there are, and their length together.
+            Spans in order, how many gaps there are, and their total duration.
         """
         rows = self._query(
             """
@@ -375,32 +364,18 @@ class Store(Resource):
         return _merge(_gaps(rows), near_s)
 
     def read_throttled(self, run_id: str, flag: str, near_s: float) -> list[Span]:
-        """When a flag held; spans so near to each other become one."""
-        rows = self._query(
-            """
-            SELECT timestamp_ns / 1e9 - duration_s AS start_s, timestamp_ns / 1e9 AS end_s FROM interval
-            WHERE run_id = :run AND instr(',' || throttled || ',', ',' || :flag || ',') ORDER BY timestamp_ns
-            """,
-            run=run_id,
-            flag=flag,
-        )
-        return _merge((Span(row["start_s"], row["end_s"]) for row in rows), near_s)[0]
+        """Reads when a flag held; spans closer than ``near_s`` become one."""
+        condition = "instr(',' || throttled || ',', ',' || :flag || ',')"
+        return self._read_intervals(condition, near_s, run=run_id, flag=flag)
 
     def read_heat_limited(self, run_id: str, near_s: float) -> list[Span]:
-        """Intervals in which the profile's limit on heat held the daemon to a lower rate; those that near are one."""
+        """Reads when the profile's limit on heat held the daemon to a lower rate; spans closer than ``near_s`` become one."""
         if not self._knows_heat_limit:
             return []
-        rows = self._query(
-            f"""
-            SELECT timestamp_ns / 1e9 - duration_s AS start_s, timestamp_ns / 1e9 AS end_s FROM interval
-            WHERE run_id = :run AND {_IS_LIMITED} ORDER BY timestamp_ns
-            """,
-            run=run_id,
-        )
-        return _merge((Span(row["start_s"], row["end_s"]) for row in rows), near_s)[0]
+        return self._read_intervals(_IS_LIMITED, near_s, run=run_id)
 
     def read_interrupted(self, run_id: str, extent: Extent, near_s: float) -> list[Span]:
-        """When any source gave no good frames; spans so near to each other become one."""
+        """Reads when any source gave no good frames; spans closer than ``near_s`` become one."""
         if not self._columns["interruption"]:
             return []
         rows = self._query(
@@ -415,8 +390,18 @@ class Store(Resource):
 
     # --- SQLite -------------------------------------------------------------------------------------------------------
 
+    def _read_intervals(self, condition: str, near_s: float, **values: object) -> list[Span]:
+        rows = self._query(
+            f"""
+            SELECT timestamp_ns / 1e9 - duration_s AS start_s, timestamp_ns / 1e9 AS end_s FROM interval
+            WHERE run_id = :run AND {condition} ORDER BY timestamp_ns
+            """,
+            **values,
+        )
+        return _merge((Span(row["start_s"], row["end_s"]) for row in rows), near_s)[0]
+
     def _read_medians(self, run_id: str, place: str, extent: Extent, most: int) -> dict[int, dict[str, float]]:
-        """Place -> percentile -> the lower median of the rows'. SQLite has no median; memory is bounded by a place's rows."""
+        """Bucket's place -> percentile -> the rows' lower median. SQLite has no median; memory holds one bucket's rows."""
         rows = self._query(
             f"""
             SELECT {place} AS place, latency_p50_s AS p50, latency_p90_s AS p90, latency_p99_s AS p99
@@ -434,7 +419,7 @@ class Store(Resource):
     def _connect(self) -> sqlite3.Connection:
         mode = "immutable=1" if self._is_at_rest else "mode=ro"
         try:
-            # Absolute, and without what a URI reads otherwise.
+            # Absolute, with everything quoted that means something in a URI.
             connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, timeout=5.0)
         except sqlite3.Error as error:
             raise _refuse(self.path, error) from error
@@ -474,7 +459,7 @@ class Store(Resource):
             raise _refuse(self.path, error) from error
 
     def _as(self, kind: type[_T], row: sqlite3.Row) -> _T:
-        """A row as what it is to be. The schema lets nothing else in, but a worn card does."""
+        """Converts a row. The schema admits no other types, but a worn card may have any."""
         try:
             return msgspec.convert(dict(row), kind, strict=False)
         except msgspec.ValidationError as error:
@@ -483,7 +468,7 @@ class Store(Resource):
 
 _PERCENTILES = ("p50", "p90", "p99")
 
-_SPREADS = ",\n".join(
+_BANDS = ",\n".join(
     [
         *(f"min(latency_{name}_s) AS least_{name}, max(latency_{name}_s) AS most_{name}" for name in _PERCENTILES),
         *(
@@ -496,44 +481,44 @@ _SPREADS = ",\n".join(
 
 
 def _place(extent: Extent, most: int) -> str:
-    """SQL for the point that a row belongs to: by its end, so that places come in the order of time."""
+    """SQL for the bucket that a row belongs to: by its end, so that buckets are in order of time."""
     if extent.rows <= most:
         return "timestamp_ns"
-    return "min(:points - 1, CAST(:points * (timestamp_ns / 1e9 - :start_s) / :length_s AS INTEGER))"
+    return "min(:buckets - 1, CAST(:buckets * (timestamp_ns / 1e9 - :start_s) / :length_s AS INTEGER))"
 
 
 def _times(run_id: str, extent: Extent, most: int) -> dict[str, object]:
     if extent.rows <= most:
         return {"run": run_id}
-    return {"run": run_id, "points": most, "start_s": extent.start_s, "length_s": extent.end_s - extent.start_s}
+    return {"run": run_id, "buckets": most, "start_s": extent.start_s, "length_s": extent.end_s - extent.start_s}
 
 
-def _point(row: sqlite3.Row, medians: dict[int, dict[str, float]]) -> Point:
-    return Point(
+def _bucket(row: sqlite3.Row, medians: dict[int, dict[str, float]]) -> Bucket:
+    return Bucket(
         start_s=row["start_s"],
         end_s=row["end_s"],
         rows=row["rows"],
-        fps=Spread(row["least_fps"], row["mean_fps"], row["most_fps"]),
+        fps=Band(row["least_fps"], row["mean_fps"], row["most_fps"]),
         latency_s={
-            name: Spread(row[f"least_{name}"], median, row[f"most_{name}"]) for name, median in medians[row["place"]].items()
+            name: Band(row[f"least_{name}"], median, row[f"most_{name}"]) for name, median in medians[row["place"]].items()
         },
-        temperature_c=_spread(row, "temperature_c"),
-        frequency_hz=_spread(row, "frequency_hz"),
+        temperature_c=_band(row, "temperature_c"),
+        frequency_hz=_band(row, "frequency_hz"),
     )
 
 
-def _spread(row: sqlite3.Row, column: str) -> Spread | None:
+def _band(row: sqlite3.Row, column: str) -> Band | None:
     mean = row[f"mean_{column}"]
-    return None if mean is None else Spread(row[f"least_{column}"], mean, row[f"most_{column}"])
+    return None if mean is None else Band(row[f"least_{column}"], mean, row[f"most_{column}"])
 
 
 def _gaps(steps: Iterator[sqlite3.Row]) -> Iterator[Span]:
-    """Gaps between rows, from where rows don't follow each other: ``start_s`` of a row, ``before_s`` the end of the one before.
+    """Finds gaps from rows that don't follow each other: ``start_s`` is a row's start, ``before_s`` the end of the row before.
 
-    Rows that were thinned out may lie within each other: of one minute, those with power are one row and those without another.
-    What seems a gap before the first is covered by the second, whose length is right, though not where it begins.
+    Rows that were thinned out with age may overlap: the intervals of a minute that have power are one row, and those without
+    are another. What looks like a gap before the first is covered by the second, whose duration is right but not its start.
     """
-    # The last few only: what is thinned out lies within one hour.
+    # Only the last few are kept: rows that overlap lie within one hour.
     recent: deque[Span] = deque()
     for step in steps:
         start_s, before_s = step["start_s"], step["before_s"]
@@ -556,7 +541,7 @@ def _tolerance_s(duration_s: float) -> float:
 
 
 def _merge(spans: Iterable[Span], near_s: float) -> tuple[list[Span], int, float]:
-    """Joins spans, in order of their start, that overlap or are near; also how many there were, and their length together."""
+    """Joins spans, in order of their start, that overlap or are close; also counts them and sums up their durations."""
     merged: list[Span] = []
     count, total_s = 0, 0.0
     for span in spans:
@@ -570,7 +555,7 @@ def _merge(spans: Iterable[Span], near_s: float) -> tuple[list[Span], int, float
 
 
 def _refuse(path: Path, error: Exception) -> ReportError:
-    """Of what SQLite says, of a message of its own that quotes the damage, or of a row that can't be."""
+    """Makes one line of an error of SQLite's, of its message that isn't even text, or of a row with wrong types."""
     if not os.access(path, os.R_OK) or getattr(error, "sqlite_errorname", "") == "SQLITE_CANTOPEN":
         return ReportError(
             str(path),

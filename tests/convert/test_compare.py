@@ -44,6 +44,7 @@ from converter.work.machine import LoadMeter, Machine, describe_machine, format_
 from device.core.clock import ManualClock
 from device.core.errors import ConversionError, UsageError, exit_with_one_line
 from tests.convert.test_exporters import photographs
+from tests.unit.pages import check_page
 
 pytestmark = pytest.mark.host
 
@@ -402,25 +403,15 @@ def comparison() -> Comparison:
     return make_comparison(*rows)
 
 
-def test_the_page_fetches_nothing_and_knows_light_and_dark(comparison: Comparison) -> None:
+def test_the_page_is_one_file_for_light_and_dark_a_phone_and_paper(comparison: Comparison) -> None:
+    assert check_page(render(comparison)).references, "the plots' own marks are references inside the page"
+
+
+def test_each_plot_has_a_title_for_screen_readers(comparison: Comparison) -> None:
     page = render(comparison)
-    references = re.findall(r"(?:src|href)\s*=\s*[\"']?([^\"'> ]+)|url\(([^)]+)\)", page)
-    assert references, "the plots' own marks are references inside the page"
-    for attribute, function in references:
-        name = (attribute or function).strip("\"'")
-        assert name.startswith("#"), f"the page fetches {name}"
-        assert f'id="{name[1:]}"' in page
-    assert not re.search(r"@import|<link|<script|<!DOCTYPE svg", page)
-    addresses = set(re.findall(r"https?://[^\"' <]+", page))
-    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}, "namespaces are no addresses"
-    assert "prefers-color-scheme: dark" in page
-    colours = set(re.findall(r"#[0-9a-f]{6}", re.sub(r"<style>.*?</style>", "", page, count=1, flags=re.DOTALL)))
-    assert not colours, "the plots' colours are the page's"
-
-
-def test_ids_of_the_page_are_unique(comparison: Comparison) -> None:
-    ids = re.findall(r'\bid="([^"]+)"', render(comparison))
-    assert len(ids) == len(set(ids))
+    titles = re.findall(r"<svg[^>]*><title>(.*?)</title>", page)
+    assert len(titles) == 4
+    assert all(f"<h3>{title}</h3>" in page.replace("&#39;", "'") for title in titles)
 
 
 def test_the_page_says_what_failed_and_what_was_published(comparison: Comparison) -> None:

@@ -1,8 +1,7 @@
-"""The report card of a bundle, from figures made by hand: what it says, and that it needs nothing but itself."""
+"""The report of a conversion, from figures made by hand: what it says, and that it needs no other file."""
 
 from __future__ import annotations
 
-import html.parser
 import json
 import math
 import re
@@ -20,11 +19,11 @@ from converter.evaluate.sensitivity import LayerNoise
 from converter.evaluate.verify import Verification
 from converter.quantise.recipes import find_recipe
 from converter.report.page import add_up, find_pairs, read_latency, render, tabulate, write_page
-from converter.report.plots import Share, plot_shares
+from converter.report.plots import Share, plot_reliability, plot_shares
 from converter.report.record import (
     ArtefactReport,
+    ConversionReport,
     PhotographSet,
-    Report,
     judge,
     read_report,
     summarise_noise,
@@ -35,6 +34,7 @@ from converter.work.machine import Machine
 from device.contract import Artefact, ModelCard, Preprocessing, TensorSpec
 from device.core.errors import BundleError
 from device.protocols import Percentiles
+from tests.unit.pages import PageReader, check_page
 
 LABELS = ("dress", "hat", "shirt & <b>tie</b>")
 RIGHT = np.asarray([0] * 6 + [1] * 6 + [2] * 8, np.int64)
@@ -75,9 +75,11 @@ def make_artefact(runtime: str, file: str, named: np.ndarray, right: np.ndarray 
     )
 
 
-def make_report(right: np.ndarray | None = RIGHT, layers: tuple[LayerNoise, ...] = LAYERS, precision: str = "int8") -> Report:
+def make_report(
+    right: np.ndarray | None = RIGHT, layers: tuple[LayerNoise, ...] = LAYERS, precision: str = "int8"
+) -> ConversionReport:
     preprocessing = Preprocessing(input_px=32)
-    return Report(
+    return ConversionReport(
         profile="rpi4",
         runtime="litert",
         model=ModelCard("ghostnet_100", "clothing", "a" * 64, 3_913_146, 141_000_000, len(LABELS), preprocessing),
@@ -121,47 +123,31 @@ def make_latency(other_load_cores: float = 0.02) -> Latency:
     )
 
 
-class Page(html.parser.HTMLParser):
-    """What a reader sees: the text of each section, and every figure with its JSON value. Refuses tags that don't close."""
-
-    VOID = ("meta", "br", "circle", "line", "rect")
+class Page(PageReader):
+    """What a reader sees: the text of each section, and every figure with its JSON value."""
 
     def __init__(self, text: str) -> None:
-        super().__init__()
         self.sections: dict[str, str] = {}
         self.figures: list[tuple[float, str]] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.styles = ""
-        self._open: list[str] = []
         self._heading = ""
         self._value: float | None = None
-        self.feed(text)
-        self.close()
-        assert [tag for tag in self._open if tag != "html"] == []
+        super().__init__(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(name, value or "") for name, value in attrs]
-        if tag not in self.VOID:
-            self._open.append(tag)
+        super().handle_starttag(tag, attrs)
         if tag == "section":
             self._heading = ""
         if tag == "data":
             self._value = float(dict(attrs)["value"] or "")
             self.figures.append((self._value, ""))
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(name, value or "") for name, value in attrs]
-
     def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self._open.pop() == tag
+        super().handle_endtag(tag)
         if tag == "data":
             self._value = None
 
     def handle_data(self, data: str) -> None:
-        if "style" in self._open:
-            self.styles += data
-        elif "h2" in self._open:
+        if "h2" in self.open:
             self._heading += data
             self.sections[self._heading] = ""
         elif self._heading:
@@ -184,24 +170,8 @@ def page() -> Page:
     return Page(render(make_report(), make_latency()))
 
 
-def test_the_page_fetches_nothing_and_runs_nothing(page: Page) -> None:
-    text = render(make_report(), make_latency())
-    assert "://" not in text
-    assert not re.search(r"\b(src|srcset|href|action|data)\s*=|url\(|@import|<script|<link|<iframe", text)
-    assert not [name for name, _ in page.attributes if name.startswith("on")]
-
-
-def test_the_page_has_both_colour_schemes_a_phone_and_paper(page: Page) -> None:
-    assert "color-scheme: light dark" in page.styles
-    assert "(prefers-color-scheme: dark)" in page.styles
-    assert "@media print" in page.styles
-    assert ("content", "width=device-width, initial-scale=1") in page.attributes
-    used = set(re.findall(r"var\((--[a-z0-9]+)\)", page.styles)) - {"--series", "--share"}
-    light, dark = (
-        set(re.findall(r"(--[a-z0-9]+):", block)) for block in re.findall(r":root \{(.*?)\}", page.styles, re.DOTALL)
-    )
-    assert used <= light
-    assert light == dark
+def test_the_page_is_one_file_for_light_and_dark_a_phone_and_paper() -> None:
+    check_page(render(make_report(), make_latency()))
 
 
 def test_every_figure_of_the_page_is_one_of_the_jsons(page: Page) -> None:
@@ -233,7 +203,7 @@ def test_the_page_shows_what_the_json_says(page: Page, tmp_path: Path) -> None:
     assert (0.00305, "3.05 ms") in shown
     for layer in report["sensitivity"]["layers"]:
         assert (layer["sqnr_db"], f"{layer['sqnr_db']:.1f} dB") in shown
-        assert layer["name"] in page.sections["What rounding costs, by layer"]
+        assert layer["name"] in page.sections["Quantisation noise by layer"]
 
 
 def test_equal_reports_give_equal_bytes_and_time_stays_out_of_the_json(tmp_path: Path) -> None:
@@ -274,10 +244,10 @@ def test_a_damaged_report_or_measurement_is_refused_in_one_line(tmp_path: Path) 
 def test_without_labels_each_section_says_so() -> None:
     text = render(make_report(right=None), make_latency())
     page = Page(text)
-    for heading in ("Accuracy", "What is taken for what", "What a confidence is worth"):
+    for heading in ("Accuracy", "Confusions", "Reliability of the confidence"):
         assert "aren't known" in page.sections[heading]
         assert "--verification DIR" in page.sections[heading]
-    assert "labels not known" in page.sections["How it was made"]
+    assert "labels not known" in page.sections["Origin"]
     assert (31.2512, "31.3\N{NARROW NO-BREAK SPACE}dB") in page.figures
 
 
@@ -288,7 +258,7 @@ def test_without_a_measurement_the_section_says_how_to_get_one() -> None:
 
 def test_without_rounding_nothing_is_ranked() -> None:
     page = Page(render(make_report(layers=(), precision="fp32"), make_latency()))
-    assert "Nothing is rounded" in page.sections["What rounding costs, by layer"]
+    assert "Nothing is rounded" in page.sections["Quantisation noise by layer"]
 
 
 def test_the_latency_names_the_machine_the_day_and_what_disturbed_it() -> None:
@@ -325,7 +295,7 @@ def test_the_matrix_of_a_thousand_classes_is_left_out_but_its_confusions_are_lis
 
 
 def test_labels_are_text_whatever_is_in_them(page: Page) -> None:
-    assert "shirt & <b>tie</b>" in page.sections["What is taken for what"]
+    assert "shirt & <b>tie</b>" in page.sections["Confusions"]
 
 
 def test_noise_adds_up() -> None:
@@ -354,8 +324,21 @@ def test_a_plot_is_well_formed_and_keeps_its_marks_inside() -> None:
     svg = ElementTree.fromstring(plot_shares("<&>", {"Top-1": [Share("fp32", whole.top1, whole.top1_interval)]}))
     assert svg.findtext("title") == "<&>"
     width, height = (float(number) for number in svg.attrib["viewBox"].split()[2:])
-    for mark in svg.iter("circle"):
-        assert 0 < float(mark.attrib["cx"]) < width
-        assert 0 < float(mark.attrib["cy"]) < height
-    for line in svg.iter("line"):
-        assert all(-1e-9 <= float(line.attrib[name]) <= width for name in ("x1", "x2"))
+    marks = [(float(mark.attrib["x"]), float(mark.attrib["y"])) for mark in svg.iter("use")]
+    lines = [path for path in svg.iter("path") if "fill: none; stroke: var(--faint)" in path.attrib.get("style", "")]
+    ends = [(float(x), float(y)) for line in lines for x, y in re.findall(r"[ML] (\S+) (\S+)", line.attrib["d"])]
+    assert len(marks) == 1
+    assert len(ends) == 2
+    for x, y in (*marks, *ends):
+        assert 0 < x < width
+        assert 0 < y < height
+
+
+def test_each_bar_of_a_reliability_diagram_says_what_it_stands_for() -> None:
+    one = judge(logits(EAGER), RIGHT, 1.3)
+    svg = ElementTree.fromstring(plot_reliability("Reliability", "fp32", one.reliability))
+    tips = [group.findtext("title") or "" for group in svg.iter("g") if group.find("title") is not None]
+    filled = [found for found in one.reliability if found.accuracy is not None]
+    for found in filled:
+        assert f"confidence {found.confidence:.1%}, right {found.accuracy:.1%}, {found.images} images" in tips
+    assert len(tips) == len(one.reliability) + len(filled)

@@ -38,12 +38,12 @@ def store(tmp_path: Path) -> Path:
     )
 
 
-@pytest.fixture
-def no_matplotlib(tmp_path: Path) -> dict[str, str]:
-    """An environment in which matplotlib can't be imported."""
+@pytest.fixture(params=["matplotlib", "jinja2"])
+def no_extra(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """An environment in which a package of the extra can't be imported."""
     folder = tmp_path / "hidden"
-    (folder / "matplotlib").mkdir(parents=True)
-    (folder / "matplotlib/__init__.py").write_text("raise ImportError('No module named matplotlib')\n")
+    (folder / request.param).mkdir(parents=True)
+    (folder / request.param / "__init__.py").write_text(f"raise ImportError('No module named {request.param}')\n")
     return {"PYTHONPATH": f"{folder}{os.pathsep}{PROJECT}"}
 
 
@@ -63,20 +63,18 @@ class TestOutputs:
         assert "run-host-aaa1.png" in os.listdir(tmp_path / "out")
         assert not (tmp_path / "report.html").exists()
 
-    def test_json_and_csv_need_no_matplotlib(self, store: Path, tmp_path: Path, no_matplotlib: dict[str, str]) -> None:
-        found = json.loads(report(store, "--json", cwd=tmp_path, env=no_matplotlib).out)
+    def test_json_and_csv_need_no_extra(self, store: Path, tmp_path: Path, no_extra: dict[str, str]) -> None:
+        found = json.loads(report(store, "--json", cwd=tmp_path, env=no_extra).out)
         assert [one["run"]["run_id"] for one in found["runs"]] == ["aaa1", "aaa2"]
         assert found["empty_runs"] == ["bbb3"]
-        rows = list(csv.DictReader(io.StringIO(report(store, "--csv", cwd=tmp_path, env=no_matplotlib).out)))
+        rows = list(csv.DictReader(io.StringIO(report(store, "--csv", cwd=tmp_path, env=no_extra).out)))
         watts = [
             (row["run_id"], float(row["value"]), row["kind"]) for row in rows if (row["of"], row["name"]) == ("run", "power_w")
         ]
         assert watts == [("aaa1", 2.0, "measured"), ("aaa2", 4.0, "measured")]
 
-    def test_a_page_without_matplotlib_says_what_to_install(
-        self, store: Path, tmp_path: Path, no_matplotlib: dict[str, str]
-    ) -> None:
-        done = report(store, cwd=tmp_path, env=no_matplotlib)
+    def test_a_page_without_the_extra_says_what_to_install(self, store: Path, tmp_path: Path, no_extra: dict[str, str]) -> None:
+        done = report(store, cwd=tmp_path, env=no_extra)
         assert done.code == MissingDependencyError.exit_code
         assert "pip install 'ghostwatt[report]'" in done.error_lines[0]
 

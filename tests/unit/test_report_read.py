@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from device.core.errors import ReportError
 from device.protocols import Percentiles, SourceIntervalRecord
-from device.report.__main__ import Wanted, list_files, main, read_all
+from device.report.__main__ import Selection, list_files, main, read_all
 from device.report.summary import summarise_run
 from device.report.table import encode_csv
-from device.telemetry.read import Extent, Point, Span, Store
+from device.telemetry.read import Bucket, Extent, Span, Store
 from tests.unit.stores import ESTIMATED, SECOND_NS, Row, interruption, power, run, second, write_store
 
 
@@ -26,9 +26,9 @@ def extent_of(store: Store, run_id: str = "run-1") -> Extent:
     return extent
 
 
-def points_of(path: Path, most: int) -> list[Point]:
+def buckets_of(path: Path, most: int) -> list[Bucket]:
     with Store(path) as store:
-        return store.read_points("run-1", extent_of(store), most)
+        return store.read_buckets("run-1", extent_of(store), most)
 
 
 def write_while_reading(path: Path, writer: sqlite3.Connection) -> None:
@@ -134,9 +134,9 @@ class TestStores:
             content[place % len(content)] = value
         path = tmp_path_factory.getbasetemp() / "damaged.sqlite"
         path.write_bytes(content)
-        wanted = [Wanted(path, "")]
+        wanted = [Selection(path, "")]
         with contextlib.suppress(ReportError):
-            encode_csv(read_all(wanted, [], with_courses=True)[0])
+            encode_csv(read_all(wanted, [], with_series=True)[0])
         with contextlib.suppress(ReportError):
             list_files(wanted)
 
@@ -211,13 +211,13 @@ class TestGaps:
         assert spans == [Span(60.0, 280.0)]
 
 
-class TestPoints:
-    def test_each_row_is_its_own_point_where_there_are_few(self, tmp_path: Path) -> None:
+class TestBuckets:
+    def test_each_row_is_its_own_bucket_where_there_are_few(self, tmp_path: Path) -> None:
         path = write_store(
             tmp_path / "t.sqlite", (run(), [second(number, frames=number, fps=float(number)) for number in (1, 2, 9)])
         )
-        found = points_of(path, 10)
-        assert [(one.start_s, one.end_s, one.rows, one.fps.median) for one in found] == [
+        found = buckets_of(path, 10)
+        assert [(one.start_s, one.end_s, one.rows, one.fps.middle) for one in found] == [
             (0.0, 1.0, 1, 1.0),
             (1.0, 2.0, 1, 2.0),
             (8.0, 9.0, 1, 9.0),
@@ -228,7 +228,7 @@ class TestPoints:
         rows=st.lists(st.tuples(st.integers(0, 60), st.floats(0.001, 5.0), st.floats(20.0, 90.0)), min_size=2, max_size=120),
         most=st.integers(1, 40),
     )
-    def test_points_keep_sums_and_extremes(
+    def test_buckets_keep_sums_and_extremes(
         self, tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, float, float]], most: int
     ) -> None:
         records = [
@@ -237,43 +237,43 @@ class TestPoints:
             )
             for number, (frames, p50, heat) in enumerate(rows)
         ]
-        path = write_store(tmp_path_factory.mktemp("points") / "t.sqlite", (run(), records))
-        found = points_of(path, most)
+        path = write_store(tmp_path_factory.mktemp("buckets") / "t.sqlite", (run(), records))
+        found = buckets_of(path, most)
         assert len(found) <= max(most, len(rows) if len(rows) <= most else 0)
         assert sum(one.rows for one in found) == len(rows)
-        assert sum(one.fps.median * one.rows for one in found) == pytest.approx(sum(frames for frames, _, _ in rows))
+        assert sum(one.fps.middle * one.rows for one in found) == pytest.approx(sum(frames for frames, _, _ in rows))
         assert max(one.fps.most for one in found) == max(frames for frames, _, _ in rows)
         assert min(one.latency_s["p50"].least for one in found) == min(p50 for _, p50, _ in rows)
         assert max(one.latency_s["p99"].most for one in found) == max(3 * p50 for _, p50, _ in rows)
         assert all(before.end_s <= after.start_s + 1e-6 for before, after in itertools.pairwise(found))
-        assert {one.latency_s["p50"].median for one in found} <= {p50 for _, p50, _ in rows}
+        assert {one.latency_s["p50"].middle for one in found} <= {p50 for _, p50, _ in rows}
 
     def test_the_median_is_the_rows_own(self, tmp_path: Path) -> None:
         values = [0.05, 0.01, 0.04, 0.02, 0.03, 0.09]
         rows = [second(number + 1, latency_s=Percentiles(value, 1.0, 1.0)) for number, value in enumerate(values)]
         path = write_store(tmp_path / "t.sqlite", (run(), rows))
-        (one,) = points_of(path, 1)
-        assert one.latency_s["p50"].median == statistics.median_low(values)
+        (one,) = buckets_of(path, 1)
+        assert one.latency_s["p50"].middle == statistics.median_low(values)
         with Store(path) as store:
-            spread = store.find_spread("run-1", "latency_p50_s")
-        assert spread is not None
-        assert (spread.least, spread.median, spread.most) == (0.01, 0.03, 0.09)
+            band = store.find_band("run-1", "latency_p50_s")
+        assert band is not None
+        assert (band.least, band.middle, band.most) == (0.01, 0.03, 0.09)
 
     def test_rows_without_frames_have_no_latency(self, tmp_path: Path) -> None:
         path = write_store(tmp_path / "t.sqlite", (run(), [second(1, frames=0, fps=0.0, latency_s=None), second(2)]))
-        first, last = points_of(path, 10)
+        first, last = buckets_of(path, 10)
         assert first.latency_s == {}
-        assert first.fps.median == 0.0
-        assert last.latency_s["p50"].median == 0.01
+        assert first.fps.middle == 0.0
+        assert last.latency_s["p50"].middle == 0.01
 
-    def test_power_has_no_point_where_it_has_no_figure(self, tmp_path: Path) -> None:
+    def test_power_has_no_bucket_where_it_has_no_figure(self, tmp_path: Path) -> None:
         rows = [second(1, **power(2.0)), second(2), second(3, **power(4.0, **ESTIMATED)), second(4, **power(6.0))]
         path = write_store(tmp_path / "t.sqlite", (run(), rows))
         with Store(path) as store:
             measured, estimated = sorted(store.sum_power("run-1"), key=lambda one: one.is_estimate)
-            found = store.read_power_points("run-1", extent_of(store), 100, measured)
-            assert [(one.start_s, one.power_w.median) for one in found] == [(0.0, 2.0), (3.0, 6.0)]
-            assert [one.start_s for one in store.read_power_points("run-1", extent_of(store), 100, estimated)] == [2.0]
+            found = store.read_power_buckets("run-1", extent_of(store), 100, measured.origin)
+            assert [(one.start_s, one.power_w.middle) for one in found] == [(0.0, 2.0), (3.0, 6.0)]
+            assert [one.start_s for one in store.read_power_buckets("run-1", extent_of(store), 100, estimated.origin)] == [2.0]
 
 
 class TestSpans:

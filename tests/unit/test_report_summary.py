@@ -11,17 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device.bench.result import read_result
-from device.report.summary import (
-    Report,
-    RunReport,
-    describe_length,
-    describe_throttling,
-    find_panels,
-    judge_throttling,
-    make_report,
-    summarise_run,
-)
-from device.report.table import Figure, encode_csv, encode_json, list_figures
+from device.report.subjects import Report, find_panels, make_report
+from device.report.summary import RunReport, summarise_run
+from device.report.table import FigureRow, encode_csv, encode_json, list_figures
+from device.report.throttling import describe_throttling, judge_throttling
+from device.report.words import format_duration
 from device.telemetry.read import Store
 from tests.unit.records import interval
 from tests.unit.stores import ESTIMATED, MEASURED, SECOND_NS, Row, interruption, meter, power, run, second, write_store
@@ -252,7 +246,7 @@ class TestSubjects:
         found = one_run(tmp_path, second(1), second(2, heat_limit_fps=5.0), second(3, heat_limit_fps=5.0))
         assert found.heat_limited_s == 2.0
         (subject,) = make_report([found], []).subjects
-        assert subject.warnings == ("held to a lower rate by the profile's limit on heat in intervals of together 2 s",)
+        assert subject.warnings == ("held to a lower rate by the profile's limit on heat, during intervals of 2 s in all",)
 
     def test_a_benchmark_keeps_its_figures_and_its_flags(self) -> None:
         path = BENCHES / "simulated-flagged.json"
@@ -291,7 +285,7 @@ class TestTables:
         rows = list(csv.DictReader(io.StringIO(encode_csv(report))))
         optional = ("low", "high")
         read = [
-            msgspec.convert({k: None if v == "" and k in optional else v for k, v in row.items()}, Figure, strict=False)
+            msgspec.convert({k: None if v == "" and k in optional else v for k, v in row.items()}, FigureRow, strict=False)
             for row in rows
         ]
         assert read == list_figures(report)
@@ -316,7 +310,7 @@ class TestWords:
         ],
     )
     def test_lengths(self, length_s: float, text: str) -> None:
-        assert describe_length(length_s) == text
+        assert format_duration(length_s) == text
 
     @pytest.mark.parametrize(
         ("lengths_s", "text"),
