@@ -19,7 +19,7 @@ import pytest
 from tests.surface.golden import Golden
 from tests.unprivileged import run_unprivileged
 
-Share = Callable[[str, Callable[[Path], None]], Path]
+Share = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -109,7 +109,7 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Share:
     if os.environ.get("PYTEST_XDIST_WORKER"):
         root = root.parent
 
-    def make(name: str, fill: Callable[[Path], None]) -> Path:
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
         folder = root / f"shared-{name}"
         with (root / f"shared-{name}.lock").open("a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

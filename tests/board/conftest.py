@@ -6,8 +6,11 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.conftest import Share
 
 from .arm_cost import install
 from .harness import tree, user
@@ -20,12 +23,32 @@ REPORT = pytest.StashKey[list[str]]()
 PROGRAMS = Path(__file__).parent / "programs"
 RUNTIMES = ("litert", "executorch")
 
+LONGEST_FIRST = ("test_service", "test_checkout", "test_power", "test_booted", "test_camera", "test_arm_cost", "test_arm_user")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "arm: runs ARM code under qemu-user; a minute or more")
     config.addinivalue_line("markers", "camera: runs picamera2 on a virtual camera; a minute")
     config.addinivalue_line("markers", "board: boots the emulated board under qemu-system; a minute or more")
     config.stash[REPORT] = []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest stories first, so that the processes that tell them end together."""
+    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hands a worker's lines for the end of the run to the process that prints them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["emulated board"] = session.config.stash[REPORT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[REPORT] += getattr(node, "workeroutput", {}).get("emulated board", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -68,12 +91,10 @@ def bookworm(cache: Cache) -> user.ArmUser:
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installation(share: Share) -> Path:
     """What a board has of this project: the package ``device`` with its aarch64 library, and nothing else."""
     require_tools("aarch64-linux-gnu-g++")
-    root = tmp_path_factory.mktemp("installation")
-    install(root)
-    return root
+    return share("installation", install)
 
 
 @pytest.fixture(scope="session")
