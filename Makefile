@@ -23,6 +23,8 @@ BUNDLE ?=
 SOURCE ?=
 KEY ?=
 ARGS ?=
+# Tests run in so many processes; ARGS="-n 0" runs them in one.
+TEST_PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -79,8 +81,11 @@ demo: setup ## convert for this machine and run the daemon on photographs
 	@$(PYTHON) -m device.report build/demo/telemetry.sqlite --html build/demo/report.html
 	@echo "labels of every photograph: build/demo/*.jsonl    of the conversion: build/host/report.html"
 
+# A process that has nothing left to do takes over half of what another one still has: tests of one file mostly stay together.
+PARALLEL := --numprocesses $(TEST_PROCESSES) --maxprocesses 8 --dist worksteal
+
 test: setup ## run the tests (those of the emulated board: test-arm, test-board)
-	@$(PYTHON) -m pytest --ignore=tests/board $(ARGS)
+	@$(PYTHON) -m pytest --ignore=tests/board $(PARALLEL) $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(PYTHON) -m ruff check .

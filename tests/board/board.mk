@@ -1,4 +1,4 @@
-# The emulated board; included by the Makefile above, which sets PYTHON, PYTHON_BASE, ARGS and `setup`.
+# The emulated board; included by the Makefile above, which sets PYTHON, PYTHON_BASE, PARALLEL, ARGS and `setup`.
 
 .PHONY: setup-board board-bundle test-arm test-board arm-cost arm-compare
 
@@ -10,10 +10,13 @@ setup-board: ## install the packages that the emulated board and the camera serv
 	@$(PYTHON_BASE) tests/board/harness/packages.py
 
 test-arm: board-bundle ## run the board's install on ARM code (qemu-user)
-	@$(PYTHON) -m pytest tests/board -m arm $(ARGS)
+	@$(PYTHON) -m pytest tests/board -m arm $(PARALLEL) $(ARGS)
+
+# Two boards at a time, each told its story in order; which story comes first is tests/board/conftest.py's.
+TWO_BOARDS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-board: board-bundle ## boot the emulated board, run the daemon on its cameras and sensors, and picamera2 on a virtual camera
-	@$(PYTHON) -m pytest tests/board -m "board or camera" $(ARGS)
+	@$(PYTHON) -m pytest tests/board -m "board or camera" $(TWO_BOARDS) $(ARGS)
 
 arm-cost: board-bundle ## count ARM instructions per inference (ARGS=--update sets the budget)
 	@$(PYTHON) -m tests.board.arm_cost $(ARGS)

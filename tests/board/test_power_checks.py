@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .power_checks import Curve, Gap, PowerRow, check_energy, check_gap, check_rows_follow, expect
+from .power_checks import Curve, Gap, PowerRow, check_energy, check_gap, check_rows_follow, expect, find_late
 
 SECOND_NS = 1_000_000_000
 SOURCE = "ina219 0x40 (hwmon)"
@@ -39,6 +39,7 @@ def test_true_record_passes() -> None:
     expected = expect(rows, CURVE, GAPS)
     assert expected == pytest.approx((3.0 * 6 + 6.0 * 4 + 3.0 * 4, 14.0))
     assert check_energy(54.0, 14.0, expected, edge_w=3.0, ends=4) == pytest.approx(0.0)
+    assert find_late(rows, CURVE, GAPS) == []
     # A tenth of a second is missing at the gap.
     assert check_energy(53.7, 13.9, expected, edge_w=3.0, ends=4) == pytest.approx(0.0)
     assert check_gap(rows, GAPS[0]) == 3
@@ -50,6 +51,28 @@ def test_energy_that_is_wrong_or_of_another_time_is_refused() -> None:
     for energy_j, covered_s in ((55.0, 14.0), (53.0, 14.0), (66.0, 18.0), (42.0, 9.0)):
         with pytest.raises(AssertionError):
             check_energy(energy_j, covered_s, expected, edge_w=3.0, ends=4)
+
+
+def test_time_that_was_lost_on_a_busy_machine_is_missing_where_it_was_lost() -> None:
+    # At 6 W, a sample came 0.7 s late: nothing is known of that time.
+    rows = true_rows()
+    rows[5] = row(6, 6.0, energy_j=1.8, covered_s=0.3)
+    late = find_late(rows, CURVE, GAPS)
+    assert late == [pytest.approx((0.7, 6.0, 6.0))]
+    expected = expect(rows, CURVE, GAPS)
+    assert check_energy(49.8, 13.3, expected, edge_w=3.0, ends=4, late=late) == pytest.approx(0.0)
+    for energy_j in (48.8, 51.9):
+        with pytest.raises(AssertionError, match="the curve has"):
+            check_energy(energy_j, 13.3, expected, edge_w=3.0, ends=4, late=late)
+    # A row in which the power changed says only what is possible.
+    rows[4] = row(5, 6.0, energy_j=1.2, covered_s=0.2)
+    (change, _) = find_late(rows, CURVE, GAPS)
+    assert change == pytest.approx((0.8, 3.0, 6.0))
+
+
+def test_samples_that_are_far_apart_blur_the_steps() -> None:
+    assert CURVE.blur(10.0) == 0.0
+    assert CURVE.blur(5.0) == pytest.approx(6.0 * 0.1 / 2)
 
 
 @pytest.mark.parametrize("power_w", [0.0, 3.0])

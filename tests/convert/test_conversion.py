@@ -22,6 +22,7 @@ from converter.quantise.recipes import find_recipe
 from converter.report.page import main as write_page_again
 from device.bundle import Bundle, open_bundle
 from device.core.errors import ConversionError
+from tests.conftest import Share
 from tests.daemon.conftest import PROJECT, daemon, environment
 from tests.surface.collect_converter import artefact_facts, host_facts
 from tests.surface.golden import Golden
@@ -44,9 +45,16 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(work: Path) -> Bundle:
+def bundle(share: Share) -> Bundle:
     """The shipped weights, lowered once for all tests here."""
-    return convert(work / "rpi4", work / "cache")
+    folder = share("conversion", lambda folder: convert(folder / "rpi4", folder / "cache"))
+    return open_bundle(folder / "rpi4")
+
+
+@pytest.fixture(scope="module")
+def cache(bundle: Bundle) -> Path:
+    """Where that conversion left what it lowered."""
+    return bundle.root.with_name("cache")
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +117,13 @@ def test_the_page_is_small_and_made_again_from_what_lies_beside_it(bundle: Bundl
 
 
 def test_a_second_conversion_lowers_nothing_and_gives_the_same_bytes(
-    bundle: Bundle, work: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, cache: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("an export that was cached was run again")
 
     monkeypatch.setattr(stages, "_run_jobs", refuse)
-    assert convert(work / "again", work / "cache").manifest_sha256 == bundle.manifest_sha256
+    assert convert(work / "again", cache).manifest_sha256 == bundle.manifest_sha256
 
 
 def test_a_conversion_from_nothing_gives_the_same_bytes(bundle: Bundle, work: Path) -> None:
@@ -126,19 +134,21 @@ def test_a_conversion_from_nothing_gives_the_same_bytes(bundle: Bundle, work: Pa
     assert again.manifest_sha256 == bundle.manifest_sha256
 
 
-def request(work: Path, out: Path) -> stages.Request:
+def request(cache: Path, out: Path) -> stages.Request:
     return stages.Request(
         profile=load_profile("rpi4"),
         model="ghostnet_100",
         weights="clothing",
         out=out,
-        cache=work / "cache" / "artefacts",
+        cache=cache / "artefacts",
     )
 
 
-def test_the_weights_temperature_travels_into_the_bundle(bundle: Bundle, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_weights_temperature_travels_into_the_bundle(
+    bundle: Bundle, cache: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = work / "tempered"
-    original = stages.load(request(work, out))
+    original = stages.load(request(cache, out))
     assert bundle.manifest.model.temperature == original.checkpoint.card.temperature
     card = msgspec.structs.replace(original.checkpoint.card, temperature=1.75)
     tempered = msgspec.structs.replace(original, checkpoint=msgspec.structs.replace(original.checkpoint, card=card))
@@ -146,7 +156,7 @@ def test_the_weights_temperature_travels_into_the_bundle(bundle: Bundle, work: P
     monkeypatch.setattr(stages, "load", lambda _: tempered)
     # What was lowered for the other tests will do: no temperature is in it.
     monkeypatch.setattr(stages, "export_key", lambda runtime, asked, _, images: key(runtime, asked, original, images))
-    stages.convert(request(work, out), lambda *_: None)
+    stages.convert(request(cache, out), lambda *_: None)
     found = open_bundle(out)
     assert found.manifest.model.temperature == 1.75
     assert found.manifest.profile.model.unknown_below == load_profile("rpi4").profile.model.unknown_below
@@ -155,7 +165,7 @@ def test_the_weights_temperature_travels_into_the_bundle(bundle: Bundle, work: P
 
 
 def test_an_interrupted_conversion_leaves_the_old_bundle_whole(
-    bundle: Bundle, work: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, cache: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = work / "interrupted"
     shutil.copytree(bundle.root, out)
@@ -165,13 +175,13 @@ def test_an_interrupted_conversion_leaves_the_old_bundle_whole(
 
     monkeypatch.setattr(stages, "open_bundle", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        stages.convert(request(work, out), lambda *_: None)
+        stages.convert(request(cache, out), lambda *_: None)
     assert open_bundle(out).manifest_sha256 == bundle.manifest_sha256
     assert not list(work.glob(".interrupted*"))
 
 
 def test_an_artefact_below_the_recipes_floor_fails_the_conversion(
-    bundle: Bundle, work: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, cache: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = work / "refused"
     demanding = msgspec.structs.replace(find_recipe("int8"), min_sqnr_db=90.0)
@@ -179,7 +189,7 @@ def test_an_artefact_below_the_recipes_floor_fails_the_conversion(
         stages, "require_floor", lambda runtime, found, _, layers: require_floor(runtime, found, demanding, layers)
     )
     with pytest.raises(ConversionError, match=r"SQNR .* expected at least 90\.0 dB") as caught:
-        stages.convert(request(work, out), lambda *_: None)
+        stages.convert(request(cache, out), lambda *_: None)
     assert caught.value.reason == "accuracy"
     report = json.loads(bundle.path("report.json").read_bytes())
     assert report["sensitivity"]["layers"][0]["name"] in str(caught.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import sqlite3
@@ -178,7 +177,7 @@ class TestSinks:
         assert "the run goes on" in done.stderr
         assert "Traceback" not in done.stderr
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    @pytest.mark.unprivileged
     def test_telemetry_where_nothing_may_be_written(self, bundle: Path, tmp_path: Path) -> None:
         folder = tmp_path / "locked"
         folder.mkdir(mode=0o500)

@@ -390,7 +390,7 @@ def test_a_new_bundle_goes_on_where_the_one_to_go_back_to_has_rotted(store: Bund
     assert LABELS_NAME in start.trouble
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.unprivileged
 def test_a_store_that_cannot_be_written_says_so(store: BundleStore, tmp_path: Path) -> None:
     source = make_bundle(tmp_path, 1)
     store.root.chmod(0o500)

@@ -220,8 +220,9 @@ def _make_backend(watts: list[float], sent: list[bytes]) -> Any:
     return Backend()
 
 
+@pytest.mark.python312
 def test_the_library_itself_decodes_what_a_meter_sends(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("usb_multimeter", reason="usb-multimeter needs Python 3.12", exc_type=ImportError)
+    pytest.importorskip("usb_multimeter", reason="needs usb-multimeter: pip install 'ghostwatt[fnirsi]'", exc_type=ImportError)
     sent: list[bytes] = []
     libusb = importlib.import_module("usb.backend.libusb1")
     backend = _make_backend([2.0, 3.0, 4.0, 5.0], sent)

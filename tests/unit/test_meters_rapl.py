@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -103,7 +102,7 @@ def test_a_pause_that_may_hide_a_whole_turn_gives_no_power(root: Path) -> None:
     assert sample.power_w == pytest.approx(9.0)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.unprivileged
 def test_a_counter_that_may_not_be_read_says_what_to_do(root: Path) -> None:
     (zone(root) / "energy_uj").chmod(0)
     with pytest.raises(MeterError, match="chmod") as caught:

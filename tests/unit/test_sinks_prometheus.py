@@ -303,7 +303,7 @@ def test_the_page_is_open_metrics_too_when_asked(page: Page) -> None:
 def test_promtool_finds_nothing_to_complain_of(page: Page) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is missing (package prometheus)")
+        pytest.skip("promtool is missing: make setup-board")
     page.second(**MEASURED, throttled="throttled", frequency_hz=1e9, heat_limit_fps=5.0)
     page.sink.write(source_interval(page.clock.now_ns()))
     page.sink.write(meter())

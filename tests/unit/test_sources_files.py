@@ -99,7 +99,7 @@ def test_nothing_there_and_nothing_in_it_differ(tmp_path: Path) -> None:
         open_source("images:")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.unprivileged
 def test_a_folder_that_may_not_be_read_is_said(tmp_path: Path) -> None:
     write_images(tmp_path, "a.png", "locked/b.png")
     (tmp_path / "locked").chmod(0)

@@ -26,9 +26,13 @@ TOOLS = {
     "cc": "gcc",
     "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
     "motion": "motion",
+    "promtool": "prometheus",
     "mosquitto": "mosquitto",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
+    "openssl": "openssl",
+    "git": "git",
+    "make": "make",
 }
 
 # Packages without a tool of their own: the keys that sign Debian's archive, the headers of the C library, and GStreamer's
