@@ -25,7 +25,7 @@ from converter.evaluate.sensitivity import Sensitivity
 from converter.models import model_names
 from converter.profiles import load_profile, profile_names
 from converter.quantise.recipes import RECIPES
-from converter.report.record import Report
+from converter.report.record import ConversionReport
 from converter.weights.checkpoints import Card
 from device import __version__
 from device.core.errors import DeployError
@@ -83,7 +83,7 @@ def name_facts() -> Iterator[str]:
 def output_facts() -> Iterator[str]:
     """What commands print or write for programs."""
     shapes = {
-        "converter (report.json)": Report,
+        "converter (report.json)": ConversionReport,
         "converter (latency.json)": Latency,
         "converter.train (card)": Card,
         "converter.evaluate --json": Evaluation,

@@ -32,7 +32,7 @@ from device.daemon.recorder import RunSummary, Tell
 from device.doctor.table import Findings
 from device.meters.calibration import Calibration
 from device.meters.registry import METERS
-from device.report.summary import Report
+from device.report.subjects import Report
 from device.report.table import encode_csv
 from device.runtimes.registry import RUNTIMES
 from device.service.commands import Commands
