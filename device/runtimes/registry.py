@@ -1,13 +1,14 @@
-"""The runtimes that there are."""
+"""The runtimes that there are: the name in profiles and after ``--runtime``, and the class."""
 
 from __future__ import annotations
 
-from device.core.registry import Entry, Registry
+from device.core.registry import Registry
 
 RUNTIMES = Registry(
     "runtime",
     {
-        "litert": Entry("device.runtimes.litert:LiteRtRuntime", "pip install 'ghostwatt[litert]'"),
-        "executorch": Entry("device.runtimes.executorch:ExecuTorchRuntime", "build the native library: make native"),
+        "litert": "device.runtimes.litert:LiteRtRuntime",
+        "executorch": "device.runtimes.executorch:ExecuTorchRuntime",
     },
+    base="device.runtimes.base:BaseRuntime",
 )

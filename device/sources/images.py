@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 
 
 class ImagesSource(BaseSource):
-    """Reads image files in order of their paths, as fast as they are asked for or at a rate.
+    """Image files in order of their paths, read as fast as they are asked for or at a rate.
 
     Files are listed once, when the source opens, and decoded when they are due. With a rate the source is live: files fall
     due on the clock from the first `read` on, and those that a slow reader misses aren't opened, but count in `Frame.index`.

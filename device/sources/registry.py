@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from device.core.registry import Entry, Registry
-
-_PICAMERA2 = "apt install python3-picamera2, and make the venv with --system-site-packages"
-_OPENCV = "install OpenCV: pip install 'ghostwatt[video]', or apt install python3-opencv"
+from device.core.registry import Registry
 
 SOURCES = Registry(
     "source",
     {
-        "images": Entry("device.sources.images:ImagesSource", _OPENCV),
-        "video": Entry("device.sources.video:VideoSource", _OPENCV),
-        "synthetic": Entry("device.sources.synthetic:SyntheticSource"),
-        "v4l2": Entry("device.sources.v4l2.source:V4l2Source", _OPENCV),
-        "picamera2": Entry("device.sources.picamera2:Picamera2Source", _PICAMERA2),
-        "rtsp": Entry("device.sources.stream.rtsp:RtspSource", _OPENCV),
-        "rtsps": Entry("device.sources.stream.rtsp:RtspsSource", _OPENCV),
-        "http": Entry("device.sources.stream.mjpeg:MjpegSource", _OPENCV),
-        "https": Entry("device.sources.stream.mjpeg:MjpegsSource", _OPENCV),
+        "images": "device.sources.images:ImagesSource",
+        "video": "device.sources.video:VideoSource",
+        "synthetic": "device.sources.synthetic:SyntheticSource",
+        "v4l2": "device.sources.v4l2.source:V4l2Source",
+        "picamera2": "device.sources.picamera2:Picamera2Source",
+        "rtsp": "device.sources.stream.rtsp:RtspSource",
+        "rtsps": "device.sources.stream.rtsp:RtspsSource",
+        "http": "device.sources.stream.mjpeg:MjpegSource",
+        "https": "device.sources.stream.mjpeg:MjpegsSource",
     },
+    base="device.sources.base:BaseSource",
 )

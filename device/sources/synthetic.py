@@ -34,7 +34,9 @@ _GRAMMAR = re.compile(r"(?:([0-9]{1,6})x([0-9]{1,6}))?(?:@([0-9]{1,6}(?:\.[0-9]{
 
 
 class SyntheticSource(BaseSource):
-    """Vertical colour bars, a grey ramp across them below the middle, a mark in the top left corner, and a moving square.
+    """A test pattern for runs without a camera.
+
+    Vertical colour bars, a grey ramp across them below the middle, a mark in the top left corner, and a moving square.
 
     The pattern reveals what was done to the picture: the bars show swapped channels and mirroring, and the ramp shows which
     side is up after a crop has cut the mark off. The grey square moves one step per frame.

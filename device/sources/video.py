@@ -24,7 +24,7 @@ Taken = TypeVar("Taken")
 
 
 class VideoSource(BaseSource):
-    """Reads a video file from its first frame to its last, as fast as it is asked for or at the video's own rate.
+    """A video file from its first frame to its last, read as fast as it is asked for or at the video's own rate.
 
     At its own rate the source is live: frames fall due on the clock from the first `read` on, and those that a slow reader
     misses are decoded but not converted, and count in `Frame.index`. The rate is the mean that the container states; a video

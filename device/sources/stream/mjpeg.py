@@ -49,7 +49,7 @@ _WHERE_STREAMS_ARE = (
 
 
 class MjpegSource(LiveSource):
-    """Keeps the newest picture of an MJPEG stream.
+    """An MJPEG stream; keeps its newest picture.
 
     If several pictures have arrived while the previous one was processed, only the last is decoded; the others count in
     `Frame.index`. Large ones are decoded at a half, a quarter or an eighth of their size if the network needs no more.
@@ -94,7 +94,10 @@ class MjpegSource(LiveSource):
 
 
 class MjpegsSource(MjpegSource):
-    """An MJPEG stream over TLS. Its certificate is checked; ``SSL_CERT_FILE`` in the environment names one to trust."""
+    """An MJPEG stream over TLS.
+
+    Its certificate is checked; ``SSL_CERT_FILE`` in the environment names one to trust.
+    """
 
     scheme: ClassVar[Scheme] = "https"
 

@@ -52,7 +52,7 @@ MAX_BEHIND_S = 10.0
 
 
 class RtspSource(LiveSource):
-    """Keeps the newest frame of an RTSP stream.
+    """An RTSP stream; keeps its newest frame.
 
     Uses TCP, because frames with lost packets are smeared; ``#udp`` after the address selects UDP.
 

@@ -30,7 +30,7 @@ _GRAMMAR = re.compile(
 
 
 class V4l2Source(LiveSource):
-    """Keeps the newest frame of a V4L2 camera.
+    """A V4L2 camera, such as one on USB; keeps its newest frame.
 
     Asks for the cheapest of the camera's modes that has the size and the rate of the options; see
     `device.sources.v4l2.formats.choose_mode`. JPEGs much larger than the network's input are decoded at a half, a quarter or an
