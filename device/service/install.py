@@ -226,8 +226,8 @@ class Service:
         release, enabled = linked(self._layout.current), self.enabled()
         try:
             yield
-        except (GhostwattError, OSError) as failure:
-            error = failure if isinstance(failure, GhostwattError) else _disk_error(failure)
+        except (ServiceError, OSError) as failure:
+            error = failure if isinstance(failure, ServiceError) else _disk_error(failure)
             left = self._put_back(release, enabled, bundles)
             what = "what ran before runs again" if enabled else "nothing ran before"
             if left:
