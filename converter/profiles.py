@@ -165,7 +165,9 @@ def _load_inherited(name: str, folder: Path, heirs: tuple[str, ...]) -> _Documen
     if parent is None:
         return document
     if not isinstance(parent, str):
-        raise ProfileError(_where(document.positions, ("inherits",), name), repr(parent), expected="a profile's name")
+        raise ProfileError(
+            _where(document.positions, ("inherits",), name), repr(parent), expected="a profile's name", reason="invalid"
+        )
     return _merge(_load_inherited(parent, folder, (*heirs, name)), document)
 
 

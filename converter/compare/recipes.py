@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parses flags, lowers, runs and prints."""
     flags = build_parser().parse_args(arguments)
     if flags.images is not None and flags.images < 1:
-        raise UsageError("--images", f"{flags.images} images", expected="1 or more")
+        raise UsageError("--images", f"{flags.images} images", expected="1 or more", reason="images")
     recipes = [find_recipe(name).name for name in flags.recipe or RECIPES]
     runtimes = tuple(flags.runtime or stages.RUNTIMES)
     request = stages.Request(

@@ -108,7 +108,9 @@ def read_split(root: Path, hold_out: float = 0.0) -> Split:
             reason="mismatch",
         )
     if train_folder is None and validation_folder is not None:
-        raise TrainingError(str(root), f"has {validation_folder.name}/ but no train/", expected="train/<class>/*.jpg")
+        raise TrainingError(
+            str(root), f"has {validation_folder.name}/ but no train/", expected="train/<class>/*.jpg", reason="missing"
+        )
     train = read_labelled_folder(train_folder or root)
     if len(train.classes) < 2:
         raise TrainingError(str(train.root), "holds one class", expected="two or more", reason="one_class")

@@ -25,13 +25,12 @@ from device.core.registry import Registry
 from device.meters.registry import METERS
 from device.runtimes.native.build import build
 from device.runtimes.registry import RUNTIMES
+from device.service.layout import MANIFEST_NAME, SIGNATURE_NAME
 from device.service.release import name_release
 from device.service.wheels import find_wheels
 from device.sources.registry import SOURCES
 
 PROJECT = Path(__file__).parents[2]
-MANIFEST_NAME = "manifest.json"
-SIGNATURE_NAME = "manifest.json.sig"
 
 _OLDEST_GLIBC = 17
 """Of manylinux2014 (PEP 599): 2.17."""

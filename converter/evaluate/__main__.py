@@ -222,7 +222,9 @@ def load_for_bundle(bundle: Bundle, model: str | None, weights: str | None) -> C
     """
     card = bundle.manifest.model
     if model is not None and model != card.name:
-        raise UsageError("--model", f"{model!r}, but {bundle.root} holds {card.name}", remedy="leave one of them out")
+        raise UsageError(
+            "--model", f"{model!r}, but {bundle.root} holds {card.name}", remedy="leave one of them out", reason="flags"
+        )
     checkpoint = load_checkpoint(card.name, weights or bundle.manifest.profile.model.weights)
     if checkpoint.sha256 != card.weights_sha256:
         raise BundleError(
@@ -254,7 +256,10 @@ def load(bundle: Bundle | None, model: str | None, weights: str | None) -> Check
         return load_for_bundle(bundle, model, weights)
     if model is None or weights is None:
         raise UsageError(
-            "--bundle", "is missing", expected="--bundle DIR, or --model NAME and --weights NAME|PATH for eager fp32 alone"
+            "--bundle",
+            "is missing",
+            expected="--bundle DIR, or --model NAME and --weights NAME|PATH for eager fp32 alone",
+            reason="flags",
         )
     return load_checkpoint(model, weights)
 

@@ -222,9 +222,11 @@ def main(arguments: list[str] | None = None) -> int:
     flags = build_parser().parse_args(arguments)
     recipe = find_recipe(flags.recipe)
     if recipe.precision != "int8":
-        raise UsageError("--recipe", f"{recipe.name} rounds nothing", expected=f"one of {', '.join(recipe_names('int8'))}")
+        raise UsageError(
+            "--recipe", f"{recipe.name} rounds nothing", expected=f"one of {', '.join(recipe_names('int8'))}", reason="recipe"
+        )
     if flags.images < 1:
-        raise UsageError("--images", f"{flags.images} images", expected="1 or more")
+        raise UsageError("--images", f"{flags.images} images", expected="1 or more", reason="images")
     checkpoint = load_checkpoint(flags.model, flags.weights)
     spec = checkpoint.card.preprocessing
     photographs = choose_photographs(checkpoint, spec, calibration=flags.calibration, verification=flags.verification)

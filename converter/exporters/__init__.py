@@ -88,7 +88,9 @@ def load_exporter(runtime: str) -> Exporter:
         from converter.exporters.litert import LiteRtExporter
 
         return LiteRtExporter()
-    raise UsageError("runtime", f"{runtime!r} has no exporter", expected=nearest(runtime, ("executorch", "litert")))
+    raise UsageError(
+        "runtime", f"{runtime!r} has no exporter", expected=nearest(runtime, ("executorch", "litert")), reason="unknown_runtime"
+    )
 
 
 def require_one_delegate(out: Path, delegates: int, undelegated_ops: tuple[str, ...]) -> None:

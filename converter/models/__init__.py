@@ -46,7 +46,9 @@ def create_model(name: str, *, num_classes: int, **options: int) -> nn.Module:
     allowed = GHOST_OPTIONS if name.startswith("ghostnet") else ()
     for option in options:
         if option not in allowed:
-            raise UsageError(f"model {name}", f"has no option {option!r}", expected=nearest(option, allowed))
+            raise UsageError(
+                f"model {name}", f"has no option {option!r}", expected=nearest(option, allowed), reason="unknown_option"
+            )
     return _FACTORIES[name](num_classes=num_classes, **options)
 
 

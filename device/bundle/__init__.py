@@ -3,7 +3,6 @@
 from device.bundle.reader import (
     GOLDEN_NAME,
     LABELS_NAME,
-    MANIFEST_NAME,
     Bundle,
     Golden,
     describe_file,
@@ -12,6 +11,7 @@ from device.bundle.reader import (
     open_bundle,
     write_golden,
 )
+from device.service.layout import MANIFEST_NAME
 
 __all__ = [
     "GOLDEN_NAME",

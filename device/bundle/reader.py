@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from device.contract import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA, Artefact, FileEntry, Manifest
 from device.core.errors import BundleError, nearest
+from device.service.layout import MANIFEST_NAME, SIGNATURE_NAME
 
-MANIFEST_NAME = "manifest.json"
-SIGNATURE_NAME = "manifest.json.sig"
 LABELS_NAME = "labels.txt"
 GOLDEN_NAME = "golden.npz"
 

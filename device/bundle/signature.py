@@ -12,10 +12,10 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from device.bundle.reader import MANIFEST_NAME, SIGNATURE_NAME
 from device.core.errors import BundleError, MissingDependencyError
+from device.service.layout import ALLOWED_SIGNERS_NAME, MANIFEST_NAME, REVOKED_KEYS_NAME, SIGNATURE_NAME, Layout
 
-CONFIGURATION = Path("/etc/ghostwatt")
+CONFIGURATION = Layout().configuration
 """The folder in which a board names those whose bundles it takes."""
 
 NAMESPACE = "ghostwatt-bundle"
@@ -40,7 +40,7 @@ def find_trust(folder: Path) -> Trust | None:
     Args:
         folder: may hold ``allowed_signers`` and ``revoked_keys``.
     """
-    allowed, revoked = folder / "allowed_signers", folder / "revoked_keys"
+    allowed, revoked = folder / ALLOWED_SIGNERS_NAME, folder / REVOKED_KEYS_NAME
     if not allowed.exists():
         return None
     return Trust(allowed, revoked if revoked.exists() else None)

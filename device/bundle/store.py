@@ -1,14 +1,7 @@
 """Bundles on the board, each under its own hash, and for every profile the one that runs and the one before it.
 
-::
-
-    bundles/<sha256 of the manifest>/     never changed once it is there
-    profiles/<name>/current               -> ../../bundles/<sha256>
-    profiles/<name>/previous              likewise
-    profiles/<name>/trial.json            while `current` has yet to prove itself
-
-Every step is atomic and durable: after a power cut a bundle is there whole or not at all, and ``current`` points to a
-whole one.
+`device.service.layout.StoreLayout` says where they lie. A bundle is never changed once it is there. Every step is atomic and
+durable: after a power cut a bundle is there whole or not at all, and ``current`` points to a whole one.
 """
 
 from __future__ import annotations
@@ -19,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import msgspec
 
@@ -27,9 +20,10 @@ if TYPE_CHECKING:
     from device.bundle.signature import Trust
     from device.contract import Manifest
 
-from device.bundle.reader import SIGNATURE_NAME, Bundle, list_names, open_bundle
+from device.bundle.reader import Bundle, list_names, open_bundle
 from device.core.durable import point_link, sync_folder, sync_tree, write_durably
 from device.core.errors import BundleError, UsageError
+from device.service.layout import SIGNATURE_NAME, Role, StoreLayout
 
 KEEP = 3
 """Bundles of a profile that stay beside ``current`` and ``previous``."""
@@ -95,9 +89,9 @@ class BundleStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._bundles = root / "bundles"
+        self._layout = StoreLayout(root)
         try:
-            self._bundles.mkdir(parents=True, exist_ok=True)
+            self._layout.bundles.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _trouble(root, error) from error
 
@@ -124,7 +118,7 @@ class BundleStore:
                 from device.bundle.signature import verify
 
                 verify(scratch, trust)
-            home = self._bundles / bundle.manifest_sha256
+            home = self._layout.bundle(bundle.manifest_sha256)
             is_whole = _is_whole(home)
             if not is_whole:
                 prove(bundle)
@@ -136,7 +130,7 @@ class BundleStore:
                     _mend(home, scratch)
                 else:
                     scratch.rename(home)
-                    sync_folder(self._bundles)
+                    sync_folder(self._layout.bundles)
                 return open_bundle(home)
 
     def switch(self, sha256: str) -> Bundle:
@@ -151,7 +145,7 @@ class BundleStore:
         with self._locked():
             bundle = open_bundle(self._home(sha256))
             profile = bundle.manifest.profile.name
-            current = self._target(profile, "current")
+            current = self._layout.target(profile, "current")
             if current != bundle.manifest_sha256:
                 if current is not None and not self.is_on_trial(profile):
                     # One that never proved itself is nothing to go back to.
@@ -181,10 +175,10 @@ class BundleStore:
             self._point(profile, "current", name)
             if starts is None:
                 self._end_trial(profile)
-            if previous is not None and (self._bundles / previous).is_dir():
+            if previous is not None and self._layout.bundle(previous).is_dir():
                 self._point(profile, "previous", previous)
             else:
-                (self._folder(profile) / "previous").unlink(missing_ok=True)
+                self._layout.link(profile, "previous").unlink(missing_ok=True)
             return bundle
 
     def rollback(self, profile: str) -> Bundle:
@@ -205,10 +199,10 @@ class BundleStore:
         try:
             return self.rollback(profile)
         except BundleError as error:
-            previous = self._target(profile, "previous")
+            previous = self._layout.target(profile, "previous")
             if error.reason != "store" or previous is None:
                 raise
-            return open_bundle(self._bundles / previous)
+            return open_bundle(self._layout.bundle(previous))
 
     def start(self, profile: str) -> Start:
         """Tells a daemon which bundle to run, and counts the start of one that is on trial.
@@ -221,21 +215,21 @@ class BundleStore:
         try:
             return self._start(profile)
         except BundleError as error:
-            current = self._target(profile, "current")
+            current = self._layout.target(profile, "current")
             if error.reason != "store" or current is None:
                 raise
-            return Start(self._bundles / current, False, "")
+            return Start(self._layout.bundle(current), False, "")
 
     def _start(self, profile: str) -> Start:
         with self._locked():
-            current = self._target(profile, "current")
+            current = self._layout.target(profile, "current")
             if current is None:
                 raise self._nothing(profile)
             trial = self._trial(profile)
             if trial is None or trial.sha256 != current:
-                return Start(self._bundles / current, False, "")
+                return Start(self._layout.bundle(current), False, "")
             trouble = ""
-            if trial.starts >= MAX_STARTS and self._target(profile, "previous") is not None:
+            if trial.starts >= MAX_STARTS and self._layout.target(profile, "previous") is not None:
                 why = f"bundle {current[:12]} was started {trial.starts} times and never proved itself"
                 try:
                     bundle = self._rollback(profile)
@@ -245,7 +239,7 @@ class BundleStore:
                 else:
                     return Start(bundle.root, False, f"{why}: back to {bundle.manifest_sha256[:12]}")
             self._write_trial(profile, Trial(current, trial.starts + 1))
-            return Start(self._bundles / current, True, "", trouble)
+            return Start(self._layout.bundle(current), True, "", trouble)
 
     def confirm(self, profile: str) -> None:
         """Ends the trial of a profile's current bundle: it has proven itself."""
@@ -262,12 +256,12 @@ class BundleStore:
     def is_on_trial(self, profile: str) -> bool:
         """True while the current bundle has yet to prove itself."""
         trial = self._trial(profile)
-        return trial is not None and trial.sha256 == self._target(profile, "current")
+        return trial is not None and trial.sha256 == self._layout.target(profile, "current")
 
     def entries(self) -> tuple[Stored, ...]:
         """Every bundle, by profile; one that is damaged is left out."""
         found = []
-        for home in sorted(self._bundles.iterdir()):
+        for home in sorted(self._layout.bundles.iterdir()):
             with contextlib.suppress(BundleError):
                 found.append(self.describe(open_bundle(home)))
         return tuple(sorted(found, key=lambda stored: (stored.profile, not stored.is_current, stored.sha256)))
@@ -276,7 +270,7 @@ class BundleStore:
         """What a bundle of this store is now."""
         manifest, sha256 = bundle.manifest, bundle.manifest_sha256
         profile = manifest.profile.name
-        is_current = self._target(profile, "current") == sha256
+        is_current = self._layout.target(profile, "current") == sha256
         on_trial = is_current and self.is_on_trial(profile)
         trial = self._trial(profile)
         return Stored(
@@ -284,14 +278,14 @@ class BundleStore:
             profile,
             describe_model(manifest),
             is_current,
-            self._target(profile, "previous") == sha256,
+            self._layout.target(profile, "previous") == sha256,
             on_trial,
             trial.starts if on_trial and trial is not None else 0,
         )
 
     def profiles(self) -> tuple[str, ...]:
         """Profiles that have a current bundle."""
-        return tuple(sorted(path.parent.name for path in self.root.glob("profiles/*/current")))
+        return self._layout.profiles()
 
     def only_profile(self) -> str:
         """The profile that has a current bundle, where just one has.
@@ -308,7 +302,7 @@ class BundleStore:
     # --- inside the lock ---
 
     def _rollback(self, profile: str) -> Bundle:
-        previous = self._target(profile, "previous")
+        previous = self._layout.target(profile, "previous")
         if previous is None:
             raise BundleError(
                 f"{self.root} profile {profile}",
@@ -316,30 +310,31 @@ class BundleStore:
                 remedy="install another: python -m device.bundle install",
                 reason="missing",
             )
-        bundle = open_bundle(self._bundles / previous)
+        bundle = open_bundle(self._layout.bundle(previous))
         self._point(profile, "current", previous)
         self._end_trial(profile)
-        (self._folder(profile) / "previous").unlink()
+        self._layout.link(profile, "previous").unlink()
         return bundle
 
     def _prune(self, profile: str, *, spared: str | None) -> None:
         """Removes the oldest bundles of a profile, but for those that are pointed to, and one more."""
-        kept = {self._target(name, link) for name in self._profile_names() for link in ("current", "previous")} | {spared}
+        roles: tuple[Role, ...] = get_args(Role)
+        kept = {self._layout.target(name, role) for name in self._layout.profile_names() for role in roles} | {spared}
         old = [stored.sha256 for stored in self.entries() if stored.profile == profile and stored.sha256 not in kept]
-        old.sort(key=lambda sha256: (self._bundles / sha256).stat().st_mtime_ns)
+        old.sort(key=lambda sha256: self._layout.bundle(sha256).stat().st_mtime_ns)
         for sha256 in old[: max(0, len(old) - KEEP)]:
             # First out of sight: of one that is half gone after a power cut, an installer takes the rest away.
             gone = self.root / f".incoming-{sha256}"
             shutil.rmtree(gone, ignore_errors=True)
             with contextlib.suppress(OSError):  # the switch is done, whatever becomes of old ones
-                (self._bundles / sha256).rename(gone)
+                self._layout.bundle(sha256).rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
 
     def _home(self, sha256: str) -> Path:
-        found = [path for path in self._bundles.iterdir() if path.name.startswith(sha256)] if sha256 else []
+        found = [path for path in self._layout.bundles.iterdir() if path.name.startswith(sha256)] if sha256 else []
         if len(found) != 1:
             raise BundleError(
-                str(self._bundles),
+                str(self._layout.bundles),
                 f"{len(found)} bundles are called {sha256 or 'nothing'}...",
                 expected="one",
                 remedy="python -m device.bundle list",
@@ -358,34 +353,23 @@ class BundleStore:
 
     # --- links and the trial ---
 
-    def _profile_names(self) -> list[str]:
-        return [path.name for path in self.root.glob("profiles/*")]
-
-    def _folder(self, profile: str) -> Path:
-        return self.root / "profiles" / profile
-
-    def _target(self, profile: str, link: str) -> str | None:
-        """The name of the bundle that a link points to; None where it points to nothing."""
-        path = self._folder(profile) / link
-        return path.resolve().name if path.is_symlink() and path.exists() else None
-
-    def _point(self, profile: str, link: str, sha256: str) -> None:
-        self._folder(profile).mkdir(parents=True, exist_ok=True)
-        point_link(self._folder(profile) / link, f"../../bundles/{sha256}")
+    def _point(self, profile: str, role: Role, sha256: str) -> None:
+        self._layout.profile(profile).mkdir(parents=True, exist_ok=True)
+        point_link(self._layout.link(profile, role), self._layout.link_text(sha256))
 
     def _trial(self, profile: str) -> Trial | None:
         try:
-            return msgspec.json.decode((self._folder(profile) / "trial.json").read_bytes(), type=Trial)
+            return msgspec.json.decode(self._layout.trial(profile).read_bytes(), type=Trial)
         except (OSError, msgspec.DecodeError):
             return None
 
     def _write_trial(self, profile: str, trial: Trial) -> None:
-        self._folder(profile).mkdir(parents=True, exist_ok=True)
-        write_durably(self._folder(profile) / "trial.json", msgspec.json.encode(trial))
+        self._layout.profile(profile).mkdir(parents=True, exist_ok=True)
+        write_durably(self._layout.trial(profile), msgspec.json.encode(trial))
 
     def _end_trial(self, profile: str) -> None:
-        (self._folder(profile) / "trial.json").unlink(missing_ok=True)
-        sync_folder(self._folder(profile))
+        self._layout.trial(profile).unlink(missing_ok=True)
+        sync_folder(self._layout.profile(profile))
 
     # --- files ---
 

@@ -1,6 +1,6 @@
 """The error tree: what went wrong, where, what was expected, and what to do, in one line.
 
-Every class has an exit code, and every error a ``reason``, a short stable word that a program can branch on::
+Every family of errors has an exit code, and every error a ``reason``, a short stable word that a program can branch on::
 
     try:
         bundle = open_bundle(path)
@@ -8,15 +8,43 @@ Every class has an exit code, and every error a ``reason``, a short stable word 
         if error.reason == "tampered":
             ...
 
+The reasons of a family are a ``Literal`` beside it, so that a type checker refuses an unknown one. They are closed: a plug-in
+from outside raises the families below with the reason that fits best, and says the rest in ``found`` and ``remedy``.
+
 Exit codes below 10 are the shell's and argparse's (2 = wrong flag); 128 and above are signals.
+
+Standard library alone: the installer runs this on a bare board.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import ClassVar
+from typing import ClassVar, Generic, Literal, TypedDict, TypeVar
+
+
+class ErrorFacts(TypedDict):
+    """An error as data, for JSON.
+
+    Attributes:
+        kind: name of its class.
+        where: see `GhostwattError`, as are the next four.
+        found: what was there.
+        expected: what should have been there; may be empty.
+        remedy: what to do now; may be empty.
+        reason: a stable word for programs.
+        exit_code: of a command that ends with it.
+    """
+
+    kind: str
+    where: str
+    found: str
+    expected: str
+    remedy: str
+    reason: str
+    exit_code: int
 
 
 class GhostwattError(Exception):
@@ -27,12 +55,12 @@ class GhostwattError(Exception):
         found: what was there.
         expected: what should have been there.
         remedy: what to do now.
-        reason: a stable word for programs.
+        reason: a stable word for programs, see the family.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, where: str, found: str, *, expected: str = "", remedy: str = "", reason: str = "invalid") -> None:
+    def __init__(self, where: str, found: str, *, reason: str, expected: str = "", remedy: str = "") -> None:
         self.where = where
         self.found = found
         self.expected = expected
@@ -48,149 +76,533 @@ class GhostwattError(Exception):
             parts.append(self.remedy)
         return "; ".join(" ".join(part.split()) for part in parts)
 
+    def facts(self) -> ErrorFacts:
+        """The error as data."""
+        return {
+            "kind": type(self).__name__,
+            "where": self.where,
+            "found": self.found,
+            "expected": self.expected,
+            "remedy": self.remedy,
+            "reason": self.reason,
+            "exit_code": self.exit_code,
+        }
 
-class UsageError(GhostwattError):
-    """A flag, or flags together, that make no sense: ``unknown_<table>``, ``malformed_uri``, ``no_source``, ``no_rate``,
-    ``threads``, ``malformed_address``.
-    """
+
+ReasonT = TypeVar("ReasonT", bound=str)
+
+
+class _FamilyError(GhostwattError, Generic[ReasonT]):
+    """A family of errors whose reasons are known."""
+
+    reason: ReasonT
+
+    def __init__(self, where: str, found: str, *, reason: ReasonT, expected: str = "", remedy: str = "") -> None:
+        super().__init__(where, found, reason=reason, expected=expected, remedy=remedy)
+
+
+UsageReason = Literal[
+    "ambiguous",
+    "boards",
+    "device",
+    "estimate",
+    "flags",
+    "governor",
+    "images",
+    "jobs",
+    "malformed_address",
+    "malformed_meter",
+    "malformed_runtime",
+    "malformed_sink",
+    "malformed_source",
+    "malformed_uri",
+    "name",
+    "no_answer",
+    "no_governor",
+    "no_rate",
+    "no_source",
+    "rate",
+    "recipe",
+    "rounds",
+    "runtime",
+    "threads",
+    "too_short",
+    "twice",
+    "unknown_arch",
+    "unknown_meter",
+    "unknown_model",
+    "unknown_network",
+    "unknown_option",
+    "unknown_recipe",
+    "unknown_runtime",
+    "unknown_sink",
+    "unknown_source",
+]
+"""Reasons of a `UsageError`.
+
+- ``ambiguous``: there are several, and no flag says which.
+- ``boards``: bundles of several boards are named together.
+- ``device``: torch finds no such processor here.
+- ``estimate``: a meter is to be fitted by an estimate.
+- ``flags``: flags contradict one another, or one is missing.
+- ``governor``: the processor has no such frequency governor.
+- ``images``: too few.
+- ``jobs``: too few.
+- ``malformed_address``: no address to listen on.
+- ``malformed_meter``, ``malformed_runtime``, ``malformed_sink``, ``malformed_source``: a package from outside names no such
+  plug-in.
+- ``malformed_uri``: no source's or broker's address.
+- ``name``: no name for a profile, or for its file.
+- ``no_answer``: a person was asked for a figure and gave none.
+- ``no_governor``: the processor's frequency can't be governed here.
+- ``no_rate``: the source has no frame rate of its own, and none was asked for.
+- ``no_source``: neither flag nor profile names a source.
+- ``rate``: no rate of frames.
+- ``recipe``: it rounds nothing, so that there is nothing to measure.
+- ``rounds``: too few.
+- ``runtime``: the bundle has nothing for this runtime.
+- ``threads``: more threads than cores, or fewer than one.
+- ``too_short``: ``--quick`` measures too little for ``--strict``.
+- ``twice``: a source is named twice.
+- ``unknown_arch``, ``unknown_meter``, ``unknown_model``, ``unknown_network``, ``unknown_option``, ``unknown_recipe``,
+  ``unknown_runtime``, ``unknown_sink``, ``unknown_source``: nothing of this kind has that name.
+"""
+
+
+class UsageError(_FamilyError[UsageReason]):
+    """A flag, or flags together, that make no sense."""
 
     exit_code = 2
 
 
-class ProfileError(GhostwattError):
+ProfileReason = Literal["contradiction", "cycle", "invalid", "missing", "unknown_key", "unknown_model", "unsupported", "yaml"]
+"""Reasons of a `ProfileError`.
+
+- ``contradiction``: two keys don't fit together.
+- ``cycle``: it inherits from itself.
+- ``invalid``: a value of the wrong type, out of range, or of no known name.
+- ``missing``: there is no readable file of that name.
+- ``unknown_key``: no such key.
+- ``unknown_model``: no such model.
+- ``unsupported``: the camera has no such control.
+- ``yaml``: the file is no YAML, or gives a key twice.
+"""
+
+
+class ProfileError(_FamilyError[ProfileReason]):
     """A profile that is missing, malformed, or contradicts itself."""
 
     exit_code = 10
 
 
-class BundleError(GhostwattError):
-    """A bundle that can't be trusted: ``missing``, ``truncated``, ``tampered``, ``schema``, ``malformed``, ``labels``;
-    in a store also ``archive``, ``unsigned``, ``signature``, ``store``.
-    """
+BundleReason = Literal[
+    "archive",
+    "labels",
+    "malformed",
+    "mismatch",
+    "missing",
+    "schema",
+    "signature",
+    "store",
+    "tampered",
+    "truncated",
+    "unsigned",
+]
+"""Reasons of a `BundleError`.
+
+- ``archive``: no archive of a bundle's files and nothing else.
+- ``labels``: another number of labels than classes, or other labels.
+- ``malformed``: a file of it can't be read as what it is.
+- ``mismatch``: it was made from other weights.
+- ``missing``: there is no such bundle, or a file of it is absent.
+- ``schema``: the manifest is older or newer than this software understands.
+- ``signature``: signed by someone who isn't allowed, or the signature doesn't hold, or it can't be signed.
+- ``store``: the store can't be written.
+- ``tampered``: a file has another hash than the manifest says.
+- ``truncated``: a file has another size than the manifest says.
+- ``unsigned``: the board takes only signed bundles.
+"""
+
+
+class BundleError(_FamilyError[BundleReason]):
+    """A bundle that can't be trusted, or a store that can't keep it."""
 
     exit_code = 11
 
 
-class BoardError(GhostwattError):
+BoardReason = Literal["missing"]
+"""Reasons of a `BoardError`.
+
+- ``missing``: the kernel doesn't give a figure that it must.
+"""
+
+
+class BoardError(_FamilyError[BoardReason]):
     """The board isn't what the bundle or the profile was made for."""
 
     exit_code = 12
 
 
-class DoctorError(GhostwattError):
-    """The doctor found something that doesn't work: ``failed``. Which, and what to do, stands in its table."""
+DoctorReason = Literal["failed"]
+"""Reasons of a `DoctorError`.
+
+- ``failed``: at least one check did.
+"""
+
+
+class DoctorError(_FamilyError[DoctorReason]):
+    """The doctor found something that doesn't work. Its table says what, and what to do."""
 
     exit_code = 13
 
 
-class SourceError(GhostwattError):
-    """A camera, a stream or a file that gives no frames.
+SourceReason = Literal[
+    "ambiguous",
+    "bandwidth",
+    "behind",
+    "busy",
+    "certificate",
+    "closed",
+    "decode",
+    "empty",
+    "ended",
+    "failed",
+    "format",
+    "frozen",
+    "interrupted",
+    "malformed",
+    "missing",
+    "permission",
+    "refused",
+    "stalled",
+    "unauthorised",
+    "unreachable",
+]
+"""Reasons of a `SourceError`.
 
-    ``missing``, ``empty``, ``decode``, ``stalled``, ``ended``, ``closed``; of cameras also ``permission``, ``busy``,
-    ``failed``, ``format``, ``bandwidth``, ``ambiguous``, ``frozen``, ``interrupted``; of streams ``unreachable``,
-    ``unauthorised``, ``refused``, ``certificate``, ``malformed``, ``behind``.
-    """
+- ``ambiguous``: several cameras have this name.
+- ``bandwidth``: the USB bus has no room for this format.
+- ``behind``: frames come faster than they can be decoded.
+- ``busy``: another program holds the camera.
+- ``certificate``: the server's isn't trusted.
+- ``closed``: it was read after `close`.
+- ``decode``: this one picture is damaged; the next may be well.
+- ``empty``: no picture in it.
+- ``ended``: the camera or the stream is gone.
+- ``failed``: the system says no more than that it doesn't work.
+- ``format``: it delivers nothing that can be decoded here.
+- ``frozen``: the same picture again and again.
+- ``interrupted``: it is being opened again; another source may deliver meanwhile.
+- ``malformed``: the stream breaks its protocol, or the netrc file can't be read.
+- ``missing``: no such camera, file or folder.
+- ``permission``: this user may not open it.
+- ``refused``: the server says no.
+- ``stalled``: no frame in time.
+- ``unauthorised``: it wants a user and a password, or others.
+- ``unreachable``: no connection comes about.
+"""
+
+
+class SourceError(_FamilyError[SourceReason]):
+    """A camera, a stream or a file that gives no frames."""
 
     exit_code = 20
 
 
-class MissingDependencyError(GhostwattError):
-    """A package, a library or a compiler that is needed isn't there.
+DependencyReason = Literal["32_bit", "abi", "compile", "compiler", "executorch", "not_installed", "not_loadable", "wheel"]
+"""Reasons of a `MissingDependencyError`.
 
-    ``not_installed``, ``not_loadable``, ``abi``, ``32_bit``, ``compiler``, ``executorch``, ``compile``.
-    """
+- ``32_bit``: there is none for a 32-bit Python.
+- ``abi``: it was built for another version of what it is used with.
+- ``compile``: the compiler failed.
+- ``compiler``: there is none.
+- ``executorch``: its wheel can't be had, or isn't the one that is needed.
+- ``not_installed``: it isn't there.
+- ``not_loadable``: it is there, and can't be loaded.
+- ``wheel``: a wheel is absent, there twice, damaged, or made for another Python.
+"""
+
+
+class MissingDependencyError(_FamilyError[DependencyReason]):
+    """A package, a library or a compiler that is needed isn't there."""
 
     exit_code = 30
 
 
-class ModelLoadError(GhostwattError):
-    """A runtime refused a model.
+ModelReason = Literal["malformed", "memory", "missing", "signature", "threads", "undelegated", "unreadable", "version"]
+"""Reasons of a `ModelLoadError`.
 
-    ``missing``, ``unreadable``, ``malformed``, ``version``, ``signature``, ``undelegated``, ``threads``, ``memory``.
-    """
+- ``malformed``: no model of this runtime.
+- ``memory``: not enough for it.
+- ``missing``: there is no such file.
+- ``signature``: its inputs or outputs aren't those that the manifest promises.
+- ``threads``: the runtime can't have so many.
+- ``undelegated``: part of it would run outside of XNNPACK, many times slower.
+- ``unreadable``: the file can't be read.
+- ``version``: of a format that this runtime doesn't know.
+"""
+
+
+class ModelLoadError(_FamilyError[ModelReason]):
+    """A runtime refused a model."""
 
     exit_code = 31
 
 
-class InferenceError(GhostwattError):
-    """A loaded model failed to run, or was given the wrong array: ``type``, ``shape``, ``layout``, ``closed``, ``failed``."""
+InferenceReason = Literal["closed", "failed", "layout", "shape", "type"]
+"""Reasons of an `InferenceError`.
+
+- ``closed``: the session was closed before.
+- ``failed``: the runtime failed.
+- ``layout``: the array isn't contiguous.
+- ``shape``: the array has another shape than the input.
+- ``type``: the array has another type than the input.
+"""
+
+
+class InferenceError(_FamilyError[InferenceReason]):
+    """A loaded model failed to run, or was given the wrong array."""
 
     exit_code = 32
 
 
-class SelfTestError(GhostwattError):
+SelfTestReason = Literal["drift", "refused"]
+"""Reasons of a `SelfTestError`.
+
+- ``drift``: the scores differ from the host's.
+- ``refused``: the self-test's process failed, crashed, or hung.
+"""
+
+
+class SelfTestError(_FamilyError[SelfTestReason]):
     """The board computes something else than the host did."""
 
     exit_code = 33
 
 
-class MeterError(GhostwattError):
-    """A power meter that can't be read: ``missing``, ``permission``, ``malformed``, ``shunt``, ``ambiguous``.
+MeterReason = Literal[
+    "address",
+    "ambiguous",
+    "busy",
+    "channel",
+    "charging",
+    "chip",
+    "implausible",
+    "malformed",
+    "missing",
+    "other_board",
+    "permission",
+    "range",
+    "setting",
+    "shunt",
+    "stalled",
+    "unauthorised",
+    "uncalibrated",
+]
+"""Reasons of a `MeterError`.
 
-    ``busy``: a kernel driver has the chip. ``chip``: another chip is there. ``setting``: it lost its setting. ``range``: more
-    than it can tell. ``stalled``: no answer in time. ``charging``: a battery that isn't being drained. ``uncalibrated``: a
-    current that can't be in the unit that it should be. ``address``, ``channel``: the profile. ``unauthorised``: a kind of
-    login that isn't supported. ``other_board``: a power model of another board. ``implausible``: a calibration whose figures
-    can't be.
-    """
+- ``address``: the profile's makes no sense for this meter.
+- ``ambiguous``: several meters fit.
+- ``busy``: a kernel driver has the chip.
+- ``channel``: the profile's makes no sense for this meter.
+- ``charging``: the battery isn't being drained.
+- ``chip``: another chip is there.
+- ``implausible``: the figures of a power model can't be true.
+- ``malformed``: its answer, or a file that it needs, makes no sense.
+- ``missing``: no such meter, or it gives no figure.
+- ``other_board``: the power model was measured on another board.
+- ``permission``: this user may not read it.
+- ``range``: more than it can measure.
+- ``setting``: it lost its configuration, as after a brown-out.
+- ``shunt``: the profile's resistance is absent, superfluous, or not the kernel's.
+- ``stalled``: no answer in time.
+- ``unauthorised``: it wants a kind of login that isn't supported.
+- ``uncalibrated``: the current can't be in the unit that the kernel documents.
+"""
+
+
+class MeterError(_FamilyError[MeterReason]):
+    """A power meter that can't be read."""
 
     exit_code = 40
 
 
-class SinkError(GhostwattError):
-    """Telemetry or predictions that can't be written: ``full``, ``permission``, ``damaged``, ``schema``, ``write``.
+SinkReason = Literal[
+    "address",
+    "busy",
+    "certificate",
+    "damaged",
+    "full",
+    "malformed",
+    "missing",
+    "permission",
+    "schema",
+    "unauthorised",
+    "unreachable",
+    "write",
+]
+"""Reasons of a `SinkError`.
 
-    A page for Prometheus that can't be served: ``busy``, ``permission``, ``address``. A broker that can't be told:
-    ``unreachable``, ``unauthorised``, ``certificate``; of the user's netrc ``missing``, ``malformed``.
-    """
+- ``address``: this machine has no such address to listen on.
+- ``busy``: another program has the port.
+- ``certificate``: the broker's isn't trusted, or the trusted ones can't be read.
+- ``damaged``: the file isn't a telemetry store.
+- ``full``: the disk is.
+- ``malformed``: the netrc file can't be read.
+- ``missing``: the netrc file isn't there.
+- ``permission``: this user may not write there, or listen there.
+- ``schema``: the store is newer than this software understands.
+- ``unauthorised``: the broker refuses this user.
+- ``unreachable``: no connection to the broker.
+- ``write``: the system refuses to write.
+"""
+
+
+class SinkError(_FamilyError[SinkReason]):
+    """Records that can't be written, served or sent."""
 
     exit_code = 50
 
 
-class ReportError(GhostwattError):
-    """Records that no report can be made of: ``missing``, ``permission``, ``damaged``, ``schema``, ``busy``, ``unknown_run``,
-    ``ambiguous``, ``empty``, ``write``.
-    """
+ReportReason = Literal["ambiguous", "busy", "damaged", "empty", "missing", "permission", "schema", "unknown_run", "write"]
+"""Reasons of a `ReportError`.
+
+- ``ambiguous``: several runs begin so.
+- ``busy``: the store was opened for writing while it was read.
+- ``damaged``: the file can't be read as what it is.
+- ``empty``: no run has anything to show.
+- ``missing``: there is no such file.
+- ``permission``: this user may not read it.
+- ``schema``: the store is older or newer than this software understands.
+- ``unknown_run``: no such run.
+- ``write``: the report can't be written.
+"""
+
+
+class ReportError(_FamilyError[ReportReason]):
+    """Records that no report can be made of."""
 
     exit_code = 51
 
 
-class ConversionError(GhostwattError):
-    """A conversion that would have produced a bad bundle: ``undelegated``, ``accuracy``, ``export``, ``weights``."""
+ConversionReason = Literal[
+    "accuracy", "calibration", "empty", "export", "fetch", "labels", "malformed", "missing", "undelegated", "weights"
+]
+"""Reasons of a `ConversionError`.
+
+- ``accuracy``: the artefact is too far from the network that it was made of.
+- ``calibration``: no photographs, or not those that ranges can be taken from.
+- ``empty``: a folder holds no photographs.
+- ``export``: the runtime's toolchain failed.
+- ``fetch``: published weights can't be fetched.
+- ``labels``: another number of labels than classes.
+- ``malformed``: an earlier result can't be read.
+- ``missing``: there is no earlier result.
+- ``undelegated``: part of the artefact would run outside of XNNPACK.
+- ``weights``: there are none of that name, or they are damaged, or don't fit the model.
+"""
+
+
+class ConversionError(_FamilyError[ConversionReason]):
+    """A conversion that would have produced a bad bundle."""
 
     exit_code = 60
 
 
-class TrainingError(GhostwattError):
-    """A data set or a checkpoint that can't be trained from: ``empty``, ``one_class``, ``broken_image``, ``mismatch``."""
+TrainingReason = Literal["broken_image", "broken_images", "empty", "mismatch", "missing", "one_class"]
+"""Reasons of a `TrainingError`.
+
+- ``broken_image``: no image can be decoded.
+- ``broken_images``: too many images can't be decoded.
+- ``empty``: no classes, or a class without images.
+- ``mismatch``: other classes than the checkpoint's, other settings than the run's, or no split for validation.
+- ``missing``: there is no such folder.
+- ``one_class``: nothing to tell apart.
+"""
+
+
+class TrainingError(_FamilyError[TrainingReason]):
+    """A data set or a checkpoint that can't be trained from."""
 
     exit_code = 61
 
 
-class BenchError(GhostwattError):
-    """A measurement that can't be trusted, or can't be made.
+BenchReason = Literal[
+    "battery_charging",
+    "changed",
+    "exists",
+    "failed",
+    "frequency_moved",
+    "governor",
+    "infeasible",
+    "interrupted",
+    "malformed",
+    "missing",
+    "no_power",
+    "other_load",
+    "permission",
+    "stolen_time",
+    "throttled",
+    "too_short",
+]
+"""Reasons of a `BenchError`.
 
-    ``no_power``, ``failed``, ``missing``, ``malformed``, ``permission``, ``infeasible``. ``changed``: a bundle, while it was
-    measured. ``governor``: it could not be set. ``exists``: a person's own file is in the way. With ``--strict`` the code of
-    the flag that was raised (`device.bench.result.FlagCode`).
-    """
+- ``changed``: a bundle was changed while it was measured.
+- ``exists``: a person's own file is in the way.
+- ``failed``: nothing could be measured.
+- ``governor``: the processor's frequency governor isn't what it should be.
+- ``infeasible``: nothing that was measured meets the aim.
+- ``malformed``: the file is no result of a benchmark.
+- ``missing``: there is no readable file.
+- ``no_power``: the aim needs a figure of power, and there is none.
+- ``permission``: this user may not write there.
+
+With ``--strict`` also the flag that was raised first, see `device.bench.result.FlagCode`: ``battery_charging``,
+``frequency_moved``, ``governor``, ``interrupted``, ``other_load``, ``stolen_time``, ``throttled``, ``too_short``.
+"""
+
+
+class BenchError(_FamilyError[BenchReason]):
+    """A measurement that can't be trusted, or can't be made."""
 
     exit_code = 70
 
 
-class ServiceError(GhostwattError):
-    """The service can't be installed, changed or removed on this board, or doesn't come up.
+ServiceReason = Literal["disk", "not_installed", "not_ready", "older", "permission", "python", "refused", "systemd", "user"]
+"""Reasons of a `ServiceError`. Where what ran before is put back, it is the reason of what failed.
 
-    ``permission``, ``systemd``, ``disk``, ``not_installed``, ``not_ready``, ``refused``. ``user``: its user can't be made or
-    removed. ``python``: its package can't be compiled. ``older``: the software to install knows less than its installer. Where
-    what ran before is put back, the reason of what failed.
-    """
+- ``disk``: it is full, or can't be written.
+- ``not_installed``: the profile has no bundle on this board.
+- ``not_ready``: the daemon doesn't come up.
+- ``older``: the software to install doesn't understand its installer.
+- ``permission``: it is for root.
+- ``python``: the package can't be compiled.
+- ``refused``: the bundle is.
+- ``systemd``: there is none, or it refuses.
+- ``user``: the daemon's user can't be made or removed.
+"""
+
+
+class ServiceError(_FamilyError[ServiceReason]):
+    """The service can't be installed, changed or removed on this board, or doesn't come up."""
 
     exit_code = 80
 
 
-class DeployError(GhostwattError):
-    """A board that can't be deployed to: ``hosts``, ``ssh``, ``board``, ``wheels``, ``install``, ``failed``."""
+DeployReason = Literal["board", "failed", "hosts", "install", "ssh", "wheels"]
+"""Reasons of a `DeployError`.
+
+- ``board``: it isn't fit: another processor, too old a system, no room.
+- ``failed``: at least one board did; the table says why.
+- ``hosts``: the list of boards makes no sense.
+- ``install``: the board's installer failed, or what was sent didn't arrive.
+- ``ssh``: the board can't be reached, or doesn't let us in.
+- ``wheels``: pip finds none for this kind of board.
+"""
+
+
+class DeployError(_FamilyError[DeployReason]):
+    """A board that can't be deployed to."""
 
     exit_code = 81
 
@@ -219,14 +631,44 @@ def exit_with_one_line(main: Callable[[], int]) -> int:
 
     ``GHOSTWATT_TRACEBACK=1`` in the environment lets the traceback through.
     """
-    import os
+    return _run(main, lambda error: print(f"error: {error}", file=sys.stderr))
 
+
+def exit_with_json(main: Callable[[], int]) -> int:
+    """Runs the ``main`` of a command that another program of ours calls; an error of ours becomes JSON on stdout, see
+    `read_error`, and its own exit code.
+    """
+    # Imported here and below: the daemon has no use for it.
+    import json
+
+    return _run(main, lambda error: print(json.dumps({"error": error.facts()})))
+
+
+def read_error(output: str) -> GhostwattError | None:
+    """Reads what a command that ends by `exit_with_json` printed.
+
+    Returns:
+        The error that it ended with, of the same class; None where it printed no error.
+    """
+    import json
+
+    families: dict[str, type[GhostwattError]] = {family.__name__: family for family in _FamilyError.__subclasses__()}
+    try:
+        facts: ErrorFacts = json.loads(output)["error"]
+        return families[facts["kind"]](
+            facts["where"], facts["found"], expected=facts["expected"], remedy=facts["remedy"], reason=facts["reason"]
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _run(main: Callable[[], int], tell: Callable[[GhostwattError], None]) -> int:
     try:
         return main()
     except GhostwattError as error:
         if os.environ.get("GHOSTWATT_TRACEBACK") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        tell(error)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output (`| head`) went away; that is no failure of ours.

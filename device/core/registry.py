@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from device.core.errors import MissingDependencyError, UsageError, nearest
+from device.core.errors import MissingDependencyError, UsageError, UsageReason, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -81,7 +81,10 @@ class Registry:
             if point.name == name:
                 return self._load_outsider(point)
         raise UsageError(
-            self.kind, f"{name!r} is not known", expected=nearest(name, self.names()), reason=f"unknown_{self.kind}"
+            self.kind,
+            f"{name!r} is not known",
+            expected=nearest(name, self.names()),
+            reason=cast("UsageReason", f"unknown_{self.kind}"),
         )
 
     def _outsiders(self) -> Iterable[EntryPoint]:
@@ -108,7 +111,7 @@ class Registry:
                 f"{point.value} is no {self.kind}",
                 expected=f"a subclass of {self._base.replace(':', '.')}",
                 remedy=f"update {package}",
-                reason=f"malformed_{self.kind}",
+                reason=cast("UsageReason", f"malformed_{self.kind}"),
             )
         return found
 

@@ -306,7 +306,9 @@ def convert_raw(
 def encode_image(path: Path, image: Image) -> None:
     """Writes an image in the format that the file's ending names."""
     if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-        raise SourceError(str(path), "could not be written", expected="a folder that exists and an image's ending")
+        raise SourceError(
+            str(path), "could not be written", expected="a folder that exists and an image's ending", reason="failed"
+        )
 
 
 def resize(image: Image, width_px: int, height_px: int, interpolation: Interpolation) -> Image:

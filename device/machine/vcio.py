@@ -18,7 +18,7 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import Protocol
 
-from device.core.errors import MeterError
+from device.core.errors import MeterError, MeterReason
 
 NODES = ("dev/vcio_gencmd", "dev/vcio")
 """The first takes general commands only, and is preferred where both are there."""
@@ -138,7 +138,7 @@ class VcgencmdProgram:
         except subprocess.TimeoutExpired as error:
             raise MeterError(str(program), f"gave no answer in {PROGRAM_TIMEOUT_S:g} s", reason="malformed") from error
         except OSError as error:
-            reason = "permission" if isinstance(error, PermissionError) else "missing"
+            reason: MeterReason = "permission" if isinstance(error, PermissionError) else "missing"
             raise MeterError(str(program), f"does not run ({error.strerror or error})", reason=reason) from error
         answer = _check(_decode(done.stdout, str(program)), str(program), command)
         if done.returncode == 0:

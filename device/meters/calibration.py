@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from device.contract.profile import Scope, Share
-from device.core.errors import MeterError
+from device.core.errors import MeterError, MeterReason
 from device.core.state import find_state_folder, replace_file
 from device.machine.board import read_compatible
 from device.machine.sysfs import read_text
@@ -146,7 +146,7 @@ def read_calibration(root: Path = Path("/")) -> Calibration | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        reason = "permission" if isinstance(error, PermissionError) else "malformed"
+        reason: MeterReason = "permission" if isinstance(error, PermissionError) else "malformed"
         raise MeterError(str(path), error.strerror or str(error), expected="a readable power model", reason=reason) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MeterError(str(path), "is no power model", expected=str(error), remedy=_REDO, reason="malformed") from error

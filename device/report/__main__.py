@@ -14,7 +14,7 @@ from typing import NamedTuple
 from device import __version__
 from device.bench.result import BenchResult, read_result
 from device.core.durable import write_durably
-from device.core.errors import BenchError, ReportError, exit_with_one_line, nearest
+from device.core.errors import BenchError, ReportError, ReportReason, exit_with_one_line, nearest
 from device.protocols import RunRecord
 from device.report import drawing, page, table
 from device.report.subjects import Report, make_report
@@ -158,7 +158,7 @@ def read_bench(path: Path, run: str) -> BenchResult:
     try:
         return read_result(path)
     except BenchError as error:
-        reason = "missing" if error.reason == "missing" else "damaged"
+        reason: ReportReason = "missing" if error.reason == "missing" else "damaged"
         raise ReportError(
             error.where, error.found, expected="a result of device.bench", remedy=error.remedy, reason=reason
         ) from error

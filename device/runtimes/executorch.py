@@ -17,7 +17,7 @@ import numpy as np
 
 from device.contract import TensorSpec
 from device.contract.tensor import DType
-from device.core.errors import InferenceError, MissingDependencyError, ModelLoadError
+from device.core.errors import InferenceError, MissingDependencyError, ModelLoadError, ModelReason
 from device.core.plugin import Needs
 from device.protocols import Array, Image
 from device.runtimes import checks
@@ -31,7 +31,7 @@ _MAX_RANK = 4
 _MESSAGE_BYTES = 512
 _DTYPES: tuple[DType, ...] = ("uint8", "int8", "float32")
 
-_REASONS = {
+_REASONS: dict[str, ModelReason] = {
     "Undelegated": "undelegated",
     "Signature": "signature",
     "ThreadsBusy": "threads",

@@ -1,1 +1,1 @@
-"""The daemon as a service of systemd: what it tells systemd, the unit that runs it, and how a board gets both."""
+"""The daemon as a service of systemd: the unit that runs it, and how a board gets the software and the unit."""

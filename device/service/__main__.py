@@ -75,8 +75,7 @@ def status(flags: argparse.Namespace, service: Service, commands: Commands, layo
         names = ",".join(_SHOWN)
         text = commands.require("systemctl", "show", unit_name(profile), f"--property={names}", reason="systemd")
         values = dict(line.partition("=")[::2] for line in text.splitlines())
-        current = layout.state / f"profiles/{profile}/current"
-        rows.append({"profile": profile, "bundle": current.resolve().name if current.exists() else None, **values})
+        rows.append({"profile": profile, "bundle": layout.store.target(profile, "current"), **values})
     if flags.json:
         print(json.dumps({"release": release.name if release else None, "profiles": rows}))
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device.core.errors import ServiceError
+from device.core.errors import ServiceError, ServiceReason
 from device.core.programs import Done, Run, run_program
 
 TIMEOUT_S = 900.0
@@ -23,7 +23,7 @@ class Commands:
         """Runs; the caller looks at the exit code."""
         return self._run(argv, TIMEOUT_S)
 
-    def require(self, *argv: str, reason: str) -> str:
+    def require(self, *argv: str, reason: ServiceReason) -> str:
         """Runs; gives what it printed.
 
         Raises:

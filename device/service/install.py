@@ -23,7 +23,7 @@ from device.core.durable import point_link, sync_folder, write_durably
 from device.core.errors import GhostwattError, ServiceError
 from device.core.programs import last_error
 from device.service.commands import Commands
-from device.service.layout import USER, Layout, unit_name
+from device.service.layout import ALLOWED_SIGNERS_NAME, MANIFEST_NAME, USER, Layout, unit_name
 from device.service.release import linked, make_release, switch_release
 from device.service.unit import network_hosts, render_network, render_unit
 
@@ -108,7 +108,7 @@ class Service:
 
     def profiles(self) -> tuple[str, ...]:
         """Profiles that have a bundle."""
-        return tuple(sorted(path.parent.name for path in self._layout.state.glob("profiles/*/current")))
+        return self._layout.store.profiles()
 
     # --- install ---
 
@@ -161,7 +161,7 @@ class Service:
                 folder.mkdir(parents=True)
                 folder.chmod(mode)
         if signers is not None:
-            write_durably(self._layout.configuration / "allowed_signers", signers.read_bytes())
+            write_durably(self._layout.configuration / ALLOWED_SIGNERS_NAME, signers.read_bytes())
         self._own_state()
 
     def _own_state(self) -> None:
@@ -181,9 +181,11 @@ class Service:
         if bundle is not None:
             (taken,) = self._rows(release, "install", "--no-switch", str(bundle))
             return str(taken["sha256"])
+        store = self._layout.store
         for profile in self.enabled():
-            if profile in self.profiles():
-                self._bundle(release, "verify", str((self._layout.state / f"profiles/{profile}/current").resolve()))
+            current = store.target(profile, "current")
+            if current is not None:
+                self._bundle(release, "verify", str(store.bundle(current)))
         return None
 
     def _bundle(self, release: Path, *arguments: str) -> str:
@@ -210,7 +212,8 @@ class Service:
         """Profiles to run: that of the new bundle, or those that did."""
         if sha256 is None:
             return self.enabled()
-        found = [name for name, bundle in self._currents().items() if bundle.name == sha256]
+        store = self._layout.store
+        found = [profile for profile in store.profiles() if store.target(profile, "current") == sha256]
         for profile in self.enabled():
             if profile not in found:
                 self._stop(profile)
@@ -226,8 +229,8 @@ class Service:
         release, enabled = linked(self._layout.current), self.enabled()
         try:
             yield
-        except (GhostwattError, OSError) as failure:
-            error = failure if isinstance(failure, GhostwattError) else _disk_error(failure)
+        except (ServiceError, OSError) as failure:
+            error = failure if isinstance(failure, ServiceError) else _disk_error(failure)
             left = self._put_back(release, enabled, bundles)
             what = "what ran before runs again" if enabled else "nothing ran before"
             if left:
@@ -239,9 +242,6 @@ class Service:
             # Ctrl-C for one.
             self._put_back(release, enabled, bundles)
             raise
-
-    def _currents(self) -> dict[str, Path]:
-        return {name: (self._layout.state / f"profiles/{name}/current").resolve() for name in self.profiles()}
 
     def _put_back(self, release: Path | None, enabled: tuple[str, ...], bundles: Sequence[_Bundles]) -> list[str]:
         """Takes every step, whatever becomes of the others; gives what went wrong."""
@@ -314,7 +314,7 @@ class Service:
                 _remove_empty(path.parent)
 
     def _addresses(self, profile: str) -> Iterator[str]:
-        manifest = self._layout.state / f"profiles/{profile}/current/manifest.json"
+        manifest = self._layout.store.link(profile, "current") / MANIFEST_NAME
         with contextlib.suppress(OSError, ValueError):
             yield from _strings(json.loads(manifest.read_bytes()).get("profile"))
         with contextlib.suppress(OSError):

@@ -27,7 +27,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from device.core.errors import SinkError, UsageError
+from device.core.errors import SinkError, SinkReason, UsageError
 from device.core.resources import Resource
 from device.net.address import Address, add_credentials, parse_address
 from device.protocols import Record, RunRecord
@@ -285,7 +285,7 @@ class _Link:
             reason="unauthorised",
         )
 
-    def _failed(self, found: str, *, reason: str, remedy: str = "") -> SinkError:
+    def _failed(self, found: str, *, reason: SinkReason, remedy: str = "") -> SinkError:
         return SinkError(f"--mqtt {self._address.safe}", found, remedy=remedy, reason=reason)
 
 

@@ -89,7 +89,9 @@ def list_images(pattern: str) -> list[Path]:
         SourceError: ``missing`` if nothing is there, ``empty`` if there is no image.
     """
     if not pattern:
-        raise UsageError("source", "images: names no folder", expected="images:DIR, images:FILE or images:'GLOB'")
+        raise UsageError(
+            "source", "images: names no folder", expected="images:DIR, images:FILE or images:'GLOB'", reason="malformed_uri"
+        )
     # A file's name may contain brackets: a path that exists is never treated as a glob.
     found = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
     if not found and not glob.has_magic(pattern):

@@ -27,7 +27,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NoReturn, Self
 import msgspec
 from msgspec import Meta
 
-from device.core.errors import MissingDependencyError, ProfileError, SourceError
+from device.core.errors import MissingDependencyError, ProfileError, SourceError, SourceReason
 from device.core.plugin import Needs, import_package
 from device.core.programs import NOT_THERE, Run
 from device.machine.board import detect_board
@@ -344,7 +344,7 @@ def _raise_explained(uri: str, error: Exception) -> NoReturn:
             remedy="end that program: rpicam-*, libcamera-*, or another run of this one",
             reason="busy",
         ) from error
-    reason = "failed"
+    reason: SourceReason = "failed"
     if isinstance(error, PermissionError):
         reason, remedy = "permission", "add the user to the group video"
     elif "allocat" in text.lower():

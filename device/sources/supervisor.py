@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
 from device.contract import Backoff
-from device.core.errors import GhostwattError, SourceError
+from device.core.errors import GhostwattError, SourceError, SourceReason
 from device.protocols import Clock, Frame, FrameSource, Interruption
 from device.sources.base import BaseSource
 from device.sources.watch import FrameWatch
@@ -199,7 +199,7 @@ class SupervisedSource(BaseSource):
             f"no good frame for {away_s:.0f} s, despite {interruption.attempts} attempts to open it again ({error.found})",
             expected="a camera that delivers",
             remedy=error.remedy,
-            reason=interruption.reason,
+            reason=cast("SourceReason", interruption.reason),  # it began with an error
         )
 
     def _interrupted(self) -> SourceError:

@@ -63,7 +63,7 @@ class VideoSource(BaseSource):
     def from_uri(cls, rest: str, options: SourceOptions) -> Self:
         """Opens ``video:REST``."""
         if not rest:
-            raise UsageError("source", "video: names no file", expected="video:FILE")
+            raise UsageError("source", "video: names no file", expected="video:FILE", reason="malformed_uri")
         return cls(Path(rest), options)
 
     def read(self, timeout_s: float) -> Frame | None:

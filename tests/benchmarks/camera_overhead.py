@@ -124,7 +124,9 @@ def write_video(path: Path, scenes: list[Image], frames: int) -> None:
     height, width = scenes[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (width, height))
     if not writer.isOpened():
-        raise UsageError("benchmark", "this OpenCV can't write MPEG-4", remedy="pip install opencv-python-headless")
+        raise UsageError(
+            "benchmark", "this OpenCV can't write MPEG-4", remedy="pip install opencv-python-headless", reason="flags"
+        )
     for index in range(frames):
         writer.write(cv2.cvtColor(scenes[index % len(scenes)], cv2.COLOR_RGB2BGR))
     writer.release()

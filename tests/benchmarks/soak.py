@@ -68,7 +68,7 @@ def run(command: Sequence[str], duration_s: float, period_s: float) -> tuple[lis
         while (now_s := time.monotonic() - started_s) < duration_s:
             time.sleep(min(period_s, duration_s - now_s))
             if daemon.poll() is not None:
-                raise UsageError("the daemon", f"ended with code {daemon.returncode} after {now_s:.0f} s", reason="ended")
+                raise UsageError("the daemon", f"ended with code {daemon.returncode} after {now_s:.0f} s", reason="flags")
             samples.append(look(daemon.pid, started_s))
             print(f"\r{now_s / 60:6.1f} min  {samples[-1].rss_mb:.1f} MB", end="", file=sys.stderr, flush=True)
         daemon.send_signal(signal.SIGTERM)

@@ -70,7 +70,7 @@ class ColourSession(Resource):
 
     def run(self, pixels: Image) -> Array:
         if pixels.shape != self.input.shape:
-            raise InferenceError("session", f"input of shape {pixels.shape}", expected=str(self.input.shape))
+            raise InferenceError("session", f"input of shape {pixels.shape}", expected=str(self.input.shape), reason="shape")
         self.runs += 1
         if self._clock:
             self._clock.advance(self._duration_s)

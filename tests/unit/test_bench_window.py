@@ -144,7 +144,7 @@ class DyingMeter(Meter):
 
     def read(self) -> PowerSample:
         if self._clock.now_ns() > self._dies_ns:
-            raise MeterError("dying", "gone")
+            raise MeterError("dying", "gone", reason="missing")
         return PowerSample(timestamp_ns=self._clock.now_ns(), power_w=3.0)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from device.bundle import MANIFEST_NAME
-from device.bundle.reader import SIGNATURE_NAME
 from device.bundle.signature import NAMESPACE, Trust, find_trust, sign, verify
 from device.core.errors import BundleError, MissingDependencyError
+from device.service.layout import SIGNATURE_NAME
 from tests.unit.bundles import write_bundle
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen: apt install openssh-client")

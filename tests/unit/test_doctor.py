@@ -39,7 +39,7 @@ class TestExamine:
 
     def test_an_error_of_ours_says_what_to_do(self, patient: Patient) -> None:
         def refuse(_: Patient) -> list[Check]:
-            raise MeterError("x", "is gone", expected="a sensor", remedy="plug it in")
+            raise MeterError("x", "is gone", expected="a sensor", remedy="plug it in", reason="missing")
 
         assert examine(patient, [("x", refuse, 5.0)]) == [Check("x", "fail", "x: is gone; expected a sensor", "plug it in")]
 

@@ -11,7 +11,7 @@ import pytest
 
 from device.bundle import Bundle, open_bundle
 from device.contract import Camera, MeterConfig, Power
-from device.core.errors import BundleError
+from device.core.errors import BundleError, BundleReason
 from device.core.programs import NOT_THERE, Done
 from device.doctor import check
 from device.doctor.__main__ import list_probes
@@ -184,7 +184,9 @@ class TestRuntimes:
         assert (row.verdict, "SIGSEGV" in row.finding) == ("warn", True)
 
     @pytest.mark.parametrize(("reason", "verdict"), [("missing", "warn"), ("tampered", "fail")])
-    def test_a_bundle_that_is_damaged_fails_and_none_is_a_warning(self, tmp_path: Path, reason: str, verdict: str) -> None:
+    def test_a_bundle_that_is_damaged_fails_and_none_is_a_warning(
+        self, tmp_path: Path, reason: BundleReason, verdict: str
+    ) -> None:
         error = BundleError("build/x", "is not right", remedy="copy it again", reason=reason)
         (row,) = examine(check_bundle, tmp_path, bundle_error=error)
         assert (row.verdict, row.finding, row.fix) == (verdict, "build/x: is not right", "copy it again")

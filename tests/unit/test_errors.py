@@ -1,61 +1,76 @@
 from __future__ import annotations
 
 import ast
+import functools
+import itertools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from device.core import errors
+from device.meters.registry import METERS
+from device.runtimes.registry import RUNTIMES
+from device.sinks.registry import SINKS
+from device.sources.registry import SOURCES
 
 PROJECT = Path(__file__).parents[2]
 
 
-def every_error() -> Iterator[type[errors.GhostwattError]]:
-    waiting = [errors.GhostwattError]
-    while waiting:
-        kind = waiting.pop()
-        yield kind
-        waiting += kind.__subclasses__()
+def families() -> list[type[errors.GhostwattError]]:
+    """Every class that is raised."""
+    (base,) = errors.GhostwattError.__subclasses__()
+    return base.__subclasses__()
+
+
+def reasons(family: type[errors.GhostwattError]) -> Any:
+    """The `Literal` of a family's reasons."""
+    ((reason,),) = (get_args(base) for base in vars(family)["__orig_bases__"])
+    return reason
 
 
 def test_every_error_has_its_own_exit_code() -> None:
-    codes = [kind.exit_code for kind in every_error()]
-    assert len(codes) == len(set(codes))
+    codes = [errors.GhostwattError.exit_code, *(family.exit_code for family in families())]
+    assert len(codes) == len(set(codes)) > 15
     assert all(0 < code < 126 for code in codes)  # 126 and above are the shell's
 
 
-def raised_reasons(kind: str) -> set[str]:
-    """Reasons that the code gives to a class of errors word for word."""
-    calls = (
-        node
-        for package in ("device", "converter")
-        for path in (PROJECT / package).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call)
-    )
-    given = (
-        getattr(keyword.value, "value", None)
-        for call in calls
-        if raises(call, kind)
-        for keyword in call.keywords
-        if keyword.arg == "reason"
-    )
-    return {reason for reason in given if isinstance(reason, str)}
+def documented_reasons() -> dict[str, set[str]]:
+    """The words that the docstring below each `Literal` of reasons explains, by the Literal's name."""
+    statements = ast.parse(Path(errors.__file__).read_text()).body
+    found = {}
+    for statement, after in itertools.pairwise(statements):
+        if isinstance(statement, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            found[ast.unparse(statement.targets[0])] = set(re.findall(r"``(\w+)``[,:.]", str(after.value.value)))
+    return found
 
 
-def raises(call: ast.Call, kind: str) -> bool:
-    # `Commands.require` of the service raises what its caller names.
-    return ast.unparse(call.func) == kind or (kind == "ServiceError" and ast.unparse(call.func).endswith("ommands.require"))
+@pytest.mark.parametrize("family", families())
+def test_every_reason_is_explained_and_given_somewhere(family: type[errors.GhostwattError]) -> None:
+    known = set(get_args(reasons(family)))
+    (explained,) = (words for name, words in documented_reasons().items() if getattr(errors, name) == reasons(family))
+    assert explained == known
+    unused = {reason for reason in known - made_reasons() if f'"{reason}"' not in product_text()}
+    assert not unused
 
 
-@pytest.mark.parametrize("kind", [errors.BenchError, errors.ServiceError, errors.DeployError])
-def test_an_error_lists_the_reasons_that_it_is_raised_with(kind: type[errors.GhostwattError]) -> None:
-    listed = set(re.findall(r"``(\w+)``", kind.__doc__ or ""))
-    assert listed == raised_reasons(kind.__name__)
+def made_reasons() -> set[str]:
+    """Reasons that are put together."""
+    tables = (SOURCES, RUNTIMES, METERS, SINKS)
+    return {f"{what}_{table.kind}" for table in tables for what in ("unknown", "malformed")}
+
+
+@functools.cache
+def product_text() -> str:
+    files = [path for package in ("device", "converter") for path in (PROJECT / package).rglob("*.py")]
+    return "".join(path.read_text() for path in files if path != Path(errors.__file__))
+
+
+def test_every_table_has_its_reasons() -> None:
+    assert made_reasons() <= set(get_args(errors.UsageReason))
 
 
 def test_message_is_one_line_with_where_found_expected_and_remedy() -> None:
@@ -77,15 +92,34 @@ def test_nearest_of_a_thousand_names_is_still_a_line() -> None:
 
 def test_command_prints_one_line_and_exits_with_the_errors_code(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> int:
-        raise errors.MeterError("rapl", "gone")
+        raise errors.MeterError("rapl", "gone", reason="missing")
 
     assert errors.exit_with_one_line(main) == errors.MeterError.exit_code
     assert capsys.readouterr().err == "error: rapl: gone\n"
 
 
+def test_an_error_goes_from_one_program_to_another(capsys: pytest.CaptureFixture[str]) -> None:
+    raised = errors.MeterError("rapl", "gone; or never there", expected="a sensor", remedy="look", reason="missing")
+
+    def main() -> int:
+        raise raised
+
+    assert errors.exit_with_json(main) == errors.MeterError.exit_code
+    output = capsys.readouterr()
+    read = errors.read_error(output.out)
+    assert type(read) is errors.MeterError
+    assert read.facts() == raised.facts()
+    assert output.err == ""
+
+
+@pytest.mark.parametrize("output", ["", "no JSON", "[]", "7", '{"version": "1"}', '{"error": {"kind": "MeterError"}}'])
+def test_other_output_is_no_error(output: str) -> None:
+    assert errors.read_error(output) is None
+
+
 def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     def main() -> int:
-        raise errors.MeterError("rapl", "gone")
+        raise errors.MeterError("rapl", "gone", reason="missing")
 
     monkeypatch.setenv("GHOSTWATT_TRACEBACK", "1")
     with pytest.raises(errors.MeterError):

@@ -136,7 +136,7 @@ def test_what_ends_the_source_is_raised_after_its_last_good_frame() -> None:
 def test_a_failing_network_ends_the_run() -> None:
     class Broken(ColourSession):
         def run(self, pixels: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-            raise InferenceError("session", "broken")
+            raise InferenceError("session", "broken", reason="failed")
 
     with pytest.raises(InferenceError):
         make_pipeline(ListSource([coloured("red")] * 3), session=Broken()).run(Log())

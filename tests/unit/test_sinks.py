@@ -176,7 +176,7 @@ class RecordingSink(Resource):
     def write(self, record: Record) -> None:
         self.gate.wait()
         if self.is_broken:
-            raise SinkError("sink", "broken")
+            raise SinkError("sink", "broken", reason="write")
         self.records.append(record)
 
     def flush(self) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device.core.clock import ManualClock
-from device.core.errors import SourceError
+from device.core.errors import SourceError, SourceReason
 from device.protocols import Frame, FrameSource, Image
 from device.sources import live
 from device.sources.base import SourceOptions
@@ -143,7 +143,7 @@ def test_device_that_hangs_as_it_opens_is_given_up(device: Device) -> None:
 
 
 @pytest.mark.parametrize("reason", ["missing", "busy", "decode"])
-def test_error_at_opening_is_the_devices_own(device: Device, reason: str) -> None:
+def test_error_at_opening_is_the_devices_own(device: Device, reason: SourceReason) -> None:
     def fail() -> FakeCapture:
         raise SourceError("fake:", "will not", reason=reason)
 
@@ -327,7 +327,7 @@ def test_damage_that_waits_holds_no_picture(steps: Steps) -> None:
 
 
 @pytest.mark.parametrize("reason", ["ended", "format"])
-def test_other_errors_end_the_source(device: Device, reason: str) -> None:
+def test_other_errors_end_the_source(device: Device, reason: SourceReason) -> None:
     def end(call: int) -> Picture:
         if call == 3:
             raise SourceError("fake:", "gone", reason=reason)

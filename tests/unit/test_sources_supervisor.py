@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from device.contract import Backoff
 from device.contract import Camera as ProfileCamera
 from device.core.clock import ManualClock
-from device.core.errors import MissingDependencyError, SourceError, UsageError
+from device.core.errors import MissingDependencyError, SourceError, SourceReason, UsageError
 from device.core.resources import Resource
 from device.protocols import Frame, FrameSource, Interruption, SourceSpec
 from device.sources.base import SourceOptions
@@ -307,7 +307,7 @@ def test_the_same_camera_twice_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> 
         open_frames([URI, URI], ProfileCamera(uri=URI), SourceOptions(clock=opener.clock), lambda _: None)
 
 
-@pytest.mark.parametrize("error", [UsageError("x", "y"), MissingDependencyError("x", "y")])
+@pytest.mark.parametrize("error", [UsageError("x", "y", reason="flags"), MissingDependencyError("x", "y", reason="abi")])
 def test_a_later_opening_that_fails_in_any_way_of_ours_is_tried_again(error: Exception) -> None:
     bench = Bench([1, GONE], error, [1])
     assert len(bench.read(2)) == 2
@@ -476,7 +476,7 @@ class Several:
         return open_frames(uris, ProfileCamera(uri=URI), SourceOptions(clock=self.clock), self.told.append)
 
 
-def away(name: str, reason: str = "unreachable") -> SourceError:
+def away(name: str, reason: SourceReason = "unreachable") -> SourceError:
     return SourceError(f"fake:{name}", "can't be reached", reason=reason)
 
 
@@ -517,7 +517,9 @@ def test_a_file_does_not_stand_in_for_a_camera(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("reason", ["unauthorised", "format", "permission", "certificate"])
-def test_what_somebody_must_change_is_an_error_whatever_the_others_do(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+def test_what_somebody_must_change_is_an_error_whatever_the_others_do(
+    monkeypatch: pytest.MonkeyPatch, reason: SourceReason
+) -> None:
     bench = Several(monkeypatch, left=[[1]], right=[away("right", reason)])
     with pytest.raises(SourceError, match="fake:right"):
         bench.open_frames("fake:left", "fake:right")

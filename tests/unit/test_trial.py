@@ -49,7 +49,7 @@ def test_a_bundle_has_proven_itself_after_enough_results_and_is_told_of_once(sto
     for index in range(PROVEN_AFTER - 1):
         observer.on_frame(prediction(index), TIMES)
         observer.on_tick({})
-        observer.on_bad_frame("x", SourceError("x", "y"))
+        observer.on_bad_frame("x", SourceError("x", "y", reason="ended"))
     assert store.is_on_trial("host")
     for index in range(50):
         observer.on_frame(prediction(index), TIMES)

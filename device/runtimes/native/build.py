@@ -80,7 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="where the libraries go (default: device/runtimes/native/lib/ARCH)")
     options = parser.parse_args(arguments)
     if options.arch not in CROSS_COMPILERS:
-        raise UsageError("--arch", f"{options.arch!r} is not known", expected=nearest(options.arch, CROSS_COMPILERS))
+        raise UsageError(
+            "--arch", f"{options.arch!r} is not known", expected=nearest(options.arch, CROSS_COMPILERS), reason="unknown_arch"
+        )
     out: Path = options.out or HERE / "lib" / options.arch
     is_new = build(options.arch, out=out, wheel=options.wheel)
     size_bytes = sum(path.stat().st_size for path in out.glob("*.so"))
