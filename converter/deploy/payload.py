@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import re
 import subprocess
 import sys
 import tarfile
@@ -21,22 +20,16 @@ from converter.deploy.probe import BoardProbe
 from converter.deploy.wheel import write_wheel
 from device.core.durable import replacing_file
 from device.core.errors import BundleError, DeployError
-from device.core.registry import Registry
-from device.meters.registry import METERS
 from device.runtimes.native.build import build
-from device.runtimes.registry import RUNTIMES
 from device.service.layout import MANIFEST_NAME, SIGNATURE_NAME
+from device.service.plugins import read_plugins
 from device.service.release import name_release
 from device.service.wheels import find_wheels
-from device.sources.registry import SOURCES
 
 PROJECT = Path(__file__).parents[2]
 
 _OLDEST_GLIBC = 17
 """Of manylinux2014 (PEP 599): 2.17."""
-
-_EXTRA = re.compile(r"ghostwatt\[([a-z0-9,]+)\]")
-_SYSTEM_PACKAGE = re.compile(r"apt install (python3-[a-z0-9-]+), and make the venv with --system-site-packages")
 
 
 class BundleFacts(NamedTuple):
@@ -48,7 +41,8 @@ class BundleFacts(NamedTuple):
         profile: likewise.
         arch: that it was made for.
         files: in it.
-        hints: what to install for the profile's camera, meters and runtime, as `device.core.registry` has it.
+        extras: of ours that the profile's camera, meters, runtime and sinks need.
+        system_packages: of the distribution that they need, and that come no other way.
     """
 
     root: Path
@@ -56,17 +50,8 @@ class BundleFacts(NamedTuple):
     profile: str
     arch: str
     files: tuple[str, ...]
-    hints: tuple[str, ...]
-
-    @property
-    def extras(self) -> frozenset[str]:
-        """Extras of ours that it needs."""
-        return frozenset(extra for hint in self.hints for found in _EXTRA.findall(hint) for extra in found.split(","))
-
-    @property
-    def system_packages(self) -> frozenset[str]:
-        """Packages of the distribution that it needs, and that come no other way."""
-        return frozenset(name for hint in self.hints for name in _SYSTEM_PACKAGE.findall(hint))
+    extras: frozenset[str]
+    system_packages: frozenset[str]
 
 
 def read_bundle(root: Path) -> BundleFacts:
@@ -79,6 +64,8 @@ def read_bundle(root: Path) -> BundleFacts:
         data = (root / MANIFEST_NAME).read_bytes()
         manifest: dict[str, Any] = json.loads(data)
         profile = manifest["profile"]
+        named = _named(profile)
+        plugins = [plugin for plugin in read_plugins() if (plugin.kind, plugin.name) in named]
         names = (MANIFEST_NAME, SIGNATURE_NAME, *(entry["name"] for entry in manifest["files"]))
         return BundleFacts(
             root=root,
@@ -86,7 +73,8 @@ def read_bundle(root: Path) -> BundleFacts:
             profile=profile["name"],
             arch=profile["board"]["arch"],
             files=tuple(name for name in names if (root / name).is_file()),
-            hints=tuple(_hints(profile)),
+            extras=frozenset(plugin.extra for plugin in plugins if plugin.extra),
+            system_packages=frozenset(package for plugin in plugins for package in plugin.system_packages),
         )
     except FileNotFoundError as error:
         raise BundleError(
@@ -98,18 +86,15 @@ def read_bundle(root: Path) -> BundleFacts:
         ) from error
 
 
-def _hints(profile: dict[str, Any]) -> Iterable[str]:
+def _named(profile: dict[str, Any]) -> set[tuple[str, str]]:
+    """Kind and name of every plug-in that a profile names."""
     uri = profile["camera"]["uri"]
-    for each in [uri] if isinstance(uri, str) else uri:
-        yield _hint(SOURCES, each.partition(":")[0])
-    for meter in profile.get("power", {}).get("meters", ()):
-        yield _hint(METERS, meter["kind"])
-    yield _hint(RUNTIMES, profile["runtime"]["name"])
-
-
-def _hint(table: Registry, name: str) -> str:
-    entry = table.find_entry(name)
-    return entry.install_hint if entry else ""
+    return {
+        *(("source", each.partition(":")[0]) for each in ([uri] if isinstance(uri, str) else uri)),
+        *(("meter", meter["kind"]) for meter in profile.get("power", {}).get("meters", ())),
+        *(("sink", sink["kind"]) for sink in profile.get("sinks", ())),
+        ("runtime", profile["runtime"]["name"]),
+    }
 
 
 class Kind(NamedTuple):

@@ -79,7 +79,7 @@ class Plugin:
     @classmethod
     def summary(cls) -> str:
         """What it is, in one line."""
-        return (inspect.getdoc(cls) or "").partition("\n")[0]
+        return (inspect.getdoc(cls) or "").partition("\n")[0].replace("``", "")
 
 
 def describe_option(annotation: Any) -> str:

@@ -21,6 +21,7 @@ from device.doctor.checks_meters import METER_TIMEOUT_S, check_buses, look_once,
 from device.doctor.checks_runtimes import ATTEMPT_TIMEOUT_S, check_bundle, runtime_check, runtime_names
 from device.doctor.checks_service import check_service
 from device.doctor.checks_system import check_board, check_processor, check_python, check_system
+from device.doctor.plugins import format_listing, list_plugins
 from device.doctor.table import format_table, sum_up
 from device.machine.board import detect_board
 
@@ -37,6 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle (default: this board's, under build/)")
     parser.add_argument(
         "--telemetry", type=Path, metavar="PATH", help="where telemetry will be kept (default: this machine's state)"
+    )
+    parser.add_argument(
+        "--plug-ins",
+        action="store_true",
+        help="list the sources, meters, runtimes and sinks that a profile may name, with options and needs, and end",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
@@ -98,6 +104,10 @@ def main(arguments: list[str] | None = None) -> int:
         DoctorError: something doesn't work.
     """
     flags = build_parser().parse_args(arguments)
+    if flags.plug_ins:
+        listing = list_plugins()
+        print(msgspec.json.encode(listing).decode() if flags.json else format_listing(listing))
+        return 0
     bundle, error = open_wanted(flags.bundle, flags.root)
     telemetry = flags.telemetry or find_state_folder(flags.root)
     patient = make_patient(flags.root, bundle, error, telemetry)

@@ -346,7 +346,7 @@ class InaSmbusMeter(Meter):
 
 
 class Ina219Meter(InaSmbusMeter):
-    """INA219.
+    """INA219, read over I2C.
 
     No register says what it is; all that is known is that two bits of its setting are never set.
     """
@@ -363,7 +363,7 @@ class Ina219Meter(InaSmbusMeter):
 
 
 class Ina226Meter(InaSmbusMeter):
-    """INA226."""
+    """INA226, read over I2C."""
 
     kind = "ina226"
     identities = (Identity(0xFE, TEXAS_INSTRUMENTS), Identity(0xFF, 0x2260, 0xFFF0))
@@ -376,7 +376,7 @@ class Ina226Meter(InaSmbusMeter):
 
 
 class Ina260Meter(InaSmbusMeter):
-    """INA260, whose shunt of 2 milliohms is inside: its register holds amperes."""
+    """INA260, read over I2C. Its shunt of 2 milliohms is inside, and its register holds amperes."""
 
     Options = Ina260Options
     kind = "ina260"
@@ -389,7 +389,7 @@ class Ina260Meter(InaSmbusMeter):
 
 
 class Ina228Meter(InaSmbusMeter):
-    """INA228."""
+    """INA228, read over I2C."""
 
     kind = "ina228"
     identities = (Identity(0x3E, TEXAS_INSTRUMENTS), Identity(0x3F, 0x2280, 0xFFF0))
@@ -402,7 +402,7 @@ class Ina228Meter(InaSmbusMeter):
 
 
 class Ina3221Meter(InaSmbusMeter):
-    """One channel of an INA3221."""
+    """One channel of an INA3221, read over I2C."""
 
     Options = Ina3221Options
     kind = "ina3221"

@@ -14,7 +14,7 @@ from device.service.commands import Commands
 from device.service.install import Installation, Service
 from device.service.layout import Layout, unit_name
 from device.service.release import linked
-from device.service.unit import GROUPS, render_unit
+from device.service.unit import owning_groups, render_unit
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         "install": lambda: install(flags, service),
         "use": lambda: service.use(flags.profile),
         "status": lambda: status(flags, service, commands, layout),
-        "unit": lambda: print(render_unit(GROUPS, layout), end=""),
+        "unit": lambda: print(render_unit(owning_groups(), layout), end=""),
         "uninstall": lambda: uninstall(flags, service),
     }
     try:

@@ -18,9 +18,24 @@ from device.core.errors import (
     UsageError,
 )
 from device.service.layout import USER, Layout
+from device.service.plugins import read_plugins
 
-GROUPS = ("video", "render", "i2c", "gpio")
-"""Groups that own cameras, the graphics processor's memory, I2C buses and the firmware's mailbox on Raspberry Pi OS."""
+FIRMWARE_DEVICES = ("/dev/vcio", "/dev/vcio_gencmd")
+"""The Raspberry Pi's firmware: every run asks it for throttling."""
+
+FIRMWARE_GROUPS = ("video", "gpio")
+"""Groups that own these nodes on Raspberry Pi OS."""
+
+
+def allowed_devices() -> tuple[str, ...]:
+    """Devices that any plug-in of ours, or the daemon itself, opens."""
+    return tuple(sorted({*FIRMWARE_DEVICES, *(device for plugin in read_plugins() for device in plugin.devices)}))
+
+
+def owning_groups() -> tuple[str, ...]:
+    """Groups that own them."""
+    return tuple(sorted({*FIRMWARE_GROUPS, *(group for plugin in read_plugins() for group in plugin.groups)}))
+
 
 WATCHDOG_S = 30
 START_LIMIT_S = 180
@@ -74,18 +89,8 @@ TasksMax=256
 LimitCORE=0
 
 DevicePolicy=closed
-# /dev/video* and /dev/v4l-subdev*, and /dev/media*, by which libcamera finds a Pi's camera and sets it up.
-DeviceAllow=char-video4linux rw
-DeviceAllow=char-media rw
-DeviceAllow=char-drm rw
-# Memory of frames: /dev/dma_heap/{{linux,cma,system,vidbuf_cached}}. Kernels that have none, as Debian's own, have udmabuf.
-DeviceAllow=char-dma_heap rw
-DeviceAllow=/dev/udmabuf rw
-DeviceAllow=char-i2c rw
-DeviceAllow=/dev/vcio rw
-DeviceAllow=/dev/vcio_gencmd rw
-DeviceAllow=/dev/vchiq rw
-
+# Devices of cameras and meters, as they declare them (python -m device.doctor --plug-ins), and of the Raspberry Pi's firmware.
+{devices}
 # Only this board, unless the profile names cameras, plugs or brokers: then 50-network.conf beside this file allows them.
 IPAddressDeny=any
 IPAddressAllow=localhost
@@ -108,7 +113,7 @@ ProtectProc=invisible
 ProtectSystem=strict
 RemoveIPC=yes
 # AF_UNIX: systemd and the journal, and the process that libcamera puts a camera's algorithms into where it can't tell who made
-# them. AF_NETLINK: by which udev tells libcamera of cameras. The others: cameras, plugs and brokers.
+# them. AF_NETLINK: by which udev reports cameras to libcamera, and USB devices to libusb. The others: cameras, plugs, brokers.
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 # libcamera trusts what its distribution has signed. Algorithms of another make it locks into namespaces, which is refused here:
 # where libcamera is of your own make, put RestrictNamespaces=user net into a drop-in.
@@ -134,12 +139,13 @@ def render_unit(groups: Collection[str], layout: Layout | None = None) -> str:
         layout: of the board.
     """
     layout = layout or Layout()
-    member_of = " ".join(group for group in GROUPS if group in groups)
+    member_of = " ".join(group for group in owning_groups() if group in groups)
     return _TEMPLATE.format(
         state=layout.outside(layout.state),
         configuration=layout.outside(layout.configuration),
         launcher=layout.outside(layout.launcher),
         user=USER,
+        devices="".join(f"DeviceAllow={device} rw\n" for device in allowed_devices()),
         groups=f"SupplementaryGroups={member_of}\n" if member_of else "",
         start_limit=START_LIMIT_S,
         watchdog=WATCHDOG_S,
