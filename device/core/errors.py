@@ -22,29 +22,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Generic, Literal, TypedDict, TypeVar
-
-
-class ErrorFacts(TypedDict):
-    """An error as data, for JSON.
-
-    Attributes:
-        kind: name of its class.
-        where: see `GhostwattError`, as are the next four.
-        found: what was there.
-        expected: what should have been there; may be empty.
-        remedy: what to do now; may be empty.
-        reason: a stable word for programs.
-        exit_code: of a command that ends with it.
-    """
-
-    kind: str
-    where: str
-    found: str
-    expected: str
-    remedy: str
-    reason: str
-    exit_code: int
+from typing import ClassVar, Generic, Literal, TypeVar
 
 
 class GhostwattError(Exception):
@@ -75,18 +53,6 @@ class GhostwattError(Exception):
         if self.remedy:
             parts.append(self.remedy)
         return "; ".join(" ".join(part.split()) for part in parts)
-
-    def facts(self) -> ErrorFacts:
-        """The error as data."""
-        return {
-            "kind": type(self).__name__,
-            "where": self.where,
-            "found": self.found,
-            "expected": self.expected,
-            "remedy": self.remedy,
-            "reason": self.reason,
-            "exit_code": self.exit_code,
-        }
 
 
 ReasonT = TypeVar("ReasonT", bound=str)
@@ -384,12 +350,12 @@ MeterReason = Literal[
     "address",
     "ambiguous",
     "busy",
-    "channel",
     "charging",
     "chip",
     "implausible",
     "malformed",
     "missing",
+    "options",
     "other_board",
     "permission",
     "range",
@@ -404,12 +370,12 @@ MeterReason = Literal[
 - ``address``: the profile's makes no sense for this meter.
 - ``ambiguous``: several meters fit.
 - ``busy``: a kernel driver has the chip.
-- ``channel``: the profile's makes no sense for this meter.
 - ``charging``: the battery isn't being drained.
 - ``chip``: another chip is there.
 - ``implausible``: the figures of a power model can't be true.
 - ``malformed``: its answer, or a file that it needs, makes no sense.
 - ``missing``: no such meter, or it gives no figure.
+- ``options``: the profile gives it a key that it doesn't take, a wrong value, or too few keys.
 - ``other_board``: the power model was measured on another board.
 - ``permission``: this user may not read it.
 - ``range``: more than it can measure.
@@ -631,44 +597,12 @@ def exit_with_one_line(main: Callable[[], int]) -> int:
 
     ``GHOSTWATT_TRACEBACK=1`` in the environment lets the traceback through.
     """
-    return _run(main, lambda error: print(f"error: {error}", file=sys.stderr))
-
-
-def exit_with_json(main: Callable[[], int]) -> int:
-    """Runs the ``main`` of a command that another program of ours calls; an error of ours becomes JSON on stdout, see
-    `read_error`, and its own exit code.
-    """
-    # Imported here and below: the daemon has no use for it.
-    import json
-
-    return _run(main, lambda error: print(json.dumps({"error": error.facts()})))
-
-
-def read_error(output: str) -> GhostwattError | None:
-    """Reads what a command that ends by `exit_with_json` printed.
-
-    Returns:
-        The error that it ended with, of the same class; None where it printed no error.
-    """
-    import json
-
-    families: dict[str, type[GhostwattError]] = {family.__name__: family for family in _FamilyError.__subclasses__()}
-    try:
-        facts: ErrorFacts = json.loads(output)["error"]
-        return families[facts["kind"]](
-            facts["where"], facts["found"], expected=facts["expected"], remedy=facts["remedy"], reason=facts["reason"]
-        )
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _run(main: Callable[[], int], tell: Callable[[GhostwattError], None]) -> int:
     try:
         return main()
     except GhostwattError as error:
         if os.environ.get("GHOSTWATT_TRACEBACK") == "1":
             raise
-        tell(error)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output (`| head`) went away; that is no failure of ours.

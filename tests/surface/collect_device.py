@@ -80,7 +80,8 @@ def error_facts() -> Iterator[str]:
     names = [kind.__name__ for kind in classes]
     reasons = _find_reasons(names)
     for kind in classes:
-        yield f"{kind.__name__}({kind.__bases__[0].__name__}): exit code {kind.exit_code}"
+        base = next(above for above in kind.__mro__[1:] if not above.__name__.startswith("_"))
+        yield f"{kind.__name__}({base.__name__}): exit code {kind.exit_code}"
         yield from (f"{kind.__name__}: {reason}" for reason in sorted(reasons[kind.__name__]))
     yield from (f"by way of a function: {reason}" for reason in sorted(reasons[""]))
     for raised in (KeyboardInterrupt(), BrokenPipeError()):
@@ -89,7 +90,8 @@ def error_facts() -> Iterator[str]:
 
 def _errors_below(kind: type[errors.GhostwattError]) -> list[type[errors.GhostwattError]]:
     below = [each for child in kind.__subclasses__() for each in _errors_below(child)]
-    return sorted({kind, *below}, key=lambda each: (each.exit_code, each.__name__))
+    public = {each for each in (kind, *below) if not each.__name__.startswith("_")}
+    return sorted(public, key=lambda each: (each.exit_code, each.__name__))
 
 
 def _exit_code(raised: BaseException) -> int:

@@ -98,25 +98,6 @@ def test_command_prints_one_line_and_exits_with_the_errors_code(capsys: pytest.C
     assert capsys.readouterr().err == "error: rapl: gone\n"
 
 
-def test_an_error_goes_from_one_program_to_another(capsys: pytest.CaptureFixture[str]) -> None:
-    raised = errors.MeterError("rapl", "gone; or never there", expected="a sensor", remedy="look", reason="missing")
-
-    def main() -> int:
-        raise raised
-
-    assert errors.exit_with_json(main) == errors.MeterError.exit_code
-    output = capsys.readouterr()
-    read = errors.read_error(output.out)
-    assert type(read) is errors.MeterError
-    assert read.facts() == raised.facts()
-    assert output.err == ""
-
-
-@pytest.mark.parametrize("output", ["", "no JSON", "[]", "7", '{"version": "1"}', '{"error": {"kind": "MeterError"}}'])
-def test_other_output_is_no_error(output: str) -> None:
-    assert errors.read_error(output) is None
-
-
 def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     def main() -> int:
         raise errors.MeterError("rapl", "gone", reason="missing")
