@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converter.deploy.payload import read_bundle
-from converter.deploy.rollout import Result, Rollout, Target, Wishes
+from converter.deploy.rollout import BoardResult, Rollout, RolloutSettings, Target
 from converter.deploy.transport import LocalTransport, SshTransport, Transport
 from device.core.errors import DeployError, exit_with_one_line
 
@@ -127,7 +127,7 @@ def _source(flags: argparse.Namespace, host: str, profile: str | None) -> Path:
     return PROJECT / "build" / (profile or flags.profile)
 
 
-def format_results(results: Sequence[Result]) -> str:
+def format_results(results: Sequence[BoardResult]) -> str:
     """A table, a board a line."""
     rows = [("board", "profile", "result", "seconds", "")]
     rows += [(r.host, r.profile, r.state, f"{r.duration_s:.0f}", r.detail) for r in results]
@@ -144,8 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     targets = find_targets(flags)
     extras = (*flags.extras, *(() if flags.without_litert else ("litert",)))
-    wishes = Wishes(extras, flags.signers, PROJECT / "build/deploy", is_dry=flags.dry_run)
-    rollout = Rollout(wishes, lambda line: print(line, file=sys.stderr, flush=True))
+    settings = RolloutSettings(extras, flags.signers, PROJECT / "build/deploy", is_dry=flags.dry_run)
+    rollout = Rollout(settings, lambda line: print(line, file=sys.stderr, flush=True))
     results = rollout.to_all(targets, canary=flags.canary)
     bad = [result for result in results if not result.is_well]
     if flags.json:

@@ -29,7 +29,7 @@ class Target(NamedTuple):
     bundle: BundleFacts
 
 
-class Result(NamedTuple):
+class BoardResult(NamedTuple):
     """What came of one board.
 
     Attributes:
@@ -52,7 +52,7 @@ class Result(NamedTuple):
         return self.state not in ("failed", "not tried")
 
 
-class Wishes(NamedTuple):
+class RolloutSettings(NamedTuple):
     """What is wanted of every board.
 
     Attributes:
@@ -72,19 +72,21 @@ class Rollout:
     """Deploys.
 
     Args:
-        wishes: of every board.
+        settings: of every board.
         say: told of each step in one line, from any thread.
         make: makes a payload.
     """
 
-    def __init__(self, wishes: Wishes, say: Callable[[str], None], make: Callable[..., Payload] = make_payload) -> None:
-        self._wishes = wishes
+    def __init__(
+        self, settings: RolloutSettings, say: Callable[[str], None], make: Callable[..., Payload] = make_payload
+    ) -> None:
+        self._wishes = settings
         self._say = say
         self._make = make
         self._lock = Lock()
         self._payloads: dict[tuple[Kind, str], Payload] = {}
 
-    def to_all(self, targets: Sequence[Target], *, canary: bool) -> list[Result]:
+    def to_all(self, targets: Sequence[Target], *, canary: bool) -> list[BoardResult]:
         """Deploys to every board.
 
         Args:
@@ -97,11 +99,13 @@ class Rollout:
             said = f"{targets[0].transport.name}, the first, failed"
             for target in rest:
                 target.transport.close()
-            return first + [Result(target.transport.name, target.bundle.profile, "not tried", said, 0.0) for target in rest]
+            return first + [
+                BoardResult(target.transport.name, target.bundle.profile, "not tried", said, 0.0) for target in rest
+            ]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return first + list(pool.map(self.to_one, rest))
 
-    def to_one(self, target: Target) -> Result:
+    def to_one(self, target: Target) -> BoardResult:
         """Deploys to one board; what goes wrong is its result."""
         started_s = time.monotonic()
         name, profile = target.transport.name, target.bundle.profile
@@ -117,7 +121,7 @@ class Rollout:
             state, detail = "failed", repr(error)
         finally:
             target.transport.close()
-        result = Result(name, profile, state, detail, time.monotonic() - started_s)
+        result = BoardResult(name, profile, state, detail, time.monotonic() - started_s)
         self._say(f"{name}: {state} in {result.duration_s:.0f} s")
         return result
 

@@ -66,7 +66,6 @@ def install(flags: argparse.Namespace) -> None:
     """Takes a bundle in, and switches to it."""
     store = BundleStore(flags.store)
     bundle = store.install(flags.bundle, trust=find_trust(flags.config), prove=prove_by_self_test)
-    # Installers of older releases, which ask the new one, read the name out of these words.
     _say(flags, f"installed {bundle.manifest_sha256[:12]}: {bundle.manifest.profile.name}, {bundle.manifest.model.name}")
     if not flags.no_switch:
         store.switch(bundle.manifest_sha256)
@@ -75,13 +74,13 @@ def install(flags: argparse.Namespace) -> None:
 
 
 def _say(flags: argparse.Namespace, line: str) -> None:
-    """Tells a person."""
+    """Prints a line for a person, unless JSON was asked for."""
     if not flags.json:
         print(line)
 
 
 def _show(flags: argparse.Namespace, row: Mapping[str, object]) -> None:
-    """Tells a program, where one asked."""
+    """Prints JSON, if it was asked for."""
     if flags.json:
         print(msgspec.json.encode(row).decode())
 
@@ -107,23 +106,23 @@ def _role(entry: Stored) -> str:
 def switch(flags: argparse.Namespace) -> None:
     """Runs another bundle."""
     store = BundleStore(flags.store)
-    _tell_start(flags, store, store.switch(flags.sha256))
+    _show_start(flags, store, store.switch(flags.sha256))
 
 
 def rollback(flags: argparse.Namespace) -> None:
     """Runs the previous bundle."""
     store = BundleStore(flags.store)
-    _tell_start(flags, store, store.rollback(flags.profile or store.only_profile()))
+    _show_start(flags, store, store.rollback(flags.profile or store.only_profile()))
 
 
 def restore(flags: argparse.Namespace) -> None:
     """Undoes a switch."""
     store = BundleStore(flags.store)
     bundle = store.restore(flags.sha256, starts=flags.starts, previous=flags.previous)
-    _tell_start(flags, store, bundle, ", as before")
+    _show_start(flags, store, bundle, ", as before")
 
 
-def _tell_start(flags: argparse.Namespace, store: BundleStore, bundle: Bundle, how: str = "") -> None:
+def _show_start(flags: argparse.Namespace, store: BundleStore, bundle: Bundle, how: str = "") -> None:
     _say(flags, f"{bundle.manifest.profile.name} runs {bundle.manifest_sha256[:12]} from its next start on{how}")
     _show(flags, store.describe(bundle)._asdict())
 
@@ -154,11 +153,11 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def give_to_owner(store: Path) -> None:
-    """What root wrote into the store becomes its owner's: the daemon must be able to end a trial."""
+    """Gives what root wrote into the store to the store's owner: the daemon must be able to end a trial."""
     if os.geteuid() != 0 or not store.exists():
         return
     owner = store.stat()
-    # By the folders' descriptors: their owner must not be able to put links in the way, and be given other files.
+    # By descriptors of the folders: their owner could otherwise put a link in the way and be given other files.
     for _, folders, files, folder in os.fwalk(store):
         for name in (*folders, *files):
             os.chown(name, owner.st_uid, owner.st_gid, dir_fd=folder, follow_symlinks=False)

@@ -1,8 +1,8 @@
-"""A bundle as one file: a tar archive, plain or compressed, that is believed nothing until it was checked.
+"""A bundle as one file: a tar archive, plain or compressed, that is not trusted before it is checked.
 
 References:
-    Python's tarfile, "Extraction filters": what an archive may try. Nothing is extracted by it here: members are read one by
-    one, and written under plain names in a fresh folder.
+    Python's tarfile, "Extraction filters": what an archive may try. `extract` is not used here: members are read one by one
+    and written under plain names in a fresh folder.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from device.core.errors import BundleError
 
 MAX_FILES = 64
 MAX_BYTES = 256 * 1024 * 1024
-"""Of all files together, as they lie on disk: twenty times what GhostNet's takes."""
+"""Of all files together, unpacked: twenty times the size of GhostNet's bundle."""
 
 MAX_HEADER_BYTES = 256 * 1024
-"""Of all headers together, and what is padding: tarfile reads long names and comments into memory, however long they are."""
+"""Of all headers and padding together: tarfile reads names and comments into memory, however long they are."""
 
 _CHUNK_BYTES = 1 << 20
 _MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -43,7 +43,7 @@ def unpack(archive: Path, folder: Path) -> None:
         folder: exists, and is empty.
 
     Raises:
-        BundleError: ``archive`` for what is no tar file, breaks off, or holds anything but a few plain files of modest size.
+        BundleError: ``archive``: it is no tar file, is cut short, or holds anything but a few plain files of modest size.
         OSError: the folder's disk is full, or can't be written.
     """
     try:
@@ -58,7 +58,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _open_plain(archive: Path) -> IO[bytes]:
-    """The tar file itself, unpacked as it is read."""
+    """Opens the tar file, decompressed as it is read."""
     with archive.open("rb") as file:
         start = file.read(max(map(len, _MAGIC)))
     for magic, opener in _MAGIC.items():
@@ -68,18 +68,18 @@ def _open_plain(archive: Path) -> IO[bytes]:
 
 
 class _Bounded:
-    """Reads no further than what was allowed: headers, and the files that were admitted."""
+    """Reads no further than was allowed: the headers, and the files that were accepted."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._left_bytes = MAX_HEADER_BYTES
 
     def allow(self, size_bytes: int) -> None:
-        """Lets a file be read too."""
+        """Allows a file of this size to be read."""
         self._left_bytes += size_bytes
 
     def read(self, size: int) -> bytes:
-        """As a file's; `tarfile` asks for a few kilobytes at a time.
+        """Reads as a file does; `tarfile` asks for a few kilobytes at a time.
 
         Raises:
             ReadError: more was asked for.
@@ -92,14 +92,14 @@ class _Bounded:
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Writes a bundle's files into an archive; equal files give equal bytes. What else lies in the folder stays there.
+    """Writes a bundle's files into an archive; equal files give equal bytes. Other files in the folder are left out.
 
     Args:
         folder: the bundle.
-        archive: replaced; compressed where its name ends in ``.gz``, ``.bz2`` or ``.xz``.
+        archive: the file to write or replace; compressed if its name ends in ``.gz``, ``.bz2`` or ``.xz``.
 
     Raises:
-        BundleError: the folder holds no whole bundle.
+        BundleError: the folder holds no complete bundle.
     """
     names = list_names(open_bundle(folder).manifest)
     with replacing_file(archive) as scratch, scratch.open("wb") as file, _compress(file, archive.suffix) as stream:
@@ -108,7 +108,7 @@ def pack(folder: Path, archive: Path) -> None:
 
 @contextlib.contextmanager
 def _compress(file: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
-    """A stream into a file; gzip's header would hold a name and a time, if it were let."""
+    """Gives a compressing stream into a file. By default gzip's header holds a name and a time, which would differ."""
     if suffix == ".gz":
         with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as stream:
             yield stream  # type: ignore[misc]  # as good as a binary file for tarfile
@@ -162,7 +162,7 @@ def _write_members(members: tarfile.TarFile, bounded: _Bounded, archive: Path, f
 
 
 def _write_member(members: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    """Writes one file, whose size was looked at before."""
+    """Writes one file, whose size was checked before."""
     content = members.extractfile(member)
     assert content is not None
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)

@@ -1,4 +1,4 @@
-"""Proves that a bundle runs on this board, in a process of its own: what crashes there harms nobody here."""
+"""Proves that a bundle runs on this board, in a process of its own, since a runtime may crash it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def prove_by_self_test(bundle: Bundle) -> None:
     """Runs the golden self-test with the profile's runtime.
 
     Raises:
-        SelfTestError: the runtime refuses the artefact, its scores differ from the host's, or it crashed; says what it said.
+        SelfTestError: the runtime refuses the artefact, its scores differ from the host's, or the process crashed.
     """
     runtime = bundle.manifest.profile.runtime.name
-    # Of a command that is shielded from the folder it was called in, so is its child: root may call it anywhere.
+    # If this process ignores the working directory (python -I), so must its child: root may run it anywhere.
     shield = ["-I"] if sys.flags.isolated else []
     command = [sys.executable, *shield, "-m", "device.run", "--bundle", str(bundle.root), "--runtime", runtime, "--self-test"]
     where = f"{bundle.manifest.profile.name} ({bundle.manifest_sha256[:12]}) on {runtime}"
     done = run_program(command, TIMEOUT_S)
     if done.code == HUNG:
-        raise _refusal(where, f"gave no verdict within {TIMEOUT_S:g} s")
+        raise _refusal(where, f"gave no result within {TIMEOUT_S:g} s")
     if done.code < 0:
         raise _refusal(where, f"crashed the runtime (signal {-done.code})")
     if done.code > 0:
@@ -33,4 +33,4 @@ def prove_by_self_test(bundle: Bundle) -> None:
 
 
 def _refusal(where: str, found: str) -> SelfTestError:
-    return SelfTestError(where, found, remedy="it was not taken; the bundle that runs goes on", reason="refused")
+    return SelfTestError(where, found, remedy="it was not installed; the current bundle keeps running", reason="refused")

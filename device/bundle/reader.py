@@ -1,4 +1,4 @@
-"""Opens a bundle: all that a board needs, checked to the last byte before anything is loaded from it."""
+"""Opens a bundle, and checks every byte of it before anything is loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS_NAME = "labels.txt"
 GOLDEN_NAME = "golden.npz"
 
 MAX_GOLDEN_BYTES = 64 * 1024 * 1024
-"""As arrays: a hundred images of 448 pixels. A few kilobytes may unpack to more than a board's memory."""
+"""As arrays: a hundred images of 448 pixels. A few kilobytes of zip may unpack to more than a board's memory."""
 
 
 class Golden(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class Bundle(msgspec.Struct, frozen=True):
         """The artefact for a runtime.
 
         Raises:
-            BundleError: the bundle has none; says for which runtimes it has one.
+            BundleError: ``missing``: the bundle has none; the message lists the runtimes that it has one for.
         """
         for artefact in self.manifest.artefacts:
             if artefact.runtime == runtime:
@@ -72,7 +72,7 @@ class Bundle(msgspec.Struct, frozen=True):
         """Reads the golden inputs and outputs.
 
         Raises:
-            BundleError: the file isn't what `write_golden` writes.
+            BundleError: ``malformed``: the file isn't what `write_golden` writes.
         """
         path = self.path(GOLDEN_NAME)
         try:
@@ -126,17 +126,17 @@ def find_bundle(build: Path, compatible: tuple[str, ...], machine: str) -> Path:
         machine: as ``uname -m`` prints it.
 
     Returns:
-        The folder of the board's own profile; an operating point's is never chosen by itself.
+        The folder of the board's own profile; that of an operating point (a profile that inherits) must be named.
 
     Raises:
-        BundleError: no bundle there fits this board; says which bundles there are.
+        BundleError: ``missing``: no bundle there fits this board; the message lists those that are there.
     """
     there: list[str] = []
     for path in sorted(build.glob(f"*/{MANIFEST_NAME}")):
         try:
             profile = _parse_manifest(path, path.read_bytes()).profile
         except BundleError:
-            continue  # it may be another board's; were it this one's, the message below says what to convert
+            continue  # perhaps another board's; if it is this one's, the message below says what to convert
         there.append(profile.name)
         board = profile.board
         is_here = bool(set(board.compatible) & set(compatible)) or (not board.compatible and not compatible)
@@ -206,7 +206,7 @@ def _check_file(path: Path, entry: FileEntry) -> None:
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as file:
-            # By pieces: what is no bundle of ours may be larger than the board's memory.
+            # In pieces: a file that is not ours may be larger than the board's memory.
             found = hashlib.file_digest(file, "sha256").hexdigest() if size_bytes == entry.size_bytes else ""
     except OSError as error:
         raise BundleError(

@@ -11,16 +11,16 @@ from device.image.postprocess import dequantise
 from device.protocols import Session
 
 RELATIVE_TOLERANCE = 1e-4
-"""Of the largest score. int8 artefacts give equal bits on every processor tried; float ones differ in the last places."""
+"""Relative to the largest score. int8 artefacts gave equal bits on every processor tried; float ones differ slightly."""
 
 
 class SelfTestResult(msgspec.Struct, frozen=True):
     """What the self-test saw.
 
     Attributes:
-        images: how many golden images were run.
+        images: number of golden images that were run.
         max_error: largest difference of any score, in the unit of the scores.
-        tolerance: what it may be.
+        tolerance: the largest difference that is allowed, in the same unit.
     """
 
     images: int
@@ -32,8 +32,8 @@ def run_self_test(session: Session, bundle: Bundle, runtime: str) -> SelfTestRes
     """Runs the bundle's golden images and compares with the host's scores.
 
     Raises:
-        SelfTestError: a score is further off than `RELATIVE_TOLERANCE` allows.
-        BundleError: the bundle holds no golden scores for this runtime.
+        SelfTestError: ``drift``: a score differs by more than `RELATIVE_TOLERANCE`.
+        BundleError: ``malformed``: the bundle holds no golden scores for this runtime.
     """
     golden = bundle.golden()
     if runtime not in golden.logits:

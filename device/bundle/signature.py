@@ -16,18 +16,18 @@ from device.core.errors import BundleError, MissingDependencyError
 from device.service.layout import ALLOWED_SIGNERS_NAME, MANIFEST_NAME, REVOKED_KEYS_NAME, SIGNATURE_NAME, Layout
 
 CONFIGURATION = Layout().configuration
-"""The folder in which a board names those whose bundles it takes."""
+"""The folder in which a board names the signers that it accepts."""
 
 NAMESPACE = "ghostwatt-bundle"
 _TIMEOUT_S = 20.0
 
 
 class Trust(NamedTuple):
-    """Whose bundles are taken.
+    """Whose signatures are accepted.
 
     Attributes:
         allowed_signers: file of principals and their public keys.
-        revoked_keys: file of public keys that count no more, or a key revocation list; None where there is none.
+        revoked_keys: file of public keys that are no longer valid, or a key revocation list; None if there is none.
     """
 
     allowed_signers: Path
@@ -35,7 +35,7 @@ class Trust(NamedTuple):
 
 
 def find_trust(folder: Path) -> Trust | None:
-    """The trust that a configuration folder sets out; None where it names no signers, and any bundle is taken.
+    """Reads the trust from a configuration folder; None if it names no signers and any bundle is accepted.
 
     Args:
         folder: may hold ``allowed_signers`` and ``revoked_keys``.
@@ -57,7 +57,7 @@ def sign(root: Path, key: Path) -> Path:
         The signature's file.
 
     Raises:
-        BundleError: ``signature`` where ssh-keygen refuses the key.
+        BundleError: ``signature``: ssh-keygen refuses the key.
     """
     signature = root / SIGNATURE_NAME
     signature.unlink(missing_ok=True)
@@ -76,7 +76,7 @@ def verify(root: Path, trust: Trust) -> str:
         The signer, by the name that the allowed signers' file gives.
 
     Raises:
-        BundleError: ``unsigned``, or ``signature`` where it is wrong, of someone unknown, expired or revoked.
+        BundleError: ``unsigned``; or ``signature``: it is invalid, expired, revoked, or of an unknown key.
     """
     signature = root / SIGNATURE_NAME
     if not signature.is_file():
@@ -98,7 +98,7 @@ def verify(root: Path, trust: Trust) -> str:
     if done.returncode != 0:
         raise _refusal(
             root,
-            f"has a signature that doesn't hold: {_last_line(done.stderr or done.stdout)}",
+            f"has an invalid signature: {_last_line(done.stderr or done.stdout)}",
             remedy="sign it again; don't use it if you didn't change it",
         )
     return signer
@@ -114,7 +114,7 @@ def _ssh_keygen(action: str, *arguments: str, input: bytes | None = None) -> sub
         raise MissingDependencyError(
             "ssh-keygen", "isn't installed", remedy="apt install openssh-client", reason="not_installed"
         )
-    # Without input of its own it must not wait for a person's.
+    # With an empty input it can't wait for a person's.
     try:
         return subprocess.run(
             [program, "-Y", action, *arguments], capture_output=True, timeout=_TIMEOUT_S, check=False, input=input or b""

@@ -29,11 +29,11 @@ KEEP = 3
 """Bundles of a profile that stay beside ``current`` and ``previous``."""
 
 MAX_STARTS = 3
-"""A bundle on trial that was started so often, and never proved itself, is taken back."""
+"""A bundle on trial that was started so often without proving itself is rolled back."""
 
 
-class Trial(msgspec.Struct, frozen=True):
-    """What ``trial.json`` holds: a bundle that has yet to prove itself, and how often it was started."""
+class BundleTrial(msgspec.Struct, frozen=True):
+    """Content of ``trial.json``: a bundle that has yet to prove itself, and how often it was started."""
 
     sha256: str
     starts: int = 0
@@ -49,7 +49,7 @@ class Stored(NamedTuple):
         is_current: it is the one that runs.
         is_previous: it is the one to go back to.
         on_trial: it is current, and has yet to prove itself.
-        starts: of its trial so far.
+        starts: how often it was started on trial so far.
     """
 
     sha256: str
@@ -62,13 +62,13 @@ class Stored(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What a daemon that starts is told.
+    """Which bundle a daemon that starts must run.
 
     Attributes:
         root: the bundle to run.
         on_trial: it has yet to prove itself: call `BundleStore.confirm` once it has, or `BundleStore.rollback`.
         rolled_back: why another bundle runs than was switched to; empty otherwise.
-        trouble: why this one runs on though it never proved itself; empty otherwise.
+        trouble: why this one keeps running though it never proved itself; empty otherwise.
     """
 
     root: Path
@@ -96,20 +96,20 @@ class BundleStore:
             raise _trouble(root, error) from error
 
     def install(self, source: Path, *, trust: Trust | None, prove: Callable[[Bundle], None]) -> Bundle:
-        """Takes a bundle in, once it is whole, trusted and proven; switches nothing.
+        """Takes a bundle in, once it is complete, trusted and proven; switches nothing.
 
         Args:
             source: a bundle's folder, or an archive of one.
-            trust: whose signature it must have; None takes any.
+            trust: whose signature it must have; None accepts any bundle.
             prove: raises where the bundle can't run on this board.
 
         Returns:
-            The bundle, in the store. One that is there already is not copied again, but for files that were damaged.
+            The bundle, in the store. If it is there already, only damaged files are copied again.
 
         Raises:
             BundleError: see `open_bundle`, `verify` and `unpack`. The store is as it was.
         """
-        # Not the lock of the links: proving may take minutes, and a daemon that starts meanwhile must not wait for it.
+        # Not the lock of the links: proving may take minutes, and a daemon must be able to start meanwhile.
         with self._locked(".installing"), self._scratch() as scratch:
             _bring(source, scratch)
             bundle = open_bundle(scratch)
@@ -140,7 +140,7 @@ class BundleStore:
             sha256: its name, or the beginning of it.
 
         Raises:
-            BundleError: ``missing`` where no bundle, or more than one, is called so; or it is damaged.
+            BundleError: ``missing``: no bundle, or more than one, has that name; or it is damaged.
         """
         with self._locked():
             bundle = open_bundle(self._home(sha256))
@@ -148,30 +148,30 @@ class BundleStore:
             current = self._layout.target(profile, "current")
             if current != bundle.manifest_sha256:
                 if current is not None and not self.is_on_trial(profile):
-                    # One that never proved itself is nothing to go back to.
+                    # A bundle that never proved itself is not worth going back to.
                     self._point(profile, "previous", current)
-                self._write_trial(profile, Trial(bundle.manifest_sha256))
+                self._write_trial(profile, BundleTrial(bundle.manifest_sha256))
                 self._point(profile, "current", bundle.manifest_sha256)
-            # One on trial has no link any more; yet who switched may want to `restore` it.
+            # A bundle that was on trial has no link any more, but the caller may want to `restore` it.
             self._prune(profile, spared=current)
             return bundle
 
     def restore(self, sha256: str, *, starts: int | None, previous: str | None) -> Bundle:
-        """Puts a profile's bundle back as it was before `switch`: what failed was perhaps not a bundle's fault.
+        """Undoes a `switch`: the failure was perhaps not the bundle's fault.
 
         Args:
             sha256: of what was current.
-            starts: of its trial, see `Stored.starts`; None where it had proved itself.
-            previous: what there was to go back to; None where there was nothing, or it is gone since.
+            starts: of its trial, see `Stored.starts`; None if it had proved itself.
+            previous: the bundle to go back to then; None if there was none.
 
         Raises:
-            BundleError: ``missing`` where no bundle is called so, or it is damaged; the current one stays.
+            BundleError: ``missing``: no bundle has that name, or it is damaged. The current one stays.
         """
         with self._locked():
             bundle = open_bundle(self._home(sha256))
             profile, name = bundle.manifest.profile.name, bundle.manifest_sha256
             if starts is not None:
-                self._write_trial(profile, Trial(name, starts))
+                self._write_trial(profile, BundleTrial(name, starts))
             self._point(profile, "current", name)
             if starts is None:
                 self._end_trial(profile)
@@ -191,7 +191,7 @@ class BundleStore:
             return self._rollback(profile)
 
     def fall_back(self, profile: str) -> Bundle:
-        """Rolls back from a bundle that can't run; on a disk that can't be written, the previous one runs all the same.
+        """Rolls back from a bundle that can't run. The previous one runs even if the disk can't be written.
 
         Raises:
             BundleError: ``missing`` where there is none; or it is damaged too.
@@ -205,9 +205,9 @@ class BundleStore:
             return open_bundle(self._layout.bundle(previous))
 
     def start(self, profile: str) -> Start:
-        """Tells a daemon which bundle to run, and counts the start of one that is on trial.
+        """Says which bundle a daemon must run, and counts the start of one that is on trial.
 
-        On a disk that can't be written (a worn card goes read-only) the current one runs, and nothing is counted.
+        If the disk can't be written (a worn card goes read-only), the current one runs, and nothing is counted.
 
         Raises:
             BundleError: ``missing`` where the profile has no current bundle.
@@ -234,11 +234,11 @@ class BundleStore:
                 try:
                     bundle = self._rollback(profile)
                 except BundleError as error:
-                    # Perhaps it was the power that failed, each time; the other one surely doesn't run.
-                    trouble = f"{why}; the one before it can't be taken again: {error}"
+                    # Perhaps the power failed each time; the previous one certainly doesn't run.
+                    trouble = f"{why}; the previous one can't be used: {error}"
                 else:
                     return Start(bundle.root, False, f"{why}: back to {bundle.manifest_sha256[:12]}")
-            self._write_trial(profile, Trial(current, trial.starts + 1))
+            self._write_trial(profile, BundleTrial(current, trial.starts + 1))
             return Start(self._layout.bundle(current), True, "", trouble)
 
     def confirm(self, profile: str) -> None:
@@ -247,11 +247,11 @@ class BundleStore:
             self._end_trial(profile)
 
     def excuse(self, profile: str) -> None:
-        """Takes back the count of a start that ended, but not by the bundle's fault."""
+        """Uncounts a start that ended through no fault of the bundle."""
         with self._locked():
             trial = self._trial(profile)
             if trial is not None:
-                self._write_trial(profile, Trial(trial.sha256, max(0, trial.starts - 1)))
+                self._write_trial(profile, BundleTrial(trial.sha256, max(0, trial.starts - 1)))
 
     def is_on_trial(self, profile: str) -> bool:
         """True while the current bundle has yet to prove itself."""
@@ -259,7 +259,7 @@ class BundleStore:
         return trial is not None and trial.sha256 == self._layout.target(profile, "current")
 
     def entries(self) -> tuple[Stored, ...]:
-        """Every bundle, by profile; one that is damaged is left out."""
+        """Every bundle, sorted by profile; damaged ones are left out."""
         found = []
         for home in sorted(self._layout.bundles.iterdir()):
             with contextlib.suppress(BundleError):
@@ -267,7 +267,7 @@ class BundleStore:
         return tuple(sorted(found, key=lambda stored: (stored.profile, not stored.is_current, stored.sha256)))
 
     def describe(self, bundle: Bundle) -> Stored:
-        """What a bundle of this store is now."""
+        """The state of a bundle of this store."""
         manifest, sha256 = bundle.manifest, bundle.manifest_sha256
         profile = manifest.profile.name
         is_current = self._layout.target(profile, "current") == sha256
@@ -317,16 +317,16 @@ class BundleStore:
         return bundle
 
     def _prune(self, profile: str, *, spared: str | None) -> None:
-        """Removes the oldest bundles of a profile, but for those that are pointed to, and one more."""
+        """Removes the oldest bundles of a profile, but not those that a link points to, nor ``spared``."""
         roles: tuple[Role, ...] = get_args(Role)
         kept = {self._layout.target(name, role) for name in self._layout.profile_names() for role in roles} | {spared}
         old = [stored.sha256 for stored in self.entries() if stored.profile == profile and stored.sha256 not in kept]
         old.sort(key=lambda sha256: self._layout.bundle(sha256).stat().st_mtime_ns)
         for sha256 in old[: max(0, len(old) - KEEP)]:
-            # First out of sight: of one that is half gone after a power cut, an installer takes the rest away.
+            # Renamed first: after a power cut the next install removes what is left.
             gone = self.root / f".incoming-{sha256}"
             shutil.rmtree(gone, ignore_errors=True)
-            with contextlib.suppress(OSError):  # the switch is done, whatever becomes of old ones
+            with contextlib.suppress(OSError):  # the switch is done even if an old bundle stays
                 self._layout.bundle(sha256).rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
 
@@ -357,13 +357,13 @@ class BundleStore:
         self._layout.profile(profile).mkdir(parents=True, exist_ok=True)
         point_link(self._layout.link(profile, role), self._layout.link_text(sha256))
 
-    def _trial(self, profile: str) -> Trial | None:
+    def _trial(self, profile: str) -> BundleTrial | None:
         try:
-            return msgspec.json.decode(self._layout.trial(profile).read_bytes(), type=Trial)
+            return msgspec.json.decode(self._layout.trial(profile).read_bytes(), type=BundleTrial)
         except (OSError, msgspec.DecodeError):
             return None
 
-    def _write_trial(self, profile: str, trial: Trial) -> None:
+    def _write_trial(self, profile: str, trial: BundleTrial) -> None:
         self._layout.profile(profile).mkdir(parents=True, exist_ok=True)
         write_durably(self._layout.trial(profile), msgspec.json.encode(trial))
 
@@ -375,7 +375,7 @@ class BundleStore:
 
     @contextlib.contextmanager
     def _locked(self, name: str = ".lock") -> Iterator[None]:
-        """One writer at a time; errors of the disk become ours."""
+        """Lets one writer in at a time; an OSError becomes a BundleError."""
         try:
             with (self.root / name).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -385,7 +385,7 @@ class BundleStore:
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """A folder on the same disk, gone afterwards unless it was moved; with those that a power cut left."""
+        """Gives a folder on the same disk, removed afterwards unless it was moved; removes those that a power cut left."""
         for left in self.root.glob(".incoming-*"):
             shutil.rmtree(left, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=self.root))
@@ -405,7 +405,7 @@ def _bring(source: Path, scratch: Path) -> None:
     if not source.is_dir():
         if not source.is_file():
             raise BundleError(str(source), "is not there", expected="a bundle's folder, or an archive of one", reason="missing")
-        # Only here: a daemon that runs what it has needs no archives.
+        # Imported here: the daemon needs no archives.
         from device.bundle.archive import unpack
 
         unpack(source, scratch)
@@ -428,14 +428,14 @@ def _is_whole(home: Path) -> bool:
 
 
 def _mend(home: Path, scratch: Path) -> None:
-    """Brings each file of a damaged bundle anew, one by one: what is still whole stays so at any moment."""
+    """Replaces the files of a damaged bundle one by one, so that a whole file stays whole at any moment."""
     for path in sorted(scratch.iterdir()):
         path.replace(home / path.name)
     sync_folder(home)
 
 
 def _add_signature(scratch: Path, home: Path) -> None:
-    """Brings the signature of a bundle that was taken in without one."""
+    """Adds the signature to a bundle that was taken in without one."""
     signature = scratch / SIGNATURE_NAME
     if signature.exists():
         write_durably(home / SIGNATURE_NAME, signature.read_bytes())

@@ -1,6 +1,6 @@
-"""Runs other programs to their end, and reads what they say of their failure.
+"""Runs other programs to their end, and reads why they failed.
 
-Imports the standard library alone: the service's installer runs it out of a wheel, on a bare board.
+Standard library alone: the installer runs this on a bare board.
 
 References:
     timeout(1), "Exit status", for 124; the shell's 127 for a command that isn't found: POSIX.1-2017, XCU 2.8.2.
@@ -19,7 +19,7 @@ NOT_THERE = 127
 """Exit code where there is no such program, as in a shell."""
 
 HUNG = 124
-"""Exit code where it gave no answer in time, as `timeout` has it."""
+"""Exit code where it didn't end in time, as that of `timeout`."""
 
 _ERROR = "error: "
 
@@ -33,21 +33,21 @@ class Done(NamedTuple):
 
     @property
     def last_line(self) -> str:
-        """Why it failed, in one line: its last error, else what it said last."""
+        """Why it failed, in one line: its last error line, or else the last line that it printed."""
         said = self.err.strip() or self.out.strip()
         return last_error(said) or (said.splitlines() or [f"exit code {self.code}"])[-1]
 
 
 Run = Callable[[Sequence[str], float], Done]
-"""Runs a program, for so many seconds at most."""
+"""Runs a program, for that many seconds at most."""
 
 
 def run_program(argv: Sequence[str], timeout_s: float, *, stdin: Path | None = None) -> Done:
-    """Runs a program of this machine; never raises for what becomes of the program.
+    """Runs a program of this machine. A program that is absent, hangs or fails is no exception but an exit code.
 
     Args:
-        argv: the program and its arguments. Those for administrators are found even where the caller's path has them not.
-        timeout_s: then it is killed.
+        argv: the program and its arguments; ``/usr/sbin`` and ``/sbin`` are searched too.
+        timeout_s: after which it is killed.
         stdin: a file that it reads; None for an empty one.
 
     Raises:
@@ -75,6 +75,6 @@ def run_program(argv: Sequence[str], timeout_s: float, *, stdin: Path | None = N
 
 
 def last_error(text: str) -> str:
-    """The last line that begins with ``error: ``, as all commands of ours end, without that; empty where there is none."""
+    """The last line that begins with ``error: ``, as errors of our commands do, without that; empty if there is none."""
     lines = [line for line in text.splitlines() if line.startswith(_ERROR)]
     return lines[-1].removeprefix(_ERROR) if lines else ""

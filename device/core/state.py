@@ -1,9 +1,9 @@
-"""Where this machine's own things are kept: what a bundle can't bring along, such as the board's own power model.
+"""Where this machine keeps what a bundle can't bring along, such as the board's own power model.
 
 One folder, the first of:
 
-1. ``$GHOSTWATT_STATE``, where it is set;
-2. ``/var/lib/ghostwatt``, where it exists: the service's, so that the service and a person read the same;
+1. ``$GHOSTWATT_STATE``, if it is set;
+2. ``/var/lib/ghostwatt``, if it exists: the service's, so that the service and a person read the same;
 3. ``$XDG_STATE_HOME/ghostwatt``, or ``~/.local/state/ghostwatt``.
 
 References:
@@ -24,10 +24,10 @@ SERVICE_FOLDER = "var/lib/ghostwatt"
 
 
 def find_state_folder(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> Path:
-    """Says which folder it is; makes none.
+    """Finds the folder; doesn't make it.
 
     Args:
-        root: of the file system; each of the three lies under it, so that a captured tree never sees the real one.
+        root: of the file system; all three lie under it, so that a captured tree never reads the real one.
         environment: variables; this process's if None.
     """
     variables = os.environ if environment is None else environment
@@ -41,7 +41,7 @@ def find_state_folder(root: Path = Path("/"), environment: Mapping[str, str] | N
 
 
 def make_state_folder(folder: Path) -> None:
-    """Makes the folder where it isn't there, and tries whether it can be written.
+    """Makes the folder if it isn't there, and checks that it can be written.
 
     Raises:
         SinkError: ``permission``, or ``full``.
@@ -56,7 +56,7 @@ def make_state_folder(folder: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file that is either the old one or the new one, whatever happens meanwhile. Everybody may read it.
+    """Replaces a file durably, see `write_durably`. Everybody may read it.
 
     Raises:
         SinkError: ``permission``, or ``full``; the old file is as it was.

@@ -21,7 +21,7 @@ from converter.deploy import __main__ as command
 from converter.deploy import payload as payloads
 from converter.deploy.payload import BundleFacts, Kind, Payload, kind_of, platforms, read_bundle, requirements
 from converter.deploy.probe import BoardProbe, probe, require_fit
-from converter.deploy.rollout import Rollout, Target, Wishes
+from converter.deploy.rollout import Rollout, RolloutSettings, Target
 from converter.deploy.transport import LocalTransport, SshTransport
 from converter.deploy.wheel import DEVICE, write_wheel
 from device.core.errors import BundleError, DeployError
@@ -102,7 +102,7 @@ def make(kind: Kind, bundle: BundleFacts, *, signers: Path | None, folder: Path)
 
 @pytest.fixture
 def rollout(tmp_path: Path) -> Rollout:
-    return Rollout(Wishes(("litert",), None, tmp_path), lambda _: None, make)
+    return Rollout(RolloutSettings(("litert",), None, tmp_path), lambda _: None, make)
 
 
 # --- one board ---
@@ -123,7 +123,9 @@ def test_a_checkout_of_root_is_told_in_one_line(bundle: BundleFacts, tmp_path: P
     def refuse(*_: object, **__: object) -> Payload:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "build/deploy/x.whl")
 
-    result = Rollout(Wishes((), None, tmp_path), lambda _: None, refuse).to_one(Target(FakeBoard("this machine"), bundle))
+    result = Rollout(RolloutSettings((), None, tmp_path), lambda _: None, refuse).to_one(
+        Target(FakeBoard("this machine"), bundle)
+    )
     assert (result.state, result.detail) == ("failed", "build/deploy/x.whl: Permission denied")
 
 
@@ -153,7 +155,9 @@ def test_what_runs_otherwise_or_not_is_installed_again(
 
 def test_a_dry_run_changes_nothing(tmp_path: Path, bundle: BundleFacts) -> None:
     board = FakeBoard("pi@board")
-    result = Rollout(Wishes(("litert",), None, tmp_path, is_dry=True), lambda _: None, make).to_one(Target(board, bundle))
+    result = Rollout(RolloutSettings(("litert",), None, tmp_path, is_dry=True), lambda _: None, make).to_one(
+        Target(board, bundle)
+    )
     assert result.state == "planned"
     assert "40 MB to send; has nothing" in result.detail
     assert not board.was_changed
@@ -208,7 +212,7 @@ def test_boards_that_are_alike_share_a_payload_and_each_has_its_result(tmp_path:
 
     boards = [FakeBoard(f"pi@{number}", BOARD._replace(python=(3, 11) if number == 3 else (3, 13))) for number in range(6)]
     boards[1]._install_result = Done(80, "", "error: no\n")
-    rollout = Rollout(Wishes(("litert",), None, tmp_path), lambda _: None, count)
+    rollout = Rollout(RolloutSettings(("litert",), None, tmp_path), lambda _: None, count)
     results = rollout.to_all([Target(board, bundle) for board in boards], canary=False)
     assert [result.host for result in results] == [board.name for board in boards]
     assert [result.state for result in results] == ["installed", "failed", *["installed"] * 4]
@@ -221,7 +225,7 @@ def test_what_nobody_foresaw_of_one_board_leaves_the_others_their_results(tmp_pa
             raise TypeError("odd")
 
     boards = [FakeBoard("a"), Odd("b"), FakeBoard("c")]
-    rollout = Rollout(Wishes(("litert",), None, tmp_path), lambda _: None, make)
+    rollout = Rollout(RolloutSettings(("litert",), None, tmp_path), lambda _: None, make)
     results = rollout.to_all([Target(board, bundle) for board in boards], canary=False)
     assert [result.state for result in results] == ["installed", "failed", "installed"]
     assert results[1].detail == "TypeError('odd')"
@@ -236,7 +240,7 @@ def test_boards_are_served_together(tmp_path: Path, bundle: BundleFacts) -> None
                 together.wait()
             return super().run(script, stdin=stdin)
 
-    rollout = Rollout(Wishes(("litert",), None, tmp_path), lambda _: None, make)
+    rollout = Rollout(RolloutSettings(("litert",), None, tmp_path), lambda _: None, make)
     results = rollout.to_all([Target(Waiting(str(number)), bundle) for number in range(3)], canary=False)
     assert all(result.is_well for result in results)
 
