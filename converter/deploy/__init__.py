@@ -1,4 +1,4 @@
-"""Brings the daemon to boards: over SSH from the host, many at once, or onto the machine at hand.
+"""Deploys the daemon to boards: over SSH from the host, many at once, or to this machine.
 
-Standard library and `device`'s own parts of it alone, so that a bare board can install itself from a checkout.
+Standard library alone, with those parts of `device` that need no more, so that a bare board can install itself from a checkout.
 """

@@ -18,7 +18,7 @@ from device.core.errors import DeployError, exit_with_one_line
 PROJECT = Path(__file__).parents[2]
 
 EXTRAS = ("fnirsi", "i2c", "mqtt", "prometheus", "video")
-"""Those of pyproject.toml that a service may need by flags of its own, which no profile tells of."""
+"""Extras in pyproject.toml that a service may need because of its flags, which no profile names."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,7 +71,7 @@ def read_hosts(path: Path) -> list[tuple[str, str | None]]:
         if len(words) > 2:
             raise DeployError(f"{path}:{number}", f"{line.strip()!r}", expected="[user@]host [profile]", reason="hosts")
         if words[0] in (host for host, _ in hosts):
-            raise DeployError(f"{path}:{number}", f"{words[0]} stands there twice", reason="hosts")
+            raise DeployError(f"{path}:{number}", f"{words[0]} is listed twice", reason="hosts")
         hosts.append((words[0], words[1] if len(words) == 2 else None))
     if not hosts:
         raise DeployError(str(path), "names no board", expected="[user@]host [profile] a line", reason="hosts")
@@ -79,11 +79,11 @@ def read_hosts(path: Path) -> list[tuple[str, str | None]]:
 
 
 def find_targets(flags: argparse.Namespace) -> list[Target]:
-    """Boards, each with its bundle.
+    """Reads which boards to deploy to, each with its bundle.
 
     Raises:
         DeployError: ``hosts``.
-        BundleError: one isn't there.
+        BundleError: ``missing``, ``malformed``.
     """
     sources = find_sources(flags)
     if flags.here:
@@ -95,10 +95,10 @@ def find_targets(flags: argparse.Namespace) -> list[Target]:
 
 
 def find_sources(flags: argparse.Namespace) -> list[tuple[str, Path]]:
-    """Boards, and where each one's bundle lies, or will lie once it is converted.
+    """Reads which boards to deploy to, and where each one's bundle lies, or will lie once it is converted.
 
     Raises:
-        DeployError: ``hosts``; also where nothing says which bundle a board gets.
+        DeployError: ``hosts``; also if nothing says which bundle a board gets.
     """
     if flags.here:
         named: list[tuple[str, str | None]] = [("this machine", None)]
@@ -108,7 +108,7 @@ def find_sources(flags: argparse.Namespace) -> list[tuple[str, Path]]:
 
 
 def list_profiles(flags: argparse.Namespace) -> list[str]:
-    """Profiles that must be converted before: all of them but for bundles that were named, each once.
+    """Profiles that must be converted first, each once; a bundle that is named needs none.
 
     Raises:
         DeployError: see `find_sources`.
@@ -128,7 +128,7 @@ def _source(flags: argparse.Namespace, host: str, profile: str | None) -> Path:
 
 
 def format_results(results: Sequence[BoardResult]) -> str:
-    """A table, a board a line."""
+    """Formats a table with a line for each board."""
     rows = [("board", "profile", "result", "seconds", "")]
     rows += [(r.host, r.profile, r.state, f"{r.duration_s:.0f}", r.detail) for r in results]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -1,4 +1,4 @@
-"""What travels to a board: wheels for its Python, and the bundle. Made once for all boards that are alike.
+"""What is sent to a board: wheels for its Python, and the bundle. Made once for all boards that are alike.
 
 Standard library alone: the manifest is read as plain JSON, so that a board without msgspec can make its own.
 """

@@ -1,4 +1,4 @@
-"""Asks a board what it is, and whether it is fit."""
+"""Asks a board about its hardware and system, and checks that the daemon can run there."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ print(json.dumps({
 
 
 class BoardProbe(NamedTuple):
-    """What a board says of itself.
+    """Facts about a board.
 
     Attributes:
         model: the device tree's; empty where there is none.
@@ -58,8 +58,8 @@ class BoardProbe(NamedTuple):
         is_root: we are root there.
         can_sudo: we can become root without a password.
         free_bytes: of the disk that the software goes to.
-        modules: packages of its distribution that we look for.
-        release: of our software that runs there; empty where there is none.
+        modules: those of picamera2 and cv2 that its distribution has installed.
+        release: the current release of our software; empty if there is none.
     """
 
     model: str
@@ -75,10 +75,10 @@ class BoardProbe(NamedTuple):
 
 
 def probe(transport: Transport) -> BoardProbe:
-    """Asks.
+    """Asks a board.
 
     Raises:
-        DeployError: ``ssh``; ``board`` where it has no Python.
+        DeployError: ``ssh``; ``board``: it has no Python.
     """
     done = transport.run(f"exec python3 -I - <<'END'\n{_SCRIPT}END\n")
     try:
@@ -100,7 +100,7 @@ def require_fit(board: BoardProbe, name: str, arch: str) -> None:
         arch: that the profile was made for.
 
     Raises:
-        DeployError: ``board``; says what is missing.
+        DeployError: ``board``; the message names what is missing.
     """
     required = ".".join(map(str, LEAST_PYTHON))
     problems = [

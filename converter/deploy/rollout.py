@@ -1,4 +1,4 @@
-"""Deploys to one board, or to many: probe, send, install, and a result for each."""
+"""Deploys to one board or to many: probe, send, install, and a result for each."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from converter.deploy.transport import Transport
 from device.core.errors import DeployError, GhostwattError
 
 AT_ONCE = 8
-"""Boards that are served at the same time: more would only share the host's network."""
+"""Boards at the same time; more would only share the host's network."""
 
 State = Literal["installed", "unchanged", "planned", "failed", "not tried"]
 
 
 class Target(NamedTuple):
-    """A board, and what it gets."""
+    """A board, and the bundle that it gets."""
 
     transport: Transport
     bundle: BundleFacts
 
 
 class BoardResult(NamedTuple):
-    """What came of one board.
+    """The outcome for one board.
 
     Attributes:
         host: as the user wrote it.
         profile: that it runs, or was to run.
         state: in one word.
         detail: one line: what runs there, or what went wrong.
-        duration_s: from the first word to the last.
+        duration_s: of the whole deployment.
     """
 
     host: str
@@ -48,18 +48,18 @@ class BoardResult(NamedTuple):
 
     @property
     def is_well(self) -> bool:
-        """True unless it failed, or wasn't tried."""
+        """True unless it failed or wasn't tried."""
         return self.state not in ("failed", "not tried")
 
 
 class RolloutSettings(NamedTuple):
-    """What is wanted of every board.
+    """Settings of a rollout, the same for every board.
 
     Attributes:
-        extras: of ours to install, beside what the profile needs.
-        signers: whose bundles the boards take from now on; None leaves that to them.
+        extras: to install beside those that the profile needs.
+        signers: file of the signers whose bundles the boards accept from now on; None leaves that to them.
         folder: where payloads are kept.
-        is_dry: True changes nothing on any board.
+        is_dry: change nothing on any board.
     """
 
     extras: tuple[str, ...]
@@ -69,11 +69,11 @@ class RolloutSettings(NamedTuple):
 
 
 class Rollout:
-    """Deploys.
+    """Deploys bundles and software to boards.
 
     Args:
         settings: of every board.
-        say: told of each step in one line, from any thread.
+        say: called with a line about each step, from any thread.
         make: makes a payload.
     """
 
@@ -106,7 +106,7 @@ class Rollout:
             return first + list(pool.map(self.to_one, rest))
 
     def to_one(self, target: Target) -> BoardResult:
-        """Deploys to one board; what goes wrong is its result."""
+        """Deploys to one board; an error becomes its result."""
         started_s = time.monotonic()
         name, profile = target.transport.name, target.bundle.profile
         try:
@@ -117,7 +117,7 @@ class Rollout:
             # Payloads are made in the checkout, and some of it may be root's after a sudo.
             state, detail = "failed", f"{error.filename or 'payload'}: {error.strerror or error}"
         except Exception as error:
-            # What one board has that nobody foresaw must not cost the table of the others.
+            # An unforeseen error of one board must not cost the results of the others.
             state, detail = "failed", repr(error)
         finally:
             target.transport.close()
@@ -149,7 +149,7 @@ class Rollout:
             return self._payloads[key]
 
     def _runs(self, target: Target, board: BoardProbe) -> bool:
-        """True where the board runs just this bundle, and well."""
+        """True if the board runs exactly this bundle, and is well."""
         if self._wishes.signers is not None:
             return False
         done = target.transport.run(f"{_sudo(board)}/usr/local/bin/ghostwatt service status --json")
@@ -165,11 +165,11 @@ class Rollout:
         script = 'd=$(mktemp -d /var/tmp/ghostwatt.XXXXXX) && { tar -x -C "$d" || { rm -rf "$d"; exit 1; }; } && echo "$d"'
         done = transport.run(script, stdin=payload.archive)
         if done.code or not done.out.strip():
-            raise DeployError(transport.name, f"took not all that was sent ({done.last_line})", reason="install")
+            raise DeployError(transport.name, f"did not receive everything ({done.last_line})", reason="install")
         return done.out.strip()
 
     def _install(self, target: Target, board: BoardProbe, payload: Payload, folder: str) -> str:
-        """Installs what was sent; gives what the board says of it."""
+        """Installs what was sent; returns what the board's installer printed."""
         there = shlex.quote(folder)
         flags = ["--system-packages"] if payload.release.endswith("-system") else []
         flags += ["--signers", f"{folder}/signers"] if self._wishes.signers is not None else []

@@ -26,18 +26,18 @@ class Transport(Protocol):
         """Of the board, as the user wrote it."""
 
     def run(self, script: str, *, stdin: Path | None = None) -> Done:
-        """Runs a script by ``sh``.
+        """Runs a script with ``sh``.
 
         Args:
             script: for the shell.
             stdin: a file that it reads.
 
         Raises:
-            DeployError: ``ssh``: the board can't be reached, or doesn't let us in.
+            DeployError: ``ssh``: the board can't be reached, or refuses the login.
         """
 
     def close(self) -> None:
-        """Lets go. May be called twice."""
+        """Closes the connection. May be called twice."""
 
 
 class LocalTransport:
@@ -50,11 +50,11 @@ class LocalTransport:
         return run_program(["/bin/sh", "-c", script], SCRIPT_TIMEOUT_S, stdin=stdin)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Does nothing: there is no connection."""
 
 
 class SshTransport:
-    """A board behind SSH. One connection serves all scripts.
+    """A board over SSH. All scripts share one connection.
 
     Args:
         target: ``[user@]host`` or ``ssh://[user@]host[:port]``, as ssh takes it.
@@ -78,7 +78,7 @@ class SshTransport:
 
     def run(self, script: str, *, stdin: Path | None = None) -> Done:
         """Runs a script by the board's ``sh``."""
-        # Not by the exit code: that of a program which isn't on the board is the same.
+        # The exit code can't tell: it is the same for a program that isn't on the board.
         if shutil.which("ssh") is None:
             raise DeployError("ssh", "is not installed here", remedy="apt install openssh-client", reason="ssh")
         command = ["ssh", *self._options, self._target, "exec /bin/sh -c " + _quote(script)]
@@ -98,7 +98,7 @@ def _quote(script: str) -> str:
 
 
 def _remedy(said: str, target: str) -> str:
-    """What to do about the errors that everybody meets."""
+    """What to do about the most common errors."""
     if "Permission denied" in said:
         return f"ssh-copy-id {target}"
     if "Host key verification failed" in said:

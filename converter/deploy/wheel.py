@@ -15,7 +15,7 @@ from device import __version__
 
 DEVICE = Path(__file__).parents[2] / "device"
 
-# The earliest moment that a zip can tell: equal files give equal bytes.
+# The earliest time that a zip can hold, always the same: equal files give equal bytes.
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 _SUFFIXES = (".py", ".typed", ".html", ".json", ".css", ".js", ".svg")
 

@@ -1,4 +1,4 @@
-"""``python -m device.service``: installs the daemon as a service of this board, and says how it is."""
+"""``python -m device.service``: installs the daemon as a service of this board, and shows its state."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def install(flags: argparse.Namespace, service: Service) -> None:
 
 
 def uninstall(flags: argparse.Namespace, service: Service) -> None:
-    """Takes everything off."""
+    """Uninstalls, and says what data is left."""
     left = service.uninstall(purge=flags.purge)
     print(f"uninstalled; data was left in {', '.join(map(str, left))}" if left else "uninstalled; nothing was left")
 
 
 def _say(line: str) -> None:
-    # Whoever listened may be gone, such as a connection that broke: what was begun goes on to its end.
+    # The reader may be gone, as after a broken connection; what was begun is finished all the same.
     with contextlib.suppress(BrokenPipeError):
         print(line, flush=True)
 

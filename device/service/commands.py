@@ -20,14 +20,14 @@ class Commands:
         self._run = run
 
     def try_run(self, *argv: str) -> Done:
-        """Runs; the caller looks at the exit code."""
+        """Runs a program; the caller checks the exit code."""
         return self._run(argv, TIMEOUT_S)
 
     def require(self, *argv: str, reason: ServiceReason) -> str:
-        """Runs; gives what it printed.
+        """Runs a program, and returns what it printed.
 
         Raises:
-            ServiceError: it failed; says what it said last.
+            ServiceError: with ``reason``: it failed; with its last error line.
         """
         done = self.try_run(*argv)
         if done.code:

@@ -1,10 +1,10 @@
-"""Puts the software, a bundle and the service on this board, changes what runs, and takes it all off again.
+"""Installs the software, a bundle and the service on this board, changes what runs, and uninstalls it all.
 
-Nothing stops until the new is proven: wheels are checked and laid out beside the old ones, the bundle passes its self-test
-under the new software, and only then the links move and the daemon is started anew. One that doesn't come up is taken back,
-software and bundle.
+Nothing stops before the new software and bundle are proven: wheels are checked and unpacked beside the old ones, and the bundle
+passes its self-test under the new software. Only then the links move and the daemon is restarted. If it doesn't come up,
+software and bundle are rolled back.
 
-Imports the standard library alone: on a bare board this runs out of the wheel, before anything is installed.
+Standard library alone: on a bare board this runs from the wheel, before anything is installed.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ _UNKNOWN_FLAGS = 2
 """Exit code of a command that doesn't know its flags: argparse's."""
 
 _ROW_KEYS = {"sha256", "profile", "is_current", "is_previous", "on_trial", "starts"}
-"""What a release must say of a bundle, see `device.bundle.store.Stored`."""
+"""Keys that a release must give of a bundle, see `device.bundle.store.Stored`."""
 
 
 class Installation(NamedTuple):
-    """What is wanted of a board.
+    """What to install on a board.
 
     Attributes:
         wheels: folder of wheels, ours among them.
         bundle: to take in and run; None keeps those that are there.
         with_system_packages: see `make_release`.
-        signers: whose bundles the board takes from now on; None leaves that as it is.
+        signers: file of the signers whose bundles the board accepts from now on; None leaves that as it is.
         start: whether to start the service.
     """
 
@@ -73,9 +73,9 @@ class _Bundles(NamedTuple):
     """A profile's bundles before anything changed.
 
     Attributes:
-        release: of the software that told, and can put them back.
+        release: of the software that listed them, and can restore them.
         sha256: of the current one.
-        starts: of its trial; None where it has proved itself.
+        starts: of its trial; None if it has proved itself.
         previous: the one to go back to.
     """
 
@@ -91,7 +91,7 @@ class Service:
     Args:
         layout: of the board.
         commands: of the board.
-        say: told of each step in one line.
+        say: called with a line about each step.
     """
 
     def __init__(self, layout: Layout, commands: Commands, say: Callable[[str], None]) -> None:
@@ -113,14 +113,14 @@ class Service:
     # --- install ---
 
     def install(self, wanted: Installation) -> tuple[str, ...]:
-        """Installs, or upgrades in place; doing it twice is doing it once.
+        """Installs, or upgrades in place. To repeat it changes nothing.
 
         Returns:
             The profiles that run.
 
         Raises:
-            ServiceError: ``permission``, ``systemd``, ``disk``, ``older`` where the wheels are older than this, ``refused``
-                where the bundle is, or ``not_ready`` where the daemon didn't come up. What ran before runs.
+            ServiceError: ``permission``, ``systemd``, ``disk``; ``older``: the wheels are older than this installer;
+                ``refused``: the bundle is; ``not_ready``: the daemon didn't come up. What ran before runs again.
             MissingDependencyError: ``wheel``.
         """
         self._require_systemd()
@@ -168,12 +168,12 @@ class Service:
         self._commands.require("chown", "-R", f"{USER}:{USER}", str(self._layout.state), reason="permission")
 
     def _compile(self, release: Path) -> None:
-        """Leaves our bytecode on the disk; of the packages, the self-test leaves that of what is used."""
+        """Compiles our package. Of other packages, the self-test compiles the modules that are used."""
         (package,) = release.glob("lib/python*/site-packages/device")
         self._commands.require(str(release / "bin/python"), "-I", "-m", "compileall", "-q", str(package), reason="python")
 
     def _prove(self, release: Path, bundle: Path | None) -> str | None:
-        """Takes the bundle in without running it, or, without one, tries those that run on the new software.
+        """Takes the bundle in without running it; without one, verifies those that run under the new software.
 
         Returns:
             The new bundle's name.
@@ -199,17 +199,17 @@ class Service:
         return done.out
 
     def _rows(self, release: Path, *arguments: str) -> list[dict[str, Any]]:
-        """What a release says of bundles: a list, or of the one that an action was about."""
+        """Runs an action of ``device.bundle``; returns a row a bundle: of all, or of the one that the action was about."""
         said = json.loads(self._bundle(release, *arguments, "--json"))
         rows = said if isinstance(said, list) else [said]
         for row in rows:
             unsaid = sorted(_ROW_KEYS - row.keys())
             if unsaid:
-                raise _older(release, f"says nothing of {', '.join(unsaid)}")
+                raise _older(release, f"gives no {', '.join(unsaid)}")
         return rows
 
     def _chosen(self, sha256: str | None) -> tuple[str, ...]:
-        """Profiles to run: that of the new bundle, or those that did."""
+        """Profiles to run: that of the new bundle; without one, those that ran before."""
         if sha256 is None:
             return self.enabled()
         store = self._layout.store
@@ -221,10 +221,10 @@ class Service:
 
     @contextlib.contextmanager
     def _taking_back(self, bundles: Sequence[_Bundles] = ()) -> Iterator[None]:
-        """Puts everything back as it was where the new doesn't come up.
+        """Restores what ran before if the block fails.
 
         Args:
-            bundles: that were current, where the block may change that.
+            bundles: that were current, if the block may change that.
         """
         release, enabled = linked(self._layout.current), self.enabled()
         try:
@@ -244,7 +244,7 @@ class Service:
             raise
 
     def _put_back(self, release: Path | None, enabled: tuple[str, ...], bundles: Sequence[_Bundles]) -> list[str]:
-        """Takes every step, whatever becomes of the others; gives what went wrong."""
+        """Takes every step even if others fail; returns what went wrong."""
         new = [profile for profile in self.enabled() if profile not in enabled]
         steps: list[Callable[[], object]] = [functools.partial(self._stop, profile) for profile in new]
         steps += [functools.partial(self._restore, before) for before in bundles]
@@ -267,7 +267,7 @@ class Service:
         self._commands.require("systemctl", "restart", unit, reason="systemd")
 
     def _bundles(self, release: Path) -> list[_Bundles]:
-        """What runs of each profile, as the store says."""
+        """The current and previous bundle of each profile, by the store."""
         stored = self._rows(release, "list")
         previous = {entry["profile"]: entry["sha256"] for entry in stored if entry["is_previous"]}
         return [
@@ -284,7 +284,6 @@ class Service:
     def _restore(self, before: _Bundles) -> None:
         starts = [] if before.starts is None else ["--starts", str(before.starts)]
         previous = [] if before.previous is None else ["--previous", before.previous]
-        # By the new software: the old one may not know how.
         self._bundle(before.release, "restore", *starts, *previous, before.sha256)
 
     # --- units ---
@@ -302,7 +301,7 @@ class Service:
         return set()
 
     def _write_networks(self) -> None:
-        """Lets each profile reach what it names, and nothing else."""
+        """Allows each profile the hosts that it names, and no others."""
         for profile in self.profiles():
             text = render_network(network_hosts(self._addresses(profile)))
             path = self._layout.drop_ins(profile) / _NETWORK
@@ -338,10 +337,10 @@ class Service:
         self._say(f"{unit} is off")
 
     def use(self, profile: str) -> None:
-        """Runs a profile instead of those that run; one that doesn't come up leaves them running.
+        """Runs a profile instead of those that run; if it doesn't come up, they run again.
 
         Raises:
-            ServiceError: ``not_installed`` where the profile has no bundle here; ``not_ready``.
+            ServiceError: ``not_installed``: the profile has no bundle here; ``not_ready``: the daemon didn't come up.
         """
         if profile not in self.profiles():
             there = ", ".join(self.profiles()) or "none"
@@ -362,13 +361,13 @@ class Service:
     # --- uninstall ---
 
     def uninstall(self, *, purge: bool) -> tuple[Path, ...]:
-        """Takes everything off but data.
+        """Uninstalls everything but data.
 
         Args:
             purge: data too.
 
         Returns:
-            What is left: it belongs to root then.
+            Folders that are left; they belong to root then.
         """
         for profile in self.enabled():
             self._stop(profile)
@@ -391,7 +390,7 @@ class Service:
 
 
 def size_bytes(folder: Path) -> int:
-    """Bytes that a folder's files hold, links not followed."""
+    """Size of a folder's files together; links are not followed."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
@@ -422,7 +421,7 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _words(environment: str) -> Iterator[str]:
-    """Words of an environment file's values, and those after a flag's ``=``."""
+    """Words of an environment file's values; of ``--flag=word``, the word."""
     text = _COMMENT.sub("", environment)
     for word in _NAMED.sub("", text).replace('"', " ").replace("'", " ").split():
         yield word.partition("=")[2] if word.startswith("--") and "=" in word else word

@@ -78,7 +78,7 @@ class Layout:
     """The places, under the root of a file system.
 
     Args:
-        root: ``/``, or a folder that plays its part.
+        root: ``/``, or a folder that stands for it.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -103,15 +103,15 @@ class Layout:
 
     @property
     def previous(self) -> Path:
-        """Link to the one before it."""
+        """Link to the release before it."""
         return self.software / "previous"
 
     def drop_ins(self, profile: str) -> Path:
-        """The folder of what one profile's unit has beyond the template."""
+        """The folder of drop-ins for one profile's unit."""
         return self.units / f"ghostwatt@{profile}.service.d"
 
     def outside(self, path: Path) -> str:
-        """A path as the board itself will call it."""
+        """A path as it is on the board itself."""
         return "/" + str(path.relative_to(self.root))
 
 

@@ -1,4 +1,4 @@
-"""Versions of the software on a board, each in a folder of its own; which one runs is a link that is moved in one step.
+"""Versions of the software on a board, each in a folder of its own; a link that is replaced atomically says which one runs.
 
 Standard library alone: this runs before anything is installed.
 
@@ -46,13 +46,13 @@ def require_matching(wheels: list[Path], version: tuple[int, int]) -> None:
 
 
 def name_release(wheels: Sequence[Path], python: tuple[int, int], *, with_system_packages: bool) -> str:
-    """What the release of these wheels is called."""
+    """Names the release that is made of these wheels."""
     kind = "-system" if with_system_packages else ""
     return f"{fingerprint(wheels)[:_ID_DIGITS]}-py{python[0]}.{python[1]}{kind}"
 
 
 def make_release(layout: Layout, folder: Path, *, with_system_packages: bool) -> Path:
-    """Lays a release out beside the one that runs, unless it is there already.
+    """Makes a release beside the one that runs, unless it is there already.
 
     Args:
         layout: of the board.
@@ -73,7 +73,7 @@ def make_release(layout: Layout, folder: Path, *, with_system_packages: bool) ->
         return release
     try:
         layout.releases.mkdir(parents=True, exist_ok=True)
-        for left in layout.releases.glob(".*"):  # by a power cut
+        for left in layout.releases.glob(".*"):  # unfinished ones, left by a power cut
             shutil.rmtree(left, ignore_errors=True)
         with filling_folder(release) as scratch:
             site_packages = _make_environment(scratch, with_system_packages=with_system_packages)
@@ -87,12 +87,12 @@ def make_release(layout: Layout, folder: Path, *, with_system_packages: bool) ->
 
 
 def switch_release(layout: Layout, release: Path) -> None:
-    """Makes a release the current one; the one before it stays, older ones go."""
+    """Makes a release the current one; keeps the one before it and removes older ones."""
     current = linked(layout.current)
     if current is not None and current.name != release.name:
         point_link(layout.previous, f"releases/{current.name}")
     point_link(layout.current, f"releases/{release.name}")
-    # By name: where a link leads to all of this, links of ours resolve to other paths than those that are listed here.
+    # Compared by name: if the folder itself lies behind a link, resolved paths differ from those that are listed.
     kept = {found.name for found in (linked(layout.current), linked(layout.previous)) if found is not None}
     for folder in layout.releases.iterdir():
         if folder.name not in kept:
@@ -100,12 +100,12 @@ def switch_release(layout: Layout, release: Path) -> None:
 
 
 def linked(link: Path) -> Path | None:
-    """The release that a link points to; None where there is none."""
+    """The release that a link points to; None if there is none."""
     return link.resolve() if link.is_symlink() and link.exists() else None
 
 
 def _make_environment(folder: Path, *, with_system_packages: bool) -> Path:
-    """Writes an empty virtual environment; gives its folder of packages."""
+    """Writes an empty virtual environment; returns its folder of packages."""
     interpreter = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     (folder / "bin").mkdir(parents=True)
     (folder / "bin/python").symlink_to(interpreter)

@@ -1,4 +1,4 @@
-"""Unpacks wheels into a folder of packages, as they travelled: a board needs neither pip nor a network for it.
+"""Unpacks wheels into a folder of packages: a board needs neither pip nor a network for it.
 
 Standard library alone: this runs before anything is installed.
 
@@ -38,7 +38,7 @@ LEFT_OUT = (
     # OpenCV's trained detectors of faces.
     "cv2/data/*.xml",
 )
-"""What a board never loads; a third of the whole."""
+"""Files that a board never loads; a third of the whole."""
 
 _NAME = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-[^-]+)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl")
 
@@ -59,7 +59,7 @@ def find_wheels(folder: Path) -> list[Path]:
 
 
 def fingerprint(wheels: Sequence[Path]) -> str:
-    """Sha256 of the wheels' names and contents: equal ones make equal installs."""
+    """Sha256 of the wheels' names and contents, and of what is left out: equal ones make equal releases."""
     digest = hashlib.sha256("\n".join(LEFT_OUT).encode())
     for wheel in wheels:
         with wheel.open("rb") as file:
@@ -71,7 +71,7 @@ def unpack(wheel: Path, site_packages: Path) -> None:
     """Unpacks one wheel, each file checked by the wheel's own list of hashes.
 
     Raises:
-        MissingDependencyError: ``wheel``: it is damaged, or holds what doesn't belong into a folder of packages.
+        MissingDependencyError: ``wheel``: it is damaged, or holds a path outside of the folder.
         OSError: the disk is full, or can't be written.
     """
     if not _NAME.fullmatch(wheel.name):

@@ -263,7 +263,7 @@ def test_hosts_are_a_line_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("", "names no board"), ("a b c\n", ":1"), ("a\n\na\n", ":3: a stands there twice")]
+    ("text", "words"), [("", "names no board"), ("a b c\n", ":1"), ("a\n\na\n", ":3: a is listed twice")]
 )
 def test_bad_hosts_are_refused_with_their_line(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "hosts"
