@@ -262,9 +262,7 @@ def test_hosts_are_a_line_each(tmp_path: Path) -> None:
     assert command.read_hosts(path) == [("pi@kitchen", None), ("ssh://pi@10.0.0.2:2222", "rpi4-eco")]
 
 
-@pytest.mark.parametrize(
-    ("text", "words"), [("", "names no board"), ("a b c\n", ":1"), ("a\n\na\n", ":3: a is listed twice")]
-)
+@pytest.mark.parametrize(("text", "words"), [("", "names no board"), ("a b c\n", ":1"), ("a\n\na\n", ":3: a is listed twice")])
 def test_bad_hosts_are_refused_with_their_line(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "hosts"
     path.write_text(text)
