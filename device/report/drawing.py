@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from device.core.errors import MissingDependencyError
-
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.artist import Artist
@@ -104,24 +102,6 @@ _SETTINGS = {
 }
 
 _TOOLTIP = "tooltip:"
-
-
-def check_dependencies() -> None:
-    """Checks that pages can be written and pictures drawn.
-
-    Raises:
-        MissingDependencyError: matplotlib or jinja2 is not installed; says what to install.
-    """
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "report",
-            f"can't draw ({error})",
-            remedy="pip install 'ghostwatt[report]'; or use --csv or --json, which need nothing",
-            reason="not_installed",
-        ) from error
 
 
 def encode_svg(draw: Draw, name: str, title: str = "") -> Markup:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import html
 import re
 import subprocess
@@ -21,7 +22,8 @@ from tests.unit.stores import ESTIMATED, interruption, meter, power, run, second
 pytest.importorskip("matplotlib", reason="the report's drawings need matplotlib, which is an extra")
 pytest.importorskip("jinja2", reason="the report's page needs jinja2, which is an extra")
 
-BENCHES = Path(__file__).parents[1] / "fixtures/bench"
+PROJECT = Path(__file__).parents[2]
+BENCHES = PROJECT / "tests/fixtures/bench"
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +157,22 @@ def test_matplotlib_and_jinja2_are_imported_only_to_draw() -> None:
     code = "import sys, device.report.__main__; print({'matplotlib', 'jinja2', 'markupsafe'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(("package", "owner"), [("matplotlib", "drawing.py"), ("jinja2", "document.py")])
+def test_one_module_of_the_project_imports(package: str, owner: str) -> None:
+    importers = set()
+    for path in (path for room in ("device", "converter") for path in (PROJECT / room).rglob("*.py")):
+        for node in ast.walk(_WithoutTypes().visit(ast.parse(path.read_text()))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == package for name in names):
+                importers.add(str(path.relative_to(PROJECT)))
+    assert importers == {f"device/report/{owner}"}
+
+
+class _WithoutTypes(ast.NodeTransformer):
+    """Leaves out what only a type checker imports."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:  # ast calls it so
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
