@@ -18,6 +18,7 @@ from device.report.subjects import Report, make_report
 from device.report.time_series import TimeSeries
 from tests.unit.pages import check_page
 from tests.unit.stores import ESTIMATED, interruption, meter, power, run, second, write_store
+from tests.unit.test_imports import Imports
 
 pytest.importorskip("matplotlib", reason="the report's drawings need matplotlib, which is an extra")
 pytest.importorskip("jinja2", reason="the report's page needs jinja2, which is an extra")
@@ -160,19 +161,12 @@ def test_matplotlib_and_jinja2_are_imported_only_to_draw() -> None:
 
 
 @pytest.mark.parametrize(("package", "owner"), [("matplotlib", "drawing.py"), ("jinja2", "document.py")])
-def test_one_module_of_the_project_imports(package: str, owner: str) -> None:
+def test_one_module_of_the_board_and_the_host_draws_and_one_writes_pages(package: str, owner: str) -> None:
     importers = set()
-    for path in (path for room in ("device", "converter") for path in (PROJECT / room).rglob("*.py")):
-        for node in ast.walk(_WithoutTypes().visit(ast.parse(path.read_text()))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(name.split(".")[0] == package for name in names):
-                importers.add(str(path.relative_to(PROJECT)))
+    for room in ("device", "converter"):
+        for path in (PROJECT / room).rglob("*.py"):
+            imports = Imports(in_functions=True)
+            imports.visit(ast.parse(path.read_text()))
+            if package in imports.packages:
+                importers.add(path.relative_to(PROJECT).as_posix())
     assert importers == {f"device/report/{owner}"}
-
-
-class _WithoutTypes(ast.NodeTransformer):
-    """Leaves out what only a type checker imports."""
-
-    def visit_If(self, node: ast.If) -> ast.AST | None:  # ast calls it so
-        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
