@@ -11,7 +11,6 @@ from converter.report.plots import RUNTIME_TITLES, find_role
 from device.report.drawing import NARROW_IN, Palette, add_axes, encode_png, encode_svg, new_figure, write_heading
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -35,7 +34,7 @@ class _Plot(NamedTuple):
     has_row_names: bool = True
 
 
-def draw_svgs(comparison: Comparison) -> dict[str, Markup]:
+def draw_svgs(comparison: Comparison) -> dict[str, str]:
     """Every plot for the page: title -> ``svg`` element."""
     return {
         plot.title: encode_svg(_drawing(comparison, [plot], NARROW_IN), f"plot-{index}", plot.title)

@@ -221,7 +221,7 @@ def _networks(report: ConversionReport) -> dict[str, Judgement]:
     return {name: judgement for name, judgement in judged.items() if judgement is not None}
 
 
-def _draw_accuracy(report: ConversionReport) -> Markup | None:
+def _draw_accuracy(report: ConversionReport) -> str | None:
     networks = _networks(report)
     if not networks:
         return None
@@ -234,14 +234,14 @@ def _draw_accuracy(report: ConversionReport) -> Markup | None:
     return plot_shares("Accuracy of each network, with 95 % confidence intervals", groups)
 
 
-def _draw_reliability(report: ConversionReport) -> dict[str, Markup]:
+def _draw_reliability(report: ConversionReport) -> dict[str, str]:
     return {
         name: plot_reliability(f"Reliability of {name}: accuracy by confidence", name, one.reliability)
         for name, one in _networks(report).items()
     }
 
 
-def _draw_latency(timed: dict[str, ArtefactLatency]) -> Markup | None:
+def _draw_latency(timed: dict[str, ArtefactLatency]) -> str | None:
     if not timed:
         return None
     return plot_latency("Latency of each artefact on the host", {runtime: one.latency_s for runtime, one in timed.items()})

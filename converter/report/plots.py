@@ -11,7 +11,6 @@ from device.protocols import Percentiles
 from device.report.drawing import NARROW_IN, Palette, add_axes, encode_svg, new_figure, set_tooltip
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 RUNTIME_TITLES = {"litert": "LiteRT", "executorch": "ExecuTorch"}
@@ -53,7 +52,7 @@ def find_role(series: str) -> str:
     return _ROLES.get(series, "faint")
 
 
-def plot_shares(title: str, groups: Mapping[str, Sequence[Share]]) -> Markup:
+def plot_shares(title: str, groups: Mapping[str, Sequence[Share]]) -> str:
     """Plots shares as dots with their intervals, group after group, on one axis.
 
     Args:
@@ -67,7 +66,7 @@ def plot_shares(title: str, groups: Mapping[str, Sequence[Share]]) -> Markup:
     return encode_svg(lambda palette: _draw_dots(dots, palette, "{:.0%}".format), "accuracy", title)
 
 
-def plot_latency(title: str, latencies_s: Mapping[str, Percentiles]) -> Markup:
+def plot_latency(title: str, latencies_s: Mapping[str, Percentiles]) -> str:
     """Plots latencies from 0: a dot at the median, a line to the 99th percentile, ticks at it and at the 90th.
 
     Args:
@@ -81,7 +80,7 @@ def plot_latency(title: str, latencies_s: Mapping[str, Percentiles]) -> Markup:
     return encode_svg(lambda palette: _draw_dots({"": dots}, palette, "{:g} ms".format, from_zero=True), "latency", title)
 
 
-def plot_reliability(title: str, series: str, bins: Sequence[ReliabilityBin]) -> Markup:
+def plot_reliability(title: str, series: str, bins: Sequence[ReliabilityBin]) -> str:
     """Plots a reliability diagram: a bar per bin of confidence, as high as the share that was right; below, its images.
 
     Args:

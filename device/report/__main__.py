@@ -16,7 +16,7 @@ from device.bench.result import BenchResult, read_result
 from device.core.durable import write_durably
 from device.core.errors import BenchError, ReportError, ReportReason, exit_with_one_line, nearest
 from device.protocols import RunRecord
-from device.report import drawing, page, table
+from device.report import document, page, table
 from device.report.subjects import Report, make_report
 from device.report.summary import RunReport, summarise_run
 from device.report.time_series import HEAT_LIMIT, TimeSeries
@@ -279,7 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
     html = flags.html or (None if flags.png or flags.csv or flags.json else DEFAULT_PAGE)
     is_drawn = bool(html or flags.png)
     if is_drawn:
-        drawing.check_dependencies()
+        document.check_dependencies()
     report, series = read_all(wanted, flags.run, with_series=is_drawn)
     if html:
         write(html, page.render(report, series).encode())

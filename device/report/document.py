@@ -7,8 +7,10 @@ extends ``base.html``; its package has it in a folder ``templates``. Only this m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING
 
+from device.core.errors import MissingDependencyError
 from device.report import words
 from device.report.drawing import DARK, LIGHT
 
@@ -18,6 +20,24 @@ if TYPE_CHECKING:
 SPACE = "\N{NARROW NO-BREAK SPACE}"
 DASH = "–"
 """Stands for a figure that nobody has, which is not 0."""
+
+
+def check_dependencies() -> None:
+    """Checks that pages can be written and pictures drawn.
+
+    Raises:
+        MissingDependencyError: a package of the extra is not installed; says what to install.
+    """
+    try:
+        for name in ("jinja2", "matplotlib.figure"):
+            import_module(name)
+    except ImportError as error:
+        raise MissingDependencyError(
+            "report",
+            f"can't draw ({error})",
+            remedy="pip install 'ghostwatt[report]'; or use --csv or --json, which need nothing",
+            reason="not_installed",
+        ) from error
 
 
 def render(package: str, template: str, filters: Mapping[str, Callable[..., object]] | None = None, **values: object) -> str:

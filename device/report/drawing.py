@@ -18,10 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from device.core.errors import MissingDependencyError
-
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -106,25 +103,7 @@ _SETTINGS = {
 _TOOLTIP = "tooltip:"
 
 
-def check_dependencies() -> None:
-    """Checks that pages can be written and pictures drawn.
-
-    Raises:
-        MissingDependencyError: matplotlib or jinja2 is not installed; says what to install.
-    """
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "report",
-            f"can't draw ({error})",
-            remedy="pip install 'ghostwatt[report]'; or use --csv or --json, which need nothing",
-            reason="not_installed",
-        ) from error
-
-
-def encode_svg(draw: Draw, name: str, title: str = "") -> Markup:
+def encode_svg(draw: Draw, name: str, title: str = "") -> str:
     """Draws for a page.
 
     Args:
@@ -135,8 +114,6 @@ def encode_svg(draw: Draw, name: str, title: str = "") -> Markup:
     Returns:
         An ``svg`` element whose colours are the page's CSS variables. It refers to nothing outside itself.
     """
-    from markupsafe import Markup
-
     with _settings():
         figure = draw(_STAND_INS)
         stream = io.StringIO()
@@ -158,7 +135,7 @@ def encode_svg(draw: Draw, name: str, title: str = "") -> Markup:
     text = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), text)
     # HTML knows the namespaces of what stands in it, and the page sets the size.
     head, _, rest = text.replace("xlink:href=", "href=").partition(">")
-    return Markup(re.sub(r' (?:width|height|version|xmlns(?::\w+)?)="[^"]*"', "", head) + ' role="img">' + rest)  # noqa: S704
+    return re.sub(r' (?:width|height|version|xmlns(?::\w+)?)="[^"]*"', "", head) + ' role="img">' + rest
 
 
 def encode_png(draw: Draw) -> bytes:

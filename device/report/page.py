@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from device.report import document
 from device.report.bars import Bars, draw_bars, power_bars, rate_bars
@@ -13,9 +13,6 @@ from device.report.summary import RunReport
 from device.report.throttling import describe_heat_limit, describe_throttling
 from device.report.time_series import TimeSeries, describe_shades, draw_time_series
 from device.report.words import SCOPES, mark_kind, name_kind, number_of
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 BARS_PNG_IN = 7.0
 
@@ -27,8 +24,8 @@ class _Group(NamedTuple):
     explanation: str
     is_bench: bool
     subjects: Sequence[Subject]
-    rates: Markup
-    panels: Sequence[tuple[Panel, Sequence[Markup]]]
+    rates: str
+    panels: Sequence[tuple[Panel, Sequence[str]]]
     without_power: Sequence[str]
 
 
@@ -36,8 +33,8 @@ class _DrawnRun(NamedTuple):
     """A run with its drawings, for a desktop and for a phone."""
 
     run: RunReport
-    wide: Markup
-    narrow: Markup
+    wide: str
+    narrow: str
     shades: Sequence[str]
 
 

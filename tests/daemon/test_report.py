@@ -50,6 +50,7 @@ def no_extra(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 class TestOutputs:
     def test_a_page_by_default(self, store: Path, tmp_path: Path) -> None:
         pytest.importorskip("matplotlib", reason="the page needs matplotlib")
+        pytest.importorskip("jinja2", reason="the page needs jinja2")
         done = report(store, BENCH, cwd=tmp_path)
         assert (done.code, done.out, done.err) == (0, "report.html\n", "")
         text = (tmp_path / "report.html").read_text()

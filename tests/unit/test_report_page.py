@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import html
 import re
 import subprocess
@@ -17,11 +18,13 @@ from device.report.subjects import Report, make_report
 from device.report.time_series import TimeSeries
 from tests.unit.pages import check_page
 from tests.unit.stores import ESTIMATED, interruption, meter, power, run, second, write_store
+from tests.unit.test_imports import Imports
 
 pytest.importorskip("matplotlib", reason="the report's drawings need matplotlib, which is an extra")
 pytest.importorskip("jinja2", reason="the report's page needs jinja2, which is an extra")
 
-BENCHES = Path(__file__).parents[1] / "fixtures/bench"
+PROJECT = Path(__file__).parents[2]
+BENCHES = PROJECT / "tests/fixtures/bench"
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +158,15 @@ def test_matplotlib_and_jinja2_are_imported_only_to_draw() -> None:
     code = "import sys, device.report.__main__; print({'matplotlib', 'jinja2', 'markupsafe'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(("package", "owner"), [("matplotlib", "drawing.py"), ("jinja2", "document.py")])
+def test_one_module_of_the_board_and_the_host_draws_and_one_writes_pages(package: str, owner: str) -> None:
+    importers = set()
+    for room in ("device", "converter"):
+        for path in (PROJECT / room).rglob("*.py"):
+            imports = Imports(in_functions=True)
+            imports.visit(ast.parse(path.read_text()))
+            if package in imports.packages:
+                importers.add(path.relative_to(PROJECT).as_posix())
+    assert importers == {f"device/report/{owner}"}
