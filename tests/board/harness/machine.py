@@ -34,8 +34,7 @@ class Machine:
         image: from `bare.bare_image`.
         work: an empty folder of this board.
         cpu: the processor to be.
-        life_limit_s: so long after power on it goes off by itself: however this process ends, the board doesn't outlive it
-            by more.
+        life_limit_s: the power is cut this long after power on, however this process ends.
     """
 
     def __init__(self, image: Path, work: Path, cpu: Cpu = "cortex-a72", *, life_limit_s: float = _LIFE_LIMIT_S) -> None:
@@ -158,7 +157,7 @@ class Machine:
 
     @property
     def _socket(self) -> Path:
-        # The path of a socket is short: pytest's folders are not. By the port, so that none is left from before a power cut.
+        # A socket's path must be short, which pytest's folders aren't. Named by the port, which is another after a power cut.
         return self._sockets / str(self.port)
 
     def _ssh(self, *flags: str) -> list[str]:
