@@ -16,7 +16,7 @@ test-arm: board-bundle ## run the board's install on ARM code (qemu-user)
 TWO_BOARDS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-board: board-bundle ## boot the emulated board, run the daemon on its cameras and sensors, and picamera2 on a virtual camera
-	@$(PYTHON) -m pytest tests/board -m "board or camera" $(TWO_BOARDS) $(ARGS)
+	@$(PYTHON) -m pytest tests/board -m "board or camera or debian" $(TWO_BOARDS) $(ARGS)
 
 arm-cost: board-bundle ## count ARM instructions per inference (ARGS=--update sets the budget)
 	@$(PYTHON) -m tests.board.arm_cost $(ARGS)

@@ -1,4 +1,4 @@
-"""What is demanded of a booted board's records: functions of plain data, so that they can be shown to refuse."""
+"""What is demanded of a booted board's records: functions of plain data, which can be tested without an emulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What is demanded of the record of a power that is known: functions of plain data, so that they can be shown to refuse."""
+"""What is demanded of the record of a power that is known: functions of plain data, which can be tested without
+an emulator."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def board_image(cache: Cache) -> Path:
 
 @pytest.fixture(scope="module")
 def metered_bundle(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle, for a board with an INA2xx breakout and nothing else that tells power."""
+    """The bundle, for a board with an INA2xx breakout and no other power meter."""
     power = Power(meters=({"kind": "ina2xx", "shunt_ohm": SHUNT_OHM, "scope": "board"},), sample_rate_hz=10.0)
     root = tmp_path_factory.mktemp("bundle") / "bundle"
     return copy_bundle(bundle, root, power=power)

@@ -69,7 +69,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working tree's own files, with the native library as ``make native ARCH=aarch64`` leaves it."""
     require_tools("aarch64-linux-gnu-g++")
     if shutil.which("git") is None or not (REPOSITORY / ".git").exists():
-        pytest.skip("which files are the checkout's can't be told without git")
+        pytest.skip("without git, the checkout's own files are unknown: make setup-board")
     root = tmp_path_factory.mktemp("checkout") / "ghostwatt"
     command = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -11,7 +11,7 @@ import pytest
 
 from .checks import Held, Row, check_power_follows
 from .harness import packages
-from .harness.cache import Cache
+from .harness.cache import Cache, fingerprint
 from .harness.camera import VirtualCamera, describe
 from .harness.cost import read_regions
 from .harness.kernel import read_dependencies
@@ -33,6 +33,19 @@ def test_cache_builds_once_and_again_for_other_inputs(tmp_path: Path) -> None:
     assert cache.entry("thing", ["b"], build) != first
     assert len(built) == 2
     assert (first / "file").read_text() == "whole"
+
+
+def test_fingerprint_is_of_what_code_does(tmp_path: Path) -> None:
+    code = tmp_path / "code.py"
+    fingerprints = []
+    for text in ('"""Does."""\ndef f():\n    """It."""\n', "def f():  # it\n    pass\n", "def f():\n    return 1\n"):
+        code.write_text(text)
+        fingerprints.append(fingerprint(code))
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+    (tmp_path / "script.sh").write_text("# one")
+    before = fingerprint(tmp_path / "script.sh")
+    (tmp_path / "script.sh").write_text("# two")
+    assert fingerprint(tmp_path / "script.sh") != before
 
 
 def test_cache_forgets_what_was_not_used_for_long(tmp_path: Path) -> None:

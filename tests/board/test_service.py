@@ -1,7 +1,7 @@
 """A board out of its box, reached by real SSH: the service is deployed, watched, killed, fed bad bundles, switched off hard.
 
 The tests tell one story, in order, on one board. Its camera is vivid at one frame a second, slower than the network on emulated
-cores, so that a frame that is dropped was dropped for a reason.
+cores: a dropped frame is a fault.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def first(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def light(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny network for the same profile: an emulated core keeps up with the camera, and a dropped frame tells something."""
+    """A tiny network for the same profile: an emulated core keeps up with the camera; a dropped frame is a fault."""
     folder = tmp_path_factory.mktemp("light")
     write_fp32_bundle(folder / "tiny", {"litert": "tiny_fp32.tflite", "executorch": "tiny_fp32.pte"})
     profile = open_bundle(first).manifest.profile

@@ -38,7 +38,7 @@ class Run(NamedTuple):
 
     @property
     def error_lines(self) -> list[str]:
-        """Lines of stderr that tell of an error; a traceback would show among them."""
+        """Error lines of stderr; fails where there is a traceback."""
         assert "Traceback" not in self.err, self.err
         return [line for line in self.err.splitlines() if line.startswith("error: ")]
 

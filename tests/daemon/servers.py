@@ -1,6 +1,6 @@
 """Real camera servers on loopback, made by others: GStreamer's RTSP server, and motion's MJPEG server.
 
-Each plays a clip made of scikit-image's photographs, for ever, and asks for a user and a password by Digest.
+Each plays a clip made of scikit-image's photographs in a loop, and asks for a user and a password by Digest.
 ``make setup-board`` installs them.
 """
 
@@ -45,7 +45,7 @@ class Clip(NamedTuple):
 
 
 def make_clip(folder: Path) -> Clip:
-    """A window that moves over a photograph, so that no picture is like the one before."""
+    """A window that moves over a photograph: no two pictures in a row are the same."""
     import cv2
     from skimage import data
 
@@ -66,7 +66,7 @@ class Server(ServerProcess):
 
     Args:
         scheme: of its URI.
-        path: likewise.
+        path: of its URI.
         make_command: from a port and a folder of the server's own to what to run.
         folder: for what the server writes.
     """

@@ -44,7 +44,7 @@ def with_meter(kind: str) -> Profile:
 
 @pytest.fixture(scope="module")
 def metered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle whose profile names a meter that gives 3 W for ever."""
+    """A bundle whose profile names a meter that always reads 3 W."""
     root = tmp_path_factory.mktemp("metered") / "host"
     write_tiny_bundle(root, with_meter("steady"))
     return root

@@ -24,7 +24,7 @@ PACKAGES = (*SYSTEM, "findutils", "make", "openssh-client", "openssh-server", "p
 DISK_SIZE = "3G"
 USER = "pi"
 
-# What a board's camera and sensor are here, each time that it boots.
+# Sets up the board's camera and sensor at each boot.
 _DEVICES = """\
 [Unit]
 Description=The board's camera, sensor and network
@@ -50,7 +50,7 @@ PidFile none
 Subsystem sftp internal-sftp
 """
 
-# What pam-auth-update would have written: nobody here has a password.
+# What pam-auth-update would have written. No user has a password.
 _PAM = {
     "common-auth": "auth required pam_permit.so\n",
     "common-account": "account required pam_permit.so\n",

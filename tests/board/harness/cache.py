@@ -1,11 +1,12 @@
 """A cache outside the repository, addressed by what its entries are made from.
 
-An entry is a folder. It is built under another name and renamed when it is whole, so that a build that was cut off leaves
-nothing that looks finished. A lock for each entry makes a second run wait for the first instead of building beside it.
+An entry is a folder. It is built under another name and renamed when it is whole: a build that was cut off leaves nothing that
+looks finished. A lock for each entry makes a second run wait for the first instead of building beside it.
 """
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import hashlib
 import json
@@ -33,11 +34,23 @@ def default_root() -> Path:
 
 
 def fingerprint(*files: Path) -> str:
-    """Hashes files' contents, so that an entry is built anew when the code that makes it changes."""
+    """Hashes files: an entry is built again when the code that makes it changes.
+
+    Of Python, comments, docstrings and layout don't count.
+    """
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        content = file.read_bytes()
+        digest.update(_strip(content) if file.suffix == ".py" else content)
     return digest.hexdigest()
+
+
+def _strip(code: bytes) -> bytes:
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree).encode()
 
 
 class Cache:

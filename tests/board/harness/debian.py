@@ -1,7 +1,7 @@
 """Debian packages of any suite and architecture, fetched and unpacked without installing them.
 
 A private apt does the work: it has its own lists and its own, empty, package state, and takes keys, proxies and the mirror
-from the host. Maintainer scripts never run, so that arm64 packages unpack on any machine in seconds.
+from the host. Maintainer scripts never run: arm64 packages unpack on any machine in seconds.
 """
 
 from __future__ import annotations

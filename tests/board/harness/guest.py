@@ -50,7 +50,7 @@ def boot(
         image: from `image.image`. Several boots may share it: what a guest writes to its disk is lost.
         script: for bash, as root, in ``/share``, after ``multi-user.target``.
         work: an empty folder of this run.
-        timeout_s: the power goes off after that, whatever the guest does.
+        timeout_s: the power is cut after that, whatever the guest does.
         files: name inside ``/share`` -> the host's file or folder, copied.
         cpu: the processor to be.
     """
@@ -82,7 +82,7 @@ def _command(image: Path, share: Path, cpu: Cpu) -> list[str]:
     command = [require("qemu-system-aarch64"), "-machine", "virt", "-cpu", cpu, "-smp", str(_CORES), "-m", str(_MEMORY_MIB)]
     command += ["-accel", "tcg,thread=multi,tb-size=512", "-nographic", "-no-reboot", "-nic", "none"]
     command += ["-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd.img"), "-append", kernel_line]
-    # snapshot=on: writes go to a temporary file, so that the image stays as it was built.
+    # snapshot=on: writes go to a temporary file; the image stays as it was built.
     command += ["-drive", f"file={image / 'disk.ext4'},format=raw,if=none,id=disk,snapshot=on"]
     command += ["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci"]
     command += ["-virtfs", f"local,path={share},mount_tag=share,security_model=none,id=share"]

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tarfile
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ _CORES = 2
 _MEMORY_MIB = 1536
 _BOOT_LIMIT_S = 300.0
 _LIFE_LIMIT_S = 3600.0
+_CONNECTION_LIMIT_S = 30.0
 _SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes")
 
 
@@ -32,8 +34,7 @@ class Machine:
         image: from `bare.bare_image`.
         work: an empty folder of this board.
         cpu: the processor to be.
-        life_limit_s: so long after power on it goes off by itself: however this process ends, the board doesn't outlive it
-            by more.
+        life_limit_s: the power is cut this long after power on, however this process ends.
     """
 
     def __init__(self, image: Path, work: Path, cpu: Cpu = "cortex-a72", *, life_limit_s: float = _LIFE_LIMIT_S) -> None:
@@ -43,10 +44,12 @@ class Machine:
         self._life_limit_s = life_limit_s
         self._disk = work / "disk.ext4"
         subprocess.run(["cp", "--sparse=always", "--reflink=auto", str(image / "disk.ext4"), str(self._disk)], check=True)
+        self._sockets = Path(tempfile.mkdtemp(prefix="board-"))
         self._key = work / "id_ed25519"
         shutil.copy(image / "id_ed25519", self._key)
         self._key.chmod(0o600)
         self._qemu: subprocess.Popen[bytes] | None = None
+        self._connection: subprocess.Popen[bytes] | None = None
         self.port = 0
 
     @property
@@ -80,18 +83,20 @@ class Machine:
             if self._qemu.poll() is not None or time.monotonic() - started_s > _BOOT_LIMIT_S:
                 raise RuntimeError(f"the board doesn't answer:\n{self.console[-3000:]}")
             time.sleep(1.0)
+        self._connect()
         return time.monotonic() - started_s
 
     def cut_power(self) -> None:
         """At once: what the guest had not written to its disk is lost."""
-        qemu, self._qemu = self._qemu, None
-        if qemu is not None:
-            os.killpg(qemu.pid, signal.SIGKILL)
-            qemu.wait()
+        for process in (self._qemu, self._connection):
+            if process is not None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._qemu = self._connection = None
 
     def run(self, script: str, *, limit_s: float = 300.0) -> subprocess.CompletedProcess[str]:
         """Runs a script as ``pi``, by the board's shell."""
-        argv = self._ssh(script)
+        argv = [*self._ssh(), script]
         try:
             return subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=limit_s)
         except subprocess.TimeoutExpired as error:
@@ -115,7 +120,9 @@ class Machine:
         with io.BytesIO() as buffer:
             with tarfile.open(fileobj=buffer, mode="w") as tar:
                 tar.add(path, name)
-            done = subprocess.run(self._ssh(f"tar -x -C {folder}"), input=buffer.getvalue(), capture_output=True, check=False)
+            done = subprocess.run(
+                [*self._ssh(), f"tar -x -C {folder}"], input=buffer.getvalue(), capture_output=True, check=False
+            )
         if done.returncode:
             raise RuntimeError(f"{there} could not be written\n{done.stderr.decode(errors='replace')}")
         return there
@@ -134,10 +141,28 @@ class Machine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.cut_power()
+        shutil.rmtree(self._sockets)
 
-    def _ssh(self, script: str) -> list[str]:
-        where = ["-o", "ConnectTimeout=20", "-p", str(self.port), f"{USER}@127.0.0.1"]
-        return [require("ssh"), *self.ssh_options, *where, script]
+    def _connect(self) -> None:
+        """Opens one connection for all commands: an emulated core needs a second or two to agree on a key.
+
+        Where it is closed, each command opens its own.
+        """
+        stream = subprocess.DEVNULL
+        command = self._ssh("-M", "-N")
+        self._connection = subprocess.Popen(command, stdin=stream, stdout=stream, stderr=stream, start_new_session=True)
+        deadline_s = time.monotonic() + _CONNECTION_LIMIT_S
+        while not self._socket.exists() and self._connection.poll() is None and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+
+    @property
+    def _socket(self) -> Path:
+        # A socket's path must be short, which pytest's folders aren't. Named by the port, which is another after a power cut.
+        return self._sockets / str(self.port)
+
+    def _ssh(self, *flags: str) -> list[str]:
+        where = ["-o", "ConnectTimeout=20", "-o", f"ControlPath={self._socket}", "-p", str(self.port)]
+        return [require("ssh"), *self.ssh_options, *where, *flags, f"{USER}@127.0.0.1"]
 
     def _command(self) -> list[str]:
         kernel_line = "console=ttyAMA0 root=/dev/vda rw quiet systemd.show_status=0 panic=-1 net.ifnames=0"

@@ -83,7 +83,7 @@ def require(tool: str) -> str:
 def install() -> None:
     """Installs every package with apt-get, through sudo where the caller isn't root."""
     if shutil.which("apt-get") is None:
-        raise MissingHostToolError("apt-get is missing: the emulated board is built on Debian, Ubuntu or their kin")
+        raise MissingHostToolError("apt-get is missing: the emulated board is built on Debian, Ubuntu or a derivative")
     prefix = [] if os.geteuid() == 0 else ["sudo"]
     names = sorted({*TOOLS.values(), *LIBRARIES})
     environment = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive"]

@@ -24,7 +24,7 @@ class Result(NamedTuple):
     Attributes:
         exit_code: negative where a signal ended it.
         stdout: what it printed.
-        stderr: likewise.
+        stderr: what it printed there.
         duration_s: from start to end.
         peak_rss_bytes: of the largest process that it was made of.
         timed_out: True where the limit ended it.
@@ -43,7 +43,7 @@ def run_limited(
 ) -> Result:
     """Runs a program, at most for ``timeout_s``.
 
-    ``timeout`` stands between, so that the program ends even where this process is killed meanwhile.
+    It runs under ``timeout``, which ends it even if this process is killed meanwhile.
     """
     guarded = [require("timeout"), "--signal=KILL", f"{timeout_s:.1f}", *argv]
     started_s = time.monotonic()

@@ -55,7 +55,7 @@ def inside(
         root: the tree; it has been through `prepare`.
         argv: found inside the tree.
         mounts: path inside the tree -> the host's file or folder, read-only.
-        writable: likewise, writable.
+        writable: the same, writable.
     """
     mount = require("mount")
     lines = [_bind(root, root, "ro")]

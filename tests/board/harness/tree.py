@@ -119,7 +119,7 @@ def board_tree(cache: Cache, suite: Suite, packages: Sequence[str] = PYTHON) -> 
 
 
 def add_camera(root: Path, suite: Suite) -> None:
-    """Adds picamera2 to a tree with libcamera, and the link by which that finds what its virtual camera is to be."""
+    """Adds picamera2 to a tree with libcamera, and the link through which libcamera finds its virtual camera's description."""
     install_wheels(root / _WHEELS, suite, CAMERA_WHEELS, alone=True)
     link = root / "usr/share/libcamera/pipeline/virtual/virtual.yaml"
     link.parent.mkdir(parents=True)
@@ -174,7 +174,7 @@ def compile_bytecode(root: Path, suite: Suite, scratch: Path) -> None:
     for folder in (f"usr/lib/python{suite.python}", _WHEELS):
         compile_all = ["/usr/bin/python3", "-m", "compileall", "-q", "-s", "/share", "-p", f"/{folder}", "/share"]
         command = sandbox.inside(native, compile_all, writable={"share": root / folder})
-        # Its exit code tells of files that are templates or tests of syntax errors; whoever imports one is told then.
+        # It fails for files that are templates or tests of syntax errors, which nothing here imports.
         done = run_limited(command, timeout_s=_COMPILE_LIMIT_S, env={"PATH": "/usr/bin", "LC_ALL": "C.UTF-8"})
         if not list((root / folder).rglob("*.pyc")):
             raise RuntimeError(f"no bytecode came of {folder}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -66,7 +66,7 @@ class ArmUser:
             timeout_s: killed after that.
             env: added to an environment that is otherwise bare.
             mounts: path inside the tree (one of `sandbox.MOUNT_POINTS`) -> the host's folder, read-only.
-            writable: likewise, writable.
+            writable: the same, writable.
 
         Returns:
             How it ended. ``peak_rss_bytes`` is the emulator's, program included: an upper bound of the program's own.

@@ -102,7 +102,7 @@ def sensor(chip: str) -> Iterator[Callable[[float], None]]:
 
 
 def run_with_sensor(chip: str, watts: tuple[float, ...], bundle: str, runtime: str) -> dict[str, Any]:
-    """Runs the daemon on the camera while the sensor's register is poked; tells when each value was set, and until when."""
+    """Runs the daemon on the camera while the sensor's register is poked; returns when each value was set, and until when."""
     held = []
     with sensor(chip) as poke, running(chip, "v4l2:/dev/video0", bundle, runtime) as daemon:
         poke(watts[0])

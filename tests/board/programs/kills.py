@@ -1,4 +1,4 @@
-"""Runs inside the booted board, by its installed software: starts the daemon, kills it while it writes, and tells what its
+"""Runs inside the booted board, by its installed software: starts the daemon, kills it while it writes, and prints what its
 store held before and holds after.
 
     kills.py BUNDLE FOLDER KILLS SEED

@@ -55,7 +55,7 @@ CHIPS = {
     "ina226": Chip(0x41, 0.01, 2.5e-6, 1.25e-3, 0, 0, 25, ((0xFE, 0x5449), (0xFF, 0x2260), (0x06, 0x0008))),
 }
 
-# Takes the number of a node that has gone, so that it comes back under another.
+# Takes the number of a node that is gone: it comes back under another.
 SQUATTER = 0x45
 
 # Watts at the begin and the end of a piece, and its length: steps and a ramp. Begins and ends where `EDGE_W` is.
