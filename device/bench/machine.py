@@ -1,4 +1,4 @@
-"""Names the machine in ``bench.json``."""
+"""Describes the machine for ``bench.json``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from device.machine.sysfs import read_text
 
 
 def describe_machine(root: Path = Path("/")) -> BenchMachine:
-    """Asks the machine what it is; never raises.
+    """Describes this machine; never raises.
 
     Args:
-        root: where ``proc`` and ``sys`` are.
+        root: folder that holds ``proc`` and ``sys``.
     """
     facts = detect_board(root)
     processor = read_processor(root)
@@ -40,5 +40,5 @@ def _read_memory_bytes(root: Path) -> int | None:
 
 
 def format_machine(machine: BenchMachine) -> str:
-    """One line: what the figures are true of."""
+    """Formats the machine in one line."""
     return name_machine(machine, f"Python {machine.python}", f"ghostwatt {machine.ghostwatt}")
