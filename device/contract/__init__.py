@@ -1,4 +1,4 @@
-"""The vocabulary that host and board share: frozen, strict, and owned by the reader."""
+"""The formats that host and board share: frozen, strict, and defined on the side that reads them."""
 
 from device.contract.manifest import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA, Artefact, FileEntry, Manifest, ModelCard
 from device.contract.profile import (
