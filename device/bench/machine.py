@@ -8,7 +8,7 @@ from device import __version__
 from device.bench.result import BenchMachine
 from device.machine.board import detect_board
 from device.machine.identity import name_machine, read_processor
-from device.machine.sysfs import read_text
+from device.machine.memory import read_total_bytes
 
 
 def describe_machine(root: Path = Path("/")) -> BenchMachine:
@@ -23,7 +23,7 @@ def describe_machine(root: Path = Path("/")) -> BenchMachine:
         board=facts.model,
         processor=processor.name or facts.machine,
         cores=facts.cores,
-        memory_bytes=_read_memory_bytes(root),
+        memory_bytes=read_total_bytes(root),
         is_virtual=processor.is_virtual,
         machine=facts.machine,
         kernel=facts.kernel,
@@ -31,12 +31,6 @@ def describe_machine(root: Path = Path("/")) -> BenchMachine:
         python=facts.python,
         ghostwatt=__version__,
     )
-
-
-def _read_memory_bytes(root: Path) -> int | None:
-    """References: proc_meminfo(5), ``MemTotal`` in units of 1024 bytes."""
-    words = (read_text(root / "proc/meminfo") or "").partition("\n")[0].split()
-    return int(words[1]) * 1024 if words[:1] == ["MemTotal:"] and len(words) > 1 and words[1].isdecimal() else None
 
 
 def format_machine(machine: BenchMachine) -> str:

@@ -39,6 +39,16 @@ def _size_bytes(field: str) -> int:
     return int(field.removesuffix("kB")) * 1024
 
 
+def read_total_bytes(root: Path = Path("/")) -> int | None:
+    """Reads the machine's total memory, without what firmware and kernel keep; None if unknown.
+
+    References:
+        proc_meminfo(5): ``MemTotal``, in units of 1024 bytes.
+    """
+    words = (read_text(root / "proc/meminfo") or "").partition("\n")[0].split()
+    return int(words[1]) * 1024 if words[:1] == ["MemTotal:"] and len(words) > 1 and words[1].isdecimal() else None
+
+
 # The kernel's asm-generic/mman-common.h; the same on x86-64 and arm64.
 _MADV_DONTNEED = 4
 
