@@ -6,13 +6,13 @@ from device.contract.profile import (
     Backoff,
     Board,
     Camera,
-    Limits,
     MeterConfig,
     Model,
     OwnOptions,
     Power,
     Profile,
-    Runtime,
+    RateLimits,
+    RuntimeSettings,
     Telemetry,
 )
 from device.contract.tensor import Preprocessing, TensorSpec
@@ -26,7 +26,6 @@ __all__ = [
     "Board",
     "Camera",
     "FileEntry",
-    "Limits",
     "Manifest",
     "MeterConfig",
     "Model",
@@ -35,7 +34,8 @@ __all__ = [
     "Power",
     "Preprocessing",
     "Profile",
-    "Runtime",
+    "RateLimits",
+    "RuntimeSettings",
     "Telemetry",
     "TensorSpec",
 ]
