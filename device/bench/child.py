@@ -14,7 +14,7 @@ import sys
 import msgspec
 
 from device.bench.plan import LEAST_INFERENCES
-from device.bench.result import Failure
+from device.bench.result import RoundFailure
 from device.bench.rounds import Outcome, RoundJob, run_job, system_context
 from device.core.errors import GhostwattError
 
@@ -36,7 +36,7 @@ _PR_SET_PDEATHSIG = 1
 def run_in_child(job: RoundJob) -> Outcome:
     """Runs a job in a separate process, and waits for it.
 
-    Errors there become the outcome's `Failure`. If the wait is interrupted, the process is killed.
+    Errors there become the outcome's `RoundFailure`. If the wait is interrupted, the process is killed.
     """
     # An interruption between the start of the process and the `try` would leave the process behind, so it is recorded here and
     # raised inside. Blocking the signals isn't enough: a library's thread may receive them.
@@ -52,7 +52,7 @@ def run_in_child(job: RoundJob) -> Outcome:
             raise KeyboardInterrupt
         answer, said = process.communicate(msgspec.json.encode(job), timeout=_limit_s(job))
     except subprocess.TimeoutExpired:
-        return Outcome(failure=Failure("hung", f"no answer within {_limit_s(job):.0f} s"))
+        return Outcome(failure=RoundFailure("hung", f"no answer within {_limit_s(job):.0f} s"))
     finally:
         process.kill()
         process.wait()
@@ -68,11 +68,11 @@ def _limit_s(job: RoundJob) -> float:
     return GRACE_S + HUNG_FACTOR * told_s + slow_s
 
 
-def _describe_crash(code: int, said: bytes) -> Failure:
+def _describe_crash(code: int, said: bytes) -> RoundFailure:
     how = f"exit code {code}" if code >= 0 else f"signal {_name_signal(-code)}"
     lines = said.decode(errors="replace").splitlines()
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return Failure("crashed", f"its process ended with {how}" + (f": {last}" if last else ""))
+    return RoundFailure("crashed", f"its process ended with {how}" + (f": {last}" if last else ""))
 
 
 def _name_signal(number: int) -> str:
@@ -100,7 +100,7 @@ def _run(job: RoundJob) -> Outcome:
     try:
         return run_job(job, system_context())
     except GhostwattError as error:
-        return Outcome(failure=Failure(error.reason, str(error)))
+        return Outcome(failure=RoundFailure(error.reason, str(error)))
 
 
 if __name__ == "__main__":

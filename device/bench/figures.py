@@ -22,11 +22,11 @@ from device.bench.result import (
     ChoiceResult,
     ConfidenceInterval,
     EnergyFigures,
-    Failure,
     Idle,
     InferenceWindow,
     LatencyFigures,
     Round,
+    RoundFailure,
     WindowPower,
 )
 
@@ -55,7 +55,7 @@ def overlap(one: ConfidenceInterval, other: ConfidenceInterval) -> bool:
 def summarise_choice(
     choice: Choice,
     rounds: Sequence[Round],
-    failure: Failure | None,
+    failure: RoundFailure | None,
     settings: BenchSettings,
     idle: Idle | None,
     no_energy_reason: str | None,

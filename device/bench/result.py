@@ -194,7 +194,7 @@ class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     manifest_sha256: str
 
 
-class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RoundFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a choice has no figures.
 
     Attributes:
@@ -273,7 +273,7 @@ class ChoiceResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     choice: Choice
     runtime_version: str | None
-    failure: Failure | None
+    failure: RoundFailure | None
     latency: LatencyFigures | None
     energy: EnergyFigures | None
     energy_missing_reason: str | None

@@ -12,7 +12,7 @@ import msgspec
 
 from device.bench.conditions import ConditionMonitor
 from device.bench.plan import find_artefact
-from device.bench.result import Choice, Failure, Idle, InferenceWindow, Round
+from device.bench.result import Choice, Idle, InferenceWindow, Round, RoundFailure
 from device.bench.window import Sampler, measure_idle_power, measure_window, warm_up
 from device.bundle import Bundle, open_bundle
 from device.contract import Power, Profile
@@ -52,7 +52,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     round: Round | None = None
     idle: Idle | None = None
-    failure: Failure | None = None
+    failure: RoundFailure | None = None
 
 
 class RoundContext(NamedTuple):

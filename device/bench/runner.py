@@ -15,7 +15,7 @@ import msgspec
 from device.bench.conditions import find_caveats
 from device.bench.figures import summarise_choice
 from device.bench.machine import describe_machine
-from device.bench.result import BenchResult, BenchSettings, Caveat, Choice, Conditions, Failure, Idle, Round
+from device.bench.result import BenchResult, BenchSettings, Caveat, Choice, Conditions, Idle, Round, RoundFailure
 from device.bench.rounds import Outcome, RoundJob
 from device.core.errors import BenchError
 
@@ -35,7 +35,7 @@ class _Progress(msgspec.Struct):
 
     candidate: Candidate
     rounds: list[Round]
-    failure: Failure | None = None
+    failure: RoundFailure | None = None
 
 
 class Benchmark:
@@ -115,7 +115,7 @@ class Benchmark:
             RoundJob(str(candidate.bundle), candidate.choice, settings.warm_up_s, settings.latency_s, energy_s)
         )
         if outcome.round is None:
-            progress.failure = outcome.failure or Failure("failed", "gave no round")
+            progress.failure = outcome.failure or RoundFailure("failed", "gave no round")
             self._on_progress(f"{name}: failed: {progress.failure.message}")
             return
         progress.rounds.append(outcome.round)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from device.bench.result import BenchMachine, Caveat, Choice, ConfidenceInterval, Failure, Idle, Round
+from device.bench.result import BenchMachine, Caveat, Choice, ConfidenceInterval, Idle, Round, RoundFailure
 from device.contract.profile import Scope
 
 
@@ -61,7 +61,7 @@ class PointResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asked_rate_fps: float | None
     governor: str | None
     state: PointState
-    failure: Failure | None
+    failure: RoundFailure | None
     rate_fps: ConfidenceInterval | None
     power_w: ConfidenceInterval | None
     energy_j: float | None

@@ -18,7 +18,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from device.bench.result import Failure
+from device.bench.result import RoundFailure
 from device.tune.aims import Aim
 from device.tune.space import OperatingPoint
 
@@ -27,7 +27,7 @@ NOISE = 1.1
 the bound for all points, and dropped ones are reconsidered."""
 
 
-class Measurement(NamedTuple):
+class PointMeasurement(NamedTuple):
     """One round of a point.
 
     Attributes:
@@ -39,7 +39,7 @@ class Measurement(NamedTuple):
     power_w: float | None
 
 
-Measure = Callable[[OperatingPoint], Measurement | Failure]
+Measure = Callable[[OperatingPoint], PointMeasurement | RoundFailure]
 
 
 class Contender:
@@ -55,8 +55,8 @@ class Contender:
         self.index = index
         self.point = point
         self.full_speed = full_speed
-        self.measurements: list[Measurement] = []
-        self.failure: Failure | None = None
+        self.measurements: list[PointMeasurement] = []
+        self.failure: RoundFailure | None = None
 
     @property
     def rate_fps(self) -> float:
@@ -187,10 +187,10 @@ class Search:
 
     def _take(self, contender: Contender) -> None:
         taken = self._measure(contender.point)
-        if isinstance(taken, Failure):
+        if isinstance(taken, RoundFailure):
             contender.failure = taken
         elif self._aim.needs_power and taken.power_w is None:
-            contender.failure = Failure("no_power", "the meter gave no figure")
+            contender.failure = RoundFailure("no_power", "the meter gave no figure")
         else:
             contender.measurements.append(taken)
 

@@ -10,7 +10,7 @@ from device.bench.choices import PowerAvailability
 from device.bench.conditions import find_caveats
 from device.bench.figures import find_interval
 from device.bench.machine import describe_machine
-from device.bench.result import Caveat, Failure, Idle, InferenceWindow, Round, WindowPower
+from device.bench.result import Caveat, Idle, InferenceWindow, Round, RoundFailure, WindowPower
 from device.bench.rounds import RoundJob
 from device.bench.runner import Execute, ProgressCallback
 from device.bench.table import format_power
@@ -18,7 +18,7 @@ from device.contract.profile import Scope
 from device.core.errors import BenchError
 from device.tune.aims import Aim
 from device.tune.result import PointResult, PointState, TuneResult, TuneSettings
-from device.tune.search import Contender, Measurement, Pick, Search, find_front
+from device.tune.search import Contender, Pick, PointMeasurement, Search, find_front
 from device.tune.space import OperatingPoint, describe_point
 
 UseGovernor = Callable[[str], None]
@@ -99,22 +99,22 @@ class Tuner:
             self._meter = self._meter or _name_meter(outcome.idle.power)
         return outcome.idle
 
-    def _measure(self, point: OperatingPoint) -> Measurement | Failure:
+    def _measure(self, point: OperatingPoint) -> PointMeasurement | RoundFailure:
         self._set(point.governor)
         settings = self._settings
         job = RoundJob(str(point.candidate.bundle), point.choice, settings.warm_up_s, None, settings.window_s, point.rate_fps)
         outcome = self._execute(job)
         window = outcome.round.energy if outcome.round else None
         if outcome.round is None or window is None:
-            failure = outcome.failure or Failure("failed", "gave no round")
+            failure = outcome.failure or RoundFailure("failed", "gave no round")
             self._on_progress(f"{describe_point(point)}: failed: {failure.message}")
             return failure
         self._on_progress(f"{describe_point(point)}: {_describe_window(window)}")
         power_w, reason = self._find_power_w(window)
         if power_w is None and self._aim.needs_power:
-            return Failure("no_power", reason)
+            return RoundFailure("no_power", reason)
         self._rounds[point].append(outcome.round)
-        return Measurement(window.rate_fps, power_w)
+        return PointMeasurement(window.rate_fps, power_w)
 
     def _find_power_w(self, window: InferenceWindow) -> tuple[float | None, str]:
         """The window's power, or the reason why there is none."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from device.bench.conditions import ConditionMonitor
-from device.bench.result import Choice, Conditions, Failure, Idle, Round
+from device.bench.result import Choice, Conditions, Idle, Round, RoundFailure
 from device.bench.rounds import Outcome, RoundJob
 from device.bench.window import measure_idle_power, measure_window, warm_up
 from device.core.clock import ManualClock
@@ -125,7 +125,7 @@ class SimulatedBoard:
         thermals: ThermalSample = STEADY,
         is_estimate: bool = False,
         has_meter: bool = True,
-        failures: dict[str, Failure] | None = None,
+        failures: dict[str, RoundFailure] | None = None,
     ) -> None:
         self._behave = behave
         self._idle_w = idle_w

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from device.bench.choices import describe_wait
 from device.bench.figures import find_interval, overlap
 from device.bench.plan import CONFORMING, QUICK, expected_s, find_choices
-from device.bench.result import BenchResult, BenchSettings, Caveat, Choice, Conditions, Failure, encode_result, read_result
+from device.bench.result import BenchResult, BenchSettings, Caveat, Choice, Conditions, RoundFailure, encode_result, read_result
 from device.bench.rounds import Outcome, RoundJob
 from device.bench.runner import Benchmark, Candidate
 from device.bench.table import describe_caveats, format_result
@@ -158,7 +158,7 @@ def test_idle_by_another_meter_is_not_subtracted_and_says_why() -> None:
 
 
 def test_a_choice_that_fails_is_a_row_with_its_reason_and_the_others_go_on() -> None:
-    board = SimulatedBoard(steady, failures={"executorch": Failure("crashed", "its process ended by signal SIGSEGV")})
+    board = SimulatedBoard(steady, failures={"executorch": RoundFailure("crashed", "its process ended by signal SIGSEGV")})
     said: list[str] = []
     bench = make_bench(board.execute, [make_choice("executorch"), make_choice()], said=said)
     bench.run()

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device.bench.result import Failure
+from device.bench.result import RoundFailure
 from device.bench.runner import Candidate
 from device.tune.aims import Aim, LeastEnergy, LeastPowerAtRate, MostFrames, MostFramesWithinPower
-from device.tune.search import NOISE, Measure, Measurement, Pick, Search, find_front
+from device.tune.search import NOISE, Measure, Pick, PointMeasurement, Search, find_front
 from device.tune.space import OperatingPoint, build_space, describe_point
 from tests.unit.boards import make_choice
 
@@ -46,7 +46,7 @@ class Board:
         self.idle_w = idle_w
         self.noise = noise
         self.fails = fails
-        self._given: dict[tuple[OperatingPoint, int], Measurement] = {}
+        self._given: dict[tuple[OperatingPoint, int], PointMeasurement] = {}
 
     def __repr__(self) -> str:
         speeds = {f"{one.choice.runtime} {one.choice.threads}": tuple(speed) for one, speed in self.speeds.items()}
@@ -56,10 +56,10 @@ class Board:
         """What measures, and writes down what it was asked for."""
         counts: dict[OperatingPoint, int] = {}
 
-        def measure(point: OperatingPoint) -> Measurement | Failure:
+        def measure(point: OperatingPoint) -> PointMeasurement | RoundFailure:
             asked.append(point)
             if point.candidate in self.fails:
-                return Failure("crashed", "as it does")
+                return RoundFailure("crashed", "as it does")
             number = counts[point] = counts.get(point, 0) + 1
             if (point, number) not in self._given:
                 self._given[point, number] = self.sample(point)
@@ -67,12 +67,12 @@ class Board:
 
         return measure
 
-    def sample(self, point: OperatingPoint) -> Measurement:
+    def sample(self, point: OperatingPoint) -> PointMeasurement:
         """One round's figures."""
         speed = self.speeds[point.candidate]
         rate_fps = min(speed.full_fps, point.rate_fps or math.inf)
         power_w = self.idle_w + rate_fps * speed.energy_j
-        return Measurement(min(rate_fps * self.noise(), point.rate_fps or math.inf), power_w * self.noise())
+        return PointMeasurement(min(rate_fps * self.noise(), point.rate_fps or math.inf), power_w * self.noise())
 
 
 def candidates(count: int) -> list[Candidate]:
@@ -164,12 +164,12 @@ def test_of_points_that_keep_the_same_rate_the_thriftiest_is_taken(lateness: flo
     one, two, three = candidates(3)
     draws_w = {one: 2.8, two: 2.4, three: 2.6}
 
-    def measure(point: OperatingPoint) -> Measurement:
+    def measure(point: OperatingPoint) -> PointMeasurement:
         if point.rate_fps is None:
-            return Measurement(50.0, 9.0)
+            return PointMeasurement(50.0, 9.0)
         # The hungrier it is, the less late it comes: by nothing that anybody would pay watts for.
         rate_fps = point.rate_fps * (1 - lateness * (3.0 - draws_w[point.candidate]))
-        return Measurement(rate_fps, draws_w[point.candidate] if point.rate_fps <= 10 else 9.0)
+        return PointMeasurement(rate_fps, draws_w[point.candidate] if point.rate_fps <= 10 else 9.0)
 
     points = build_space([one, two, three], MostFramesWithinPower(3.0), CAMERA_FPS)
     found = Search(points, MostFramesWithinPower(3.0), measure, rounds=ROUNDS, idle_w={None: 2.0})
@@ -188,9 +188,9 @@ def test_where_idle_alone_is_too_much_little_is_measured() -> None:
 def test_a_limit_above_full_speed_is_not_taken_for_one() -> None:
     (one,) = candidates(1)
 
-    def measure(point: OperatingPoint) -> Measurement:
+    def measure(point: OperatingPoint) -> PointMeasurement:
         # The same thing measured twice, the second time with more luck.
-        return Measurement(10.2 if point.rate_fps == 12 else min(10.0, point.rate_fps or 10.0), 3.0)
+        return PointMeasurement(10.2 if point.rate_fps == 12 else min(10.0, point.rate_fps or 10.0), 3.0)
 
     for exhaustively in (False, True):
         points = build_space([one], MostFramesWithinPower(5.0), 12.0)
@@ -227,9 +227,9 @@ def test_noise_that_is_seen_reopens_what_was_given_up() -> None:
     rounds = {one: [100.0, 60.0, 100.0], two: [80.0, 120.0, 120.0]}
     counts = {one: 0, two: 0}
 
-    def measure(point: OperatingPoint) -> Measurement:
+    def measure(point: OperatingPoint) -> PointMeasurement:
         counts[point.candidate] += 1
-        return Measurement(rounds[point.candidate][counts[point.candidate] - 1], None)
+        return PointMeasurement(rounds[point.candidate][counts[point.candidate] - 1], None)
 
     found = Search([OperatingPoint(one), OperatingPoint(two)], MostFrames(), measure, rounds=3, idle_w={})
     pick = found.run()
@@ -242,8 +242,8 @@ def test_noise_that_is_seen_reopens_what_was_given_up() -> None:
 def test_a_meter_that_gives_nothing_leaves_the_point_out() -> None:
     one, two = candidates(2)
 
-    def measure(point: OperatingPoint) -> Measurement:
-        return Measurement(20.0, None if point.candidate == one else 3.0)
+    def measure(point: OperatingPoint) -> PointMeasurement:
+        return PointMeasurement(20.0, None if point.candidate == one else 3.0)
 
     found = Search([OperatingPoint(one), OperatingPoint(two)], LeastEnergy(), measure, rounds=1, idle_w={})
     pick = found.run()
@@ -273,8 +273,8 @@ def test_the_front_is_what_nothing_beats(board: Board) -> None:
 def test_without_power_the_front_is_the_fastest() -> None:
     one, two = candidates(2)
 
-    def measure(point: OperatingPoint) -> Measurement:
-        return Measurement(20.0 if point.candidate == one else 30.0, None)
+    def measure(point: OperatingPoint) -> PointMeasurement:
+        return PointMeasurement(20.0 if point.candidate == one else 30.0, None)
 
     found = Search([OperatingPoint(one), OperatingPoint(two)], MostFrames(), measure, rounds=1, idle_w={})
     found.run_exhaustively()

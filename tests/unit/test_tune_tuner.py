@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from converter.profiles import FOLDER, LoadedProfile, load_profile
 from device.bench.choices import PowerAvailability
-from device.bench.result import Choice, Failure
+from device.bench.result import Choice, RoundFailure
 from device.bench.rounds import Outcome, RoundJob
 from device.bench.runner import Candidate
 from device.contract import Profile
@@ -125,7 +125,7 @@ def test_an_estimate_is_said_beside_every_figure() -> None:
 
 
 def test_a_choice_that_crashes_is_named_and_left_out() -> None:
-    board = SimulatedBoard(behave, failures={"executorch": Failure("crashed", "its process ended by signal SIGILL")})
+    board = SimulatedBoard(behave, failures={"executorch": RoundFailure("crashed", "its process ended by signal SIGILL")})
     result = tune(MostFrames(), board)
     assert picked(result) == ("litert", 2, None)
     assert "failed: executorch, 1 thread, int8, 32 px: its process ended by signal SIGILL" in format_tuning(result)
