@@ -104,8 +104,8 @@ def json_schema() -> dict[str, Any]:
     (schema, *_), definitions = msgspec.json.schema_components((Profile, *structs.values()), ref_template="#/$defs/{name}")
     for kind, struct in structs.items():
         definitions["Camera"]["properties"][kind] = {"$ref": f"#/$defs/{struct.__name__}"}
-    runtime_name = definitions["Runtime"]["properties"]["name"]
-    definitions["Runtime"]["properties"]["name"] = {"anyOf": [{"enum": RUNTIMES.own_names()}, runtime_name]}
+    runtime_name = definitions["RuntimeSettings"]["properties"]["name"]
+    definitions["RuntimeSettings"]["properties"]["name"] = {"anyOf": [{"enum": RUNTIMES.own_names()}, runtime_name]}
     schema["$defs"] = definitions
     definitions["Power"]["properties"]["meters"]["items"] = _meter_schema(definitions)
     _drop_required(schema)

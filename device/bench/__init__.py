@@ -1,5 +1,5 @@
-"""``python -m device.bench``: how fast the bundle's networks run on this machine, and what an inference costs.
+"""``python -m device.bench``: how fast the bundle's networks run on this machine, and how much energy an inference takes.
 
-`plan` says what is measured and for how long, `window` measures a stretch of inferences, `rounds` one process's worth of them,
-`conditions` watches what else went on, `figures` sums up, and `result` is what is kept.
+`plan` defines what is measured and for how long; `window` measures a series of inferences, `rounds` the windows of one process;
+`conditions` monitors the machine meanwhile; `figures` summarises; `result` is the schema of the result.
 """

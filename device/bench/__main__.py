@@ -1,4 +1,4 @@
-"""``python -m device.bench``: speed and energy of every choice that a bundle holds, in the manner of MLPerf Tiny."""
+"""``python -m device.bench``: measures speed and energy of every choice in a bundle, in the style of MLPerf Tiny."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from device import __version__
 from device.bench.child import run_in_child
-from device.bench.choices import add_choice_flags, describe_wait, find_candidates, look_for_meters, open_bundles, tell
-from device.bench.conditions import look_before
+from device.bench.choices import add_choice_flags, check_meters, describe_wait, find_candidates, open_bundles, show_progress
+from device.bench.conditions import observe_before
 from device.bench.plan import CONFORMING, QUICK, expected_s
 from device.bench.result import BenchResult, encode_result
-from device.bench.rounds import system_surroundings
-from device.bench.runner import Bench, interrupt_on_termination
+from device.bench.rounds import system_context
+from device.bench.runner import Benchmark, interrupt_on_termination
 from device.bench.table import format_result
 from device.core.durable import write_durably
 from device.core.errors import BenchError, UsageError, exit_with_one_line
@@ -24,15 +24,15 @@ RESULT_NAME = "bench.json"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+    """Builds the command's argument parser."""
     parser = argparse.ArgumentParser(
         prog="python -m device.bench",
-        description="Measures how fast the bundle's networks run on this machine, and what an inference costs.",
+        description="Measures how fast the bundle's networks run on this machine, and how much energy an inference takes.",
     )
     add_choice_flags(parser)
     parser.add_argument("--quick", action="store_true", help="a first look: short windows, marked as too short everywhere")
-    parser.add_argument("--no-energy", action="store_true", help="speed alone")
-    parser.add_argument("--strict", action="store_true", help="end with an error where a figure can't be trusted")
+    parser.add_argument("--no-energy", action="store_true", help="measure speed only")
+    parser.add_argument("--strict", action="store_true", help="end with an error if a figure can't be trusted")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"write {RESULT_NAME} there (default: the bundle's folder)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--version", action="version", version=f"ghostwatt {__version__}")
@@ -40,10 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def write_result(result: BenchResult, folder: Path) -> Path:
-    """Writes ``bench.json``: whole, or not at all.
+    """Writes ``bench.json`` atomically.
 
     Raises:
-        BenchError: ``permission``, or whatever the system says.
+        BenchError: ``permission`` if it can't be written.
     """
     path = folder / RESULT_NAME
     try:
@@ -51,36 +51,38 @@ def write_result(result: BenchResult, folder: Path) -> Path:
         write_durably(path, encode_result(result))
     except OSError as error:
         raise BenchError(
-            str(path), f"can't be written ({error.strerror})", remedy="name another folder with --out", reason="permission"
+            str(path), f"can't be written ({error.strerror})", remedy="choose another folder with --out", reason="permission"
         ) from error
     return path
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Measures, prints, and writes."""
+    """Measures, then prints and writes the result."""
     facts = detect_board()
     if flags.strict and flags.quick:
-        raise UsageError("--strict", "with --quick", expected="one of the two: a quick look is too short", reason="too_short")
+        raise UsageError(
+            "--strict", "given with --quick", expected="one of the two: a quick run is too short", reason="too_short"
+        )
     bundles = open_bundles(flags.bundle, facts)
     candidates = find_candidates(bundles, flags, facts)
-    power = look_for_meters(bundles[0])
+    power = check_meters(bundles[0])
     no_energy_reason = "--no-energy was given" if flags.no_energy else power.no_power_reason
     settings = QUICK if flags.quick else CONFORMING
     folder = flags.out or bundles[0].root
     _check_folder(folder)
-    around = system_surroundings()
-    bench = Bench(
+    context = system_context()
+    bench = Benchmark(
         candidates,
         settings,
         no_energy_reason=no_energy_reason,
         meters_missing=power.missing,
-        before=look_before(around.watch, around.clock),
+        before=observe_before(context.monitor, context.clock),
         is_strict=flags.strict,
         execute=run_in_child,
-        tell=tell,
+        on_progress=show_progress,
     )
     least_s = expected_s(settings, len(candidates), has_energy=no_energy_reason is None)
-    tell(f"choices: {len(candidates)}, {settings.rounds} rounds each: {describe_wait(least_s)} or more")
+    show_progress(f"{len(candidates)} choices, {settings.rounds} rounds each: this takes {describe_wait(least_s)} or more")
     try:
         with interrupt_on_termination():
             bench.run()
@@ -91,25 +93,25 @@ def run(flags: argparse.Namespace) -> int:
     result = bench.summarise(is_complete=True)
     _publish(result, folder, flags)
     if all(one.failure for one in result.choices):
-        raise BenchError("benchmark", "every choice failed, as said above", reason="failed")
+        raise BenchError("benchmark", "every choice failed; see above", reason="failed")
     return 0
 
 
 def _check_folder(folder: Path) -> None:
-    """Says before the wait that nothing could be written after it."""
+    """Checks before the measurement that its result can be written."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise BenchError(str(folder), "can't be written to", remedy="name another folder with --out", reason="permission")
+        raise BenchError(str(folder), "can't be written to", remedy="choose another folder with --out", reason="permission")
 
 
 def _publish(result: BenchResult, folder: Path, flags: argparse.Namespace) -> None:
     path = write_result(result, folder)
     print(encode_result(result).decode() if flags.json else format_result(result), flush=True)
-    tell(f"written: {path}")
+    show_progress(f"written: {path}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses flags and runs."""
+    """Runs the command."""
     return run(build_parser().parse_args(arguments))
 
 

@@ -1,6 +1,6 @@
-"""A process of its own for each round: a crash costs one row, and memory is that of one network alone.
+"""Runs each round in a separate process: a crash costs only one choice, and memory is that of a single network.
 
-``python -m device.bench.child`` reads a `Job` from stdin, and writes an `Outcome` to stdout, both JSON.
+``python -m device.bench.child`` reads a `RoundJob` from stdin, and writes an `Outcome` to stdout, both JSON.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import sys
 import msgspec
 
 from device.bench.plan import LEAST_INFERENCES
-from device.bench.result import Failure
-from device.bench.rounds import Job, Outcome, run_job, system_surroundings
+from device.bench.result import RoundFailure
+from device.bench.rounds import Outcome, RoundJob, run_job, system_context
 from device.core.errors import GhostwattError
 
 GRACE_S = 120.0
-"""For loading, and for `LEAST_INFERENCES` of a slow network, before a process counts as hung."""
+"""Fixed part of the time limit after which a process counts as hung: the time for loading."""
 
 HUNG_FACTOR = 5.0
-"""Likewise, as a multiple of the time that it was told to measure."""
+"""Part of the time limit in proportion to the requested measuring time."""
 
 SLOWEST_INFERENCE_S = 20.0
-"""A network that takes longer counts as hung."""
+"""A network whose inferences take longer counts as hung."""
 
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,13 +33,13 @@ _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
 
 
-def run_in_child(job: Job) -> Outcome:
-    """Runs a job in a process of its own, and waits for it.
+def run_in_child(job: RoundJob) -> Outcome:
+    """Runs a job in a separate process, and waits for it.
 
-    What goes wrong there is the outcome's `Failure`. Whatever ends the wait ends the process too.
+    Errors there become the outcome's `RoundFailure`. If the wait is interrupted, the process is killed.
     """
-    # An interruption between the birth of the process and the `try` would leave it behind: it is noted, and raised within.
-    # Blocking the signals would not do: a thread of some library may take them.
+    # An interruption between the start of the process and the `try` would leave the process behind, so it is recorded here and
+    # raised inside. Blocking the signals isn't enough: a library's thread may receive them.
     noted: list[int] = []
     before = {number: signal.signal(number, lambda number, _frame: noted.append(number)) for number in _INTERRUPTIONS}
     process = subprocess.Popen(
@@ -52,7 +52,7 @@ def run_in_child(job: Job) -> Outcome:
             raise KeyboardInterrupt
         answer, said = process.communicate(msgspec.json.encode(job), timeout=_limit_s(job))
     except subprocess.TimeoutExpired:
-        return Outcome(failure=Failure("hung", f"gave no answer within {_limit_s(job):.0f} s"))
+        return Outcome(failure=RoundFailure("hung", f"no answer within {_limit_s(job):.0f} s"))
     finally:
         process.kill()
         process.wait()
@@ -62,17 +62,17 @@ def run_in_child(job: Job) -> Outcome:
         return Outcome(failure=_describe_crash(process.returncode, said))
 
 
-def _limit_s(job: Job) -> float:
+def _limit_s(job: RoundJob) -> float:
     told_s = 2 * job.warm_up_s + (job.latency_s or 0.0) + (job.energy_s or 0.0)
     slow_s = LEAST_INFERENCES * max(SLOWEST_INFERENCE_S, 1 / (job.rate_fps or 1.0))
     return GRACE_S + HUNG_FACTOR * told_s + slow_s
 
 
-def _describe_crash(code: int, said: bytes) -> Failure:
+def _describe_crash(code: int, said: bytes) -> RoundFailure:
     how = f"exit code {code}" if code >= 0 else f"signal {_name_signal(-code)}"
     lines = said.decode(errors="replace").splitlines()
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return Failure("crashed", f"its process ended by {how}" + (f": {last}" if last else ""))
+    return RoundFailure("crashed", f"its process ended with {how}" + (f": {last}" if last else ""))
 
 
 def _name_signal(number: int) -> str:
@@ -83,24 +83,24 @@ def _name_signal(number: int) -> str:
 
 
 def main() -> int:
-    """Reads a job, does it, answers."""
-    # Ctrl-C reaches every process of the terminal; the parent decides what becomes of this one, and takes it along if it dies.
+    """Reads a job from stdin, runs it, and writes the outcome to stdout."""
+    # Ctrl-C reaches every process of the terminal, but only the parent ends this one. If the parent dies, so does this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Libraries print to stdout: only the answer may.
+    # Libraries may print to stdout, which is reserved for the answer.
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=RoundJob)
     with answer:
         answer.write(msgspec.json.encode(_run(job)))
     return 0
 
 
-def _run(job: Job) -> Outcome:
+def _run(job: RoundJob) -> Outcome:
     try:
-        return run_job(job, system_surroundings())
+        return run_job(job, system_context())
     except GhostwattError as error:
-        return Outcome(failure=Failure(error.reason, str(error)))
+        return Outcome(failure=RoundFailure(error.reason, str(error)))
 
 
 if __name__ == "__main__":

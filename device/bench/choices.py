@@ -1,4 +1,4 @@
-"""What is measured, as flags say it, and whether a meter is there: of `device.bench` and `device.tune` alike."""
+"""What `device.bench` and `device.tune` share: the flags that select what is measured, and the check for a power meter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from device.bench.plan import find_choices
-from device.bench.rounds import opened_meters, system_surroundings
+from device.bench.rounds import opened_meters, system_context
 from device.bench.runner import Candidate
 from device.bundle import Bundle, find_bundle, open_bundle
 from device.core.errors import UsageError
@@ -22,17 +22,17 @@ BUILD = Path("build")
 
 
 def add_choice_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that say what is measured."""
+    """Adds the flags that select what is measured."""
     parser.add_argument(
         "--bundle",
         action="append",
         type=Path,
         default=[],
         metavar="DIR",
-        help="the bundle (default: this board's, under build/); given again, networks of other sizes and precisions too",
+        help="the bundle (default: this board's, under build/); may be repeated, for networks of other sizes and precisions",
     )
     parser.add_argument(
-        "--runtime", action="append", default=[], metavar="NAME", help=f"only this one ({', '.join(RUNTIMES.own_names())})"
+        "--runtime", action="append", default=[], metavar="NAME", help=f"only this runtime ({', '.join(RUNTIMES.own_names())})"
     )
     parser.add_argument(
         "--threads",
@@ -40,26 +40,26 @@ def add_choice_flags(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=[],
         metavar="N",
-        help="only this many (default: 1 to all cores)",
+        help="only this number of threads (default: 1 to all cores)",
     )
 
 
 def open_bundles(paths: Sequence[Path], facts: BoardFacts) -> list[Bundle]:
-    """Opens the bundles that are named, or this board's own.
+    """Opens the given bundles, or else this board's own.
 
     Raises:
-        BundleError: one is missing, or can't be trusted.
-        UsageError: they are not of one board.
+        BundleError: a bundle is missing, or can't be trusted.
+        UsageError: the bundles are of different boards.
     """
     bundles = [open_bundle(path) for path in paths or [find_bundle(BUILD, facts.compatible, facts.machine)]]
     boards = sorted({bundle.manifest.profile.board.name for bundle in bundles})
     if len(boards) > 1:
-        raise UsageError("--bundle", f"bundles of {', '.join(boards)}", expected="bundles of one board", reason="boards")
+        raise UsageError("--bundle", f"bundles of {', '.join(boards)}", expected="bundles of a single board", reason="boards")
     return bundles
 
 
 def find_candidates(bundles: Sequence[Bundle], flags: argparse.Namespace, facts: BoardFacts) -> list[Candidate]:
-    """Lists what is measured."""
+    """Lists the candidates that the flags select."""
     return [
         Candidate(bundle.root, choice)
         for bundle in bundles
@@ -67,13 +67,13 @@ def find_candidates(bundles: Sequence[Bundle], flags: argparse.Namespace, facts:
     ]
 
 
-class PowerOutlook(NamedTuple):
-    """Whether there will be figures of power.
+class PowerAvailability(NamedTuple):
+    """Whether power can be measured.
 
     Attributes:
-        missing: of the profile's meters that are not there, why.
-        no_power_reason: None where there is a meter.
-        is_estimate: what gives the figure is a model.
+        missing: why meters of the profile are unavailable; one line each.
+        no_power_reason: why power can't be measured; None if it can.
+        is_estimate: whether the figures come from a model instead of a sensor.
     """
 
     missing: tuple[str, ...]
@@ -81,20 +81,20 @@ class PowerOutlook(NamedTuple):
     is_estimate: bool
 
 
-def look_for_meters(bundle: Bundle) -> PowerOutlook:
-    """Opens the profile's meters once, to say before the wait what there will be."""
-    with opened_meters(bundle.manifest.profile, system_surroundings()) as meters:
+def check_meters(bundle: Bundle) -> PowerAvailability:
+    """Opens the profile's meters once, to report before the measurement whether there will be power figures."""
+    with opened_meters(bundle.manifest.profile, system_context()) as meters:
         if meters.open:
-            return PowerOutlook(meters.missing, None, meters.open[0].origin.is_estimate)
+            return PowerAvailability(meters.missing, None, meters.open[0].origin.is_estimate)
         reason = "; ".join(meters.missing) or f"profile {bundle.manifest.profile.name} names no meter"
-        return PowerOutlook(meters.missing, reason, False)
+        return PowerAvailability(meters.missing, reason, False)
 
 
 def describe_wait(duration_s: float) -> str:
-    """``40 s`` or ``12 minutes``, rounded up."""
+    """Formats a duration as ``40 s`` or ``12 minutes``, rounded up."""
     return f"{math.ceil(duration_s)} s" if duration_s < 120 else f"{math.ceil(duration_s / 60)} minutes"
 
 
-def tell(line: str) -> None:
-    """Shows a line to the person."""
+def show_progress(line: str) -> None:
+    """Prints a line of progress to stderr."""
     print(line, file=sys.stderr, flush=True)

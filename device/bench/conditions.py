@@ -1,4 +1,4 @@
-"""What else went on while something was measured, and what of it speaks against the figures."""
+"""The machine's conditions during a measurement, and the caveats about its figures that follow from them."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from device.bench.result import Conditions, Flag
+from device.bench.result import Caveat, Conditions
 from device.machine.other_load import OtherLoadMeter
 from device.machine.sysfs import read_text
 from device.protocols import Clock, Thermals, ThermalSample
 
 STEADY_GOVERNOR = "performance"
-"""Of cpufreq's governors the only one that doesn't change the frequency with the load and may reach the highest.
+"""The only cpufreq governor that keeps the frequency constant under changing load and can reach the highest.
 
 References:
     Linux kernel, Documentation/admin-guide/pm/cpufreq.rst, "Generic Scaling Governors".
 """
 
 FREQUENCY_TOLERANCE = 0.05
-"""Share by which the frequency may move: x86 processors give the mean of a few milliseconds, which is never quite still."""
+"""Share by which the frequency may vary: x86 processors report the mean of a few milliseconds, which always fluctuates."""
 
 OTHER_LOAD_CORES = 0.1
-"""Processor time of others, as so many cores, above which they are said to disturb: a tenth of one."""
+"""Processor time of other programs, in cores, above which they count as a disturbance."""
 
 STOLEN_SHARE = 0.01
 
 
-class Watch:
-    """Looks at the machine now and then, from `start` to `finish`.
+class ConditionMonitor:
+    """Observes the machine between `start` and `finish`.
 
     Args:
         thermals: of the machine.
-        clock: measures the span.
-        root: where ``proc`` and ``sys`` are.
-        own_cpu_s: processor time that this process has taken.
+        clock: times the span.
+        root: folder that holds ``proc`` and ``sys``.
+        own_cpu_s: returns the processor time that this process has taken.
     """
 
     def __init__(
@@ -47,19 +47,19 @@ class Watch:
         self._batteries: set[str] = set()
 
     def start(self) -> None:
-        """Begins anew."""
+        """Starts a new span."""
         self._samples, self._batteries = [], set()
         self._others.start()
-        self.look()
+        self.observe()
 
-    def look(self) -> None:
-        """Takes note of what is so now."""
+    def observe(self) -> None:
+        """Records the current conditions."""
         self._samples.append(self._thermals.read())
         self._batteries |= set(read_batteries(self._root))
 
     def finish(self) -> Conditions:
-        """Looks a last time, and sums up."""
-        self.look()
+        """Records the conditions a last time, and summarises them."""
+        self.observe()
         others = self._others.read()
         temperatures_c = [sample.temperature_c for sample in self._samples if sample.temperature_c is not None]
         frequencies_hz = [sample.frequency_hz for sample in self._samples if sample.frequency_hz is not None]
@@ -78,11 +78,11 @@ class Watch:
         )
 
 
-def look_before(watch: Watch, clock: Clock, duration_s: float = 1.0) -> Conditions:
-    """What goes on before anything is measured."""
-    watch.start()
+def observe_before(monitor: ConditionMonitor, clock: Clock, duration_s: float = 1.0) -> Conditions:
+    """Observes the machine before anything is measured."""
+    monitor.start()
     clock.sleep(duration_s)
-    return watch.finish()
+    return monitor.finish()
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:
@@ -90,50 +90,50 @@ def _distinct(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_batteries(root: Path = Path("/")) -> tuple[str, ...]:
-    """What each battery says of itself that feeds this machine: ``Charging``, ``Discharging``, ``Full``, ``Not charging``.
+    """Reads the status of each battery that powers this machine: ``Charging``, ``Discharging``, ``Full``, ``Not charging``.
 
     References:
         Linux kernel, Documentation/ABI/testing/sysfs-class-power: ``type``, ``status``, and ``scope``, which is ``Device`` for
-        the batteries of mice and the like.
+        batteries of peripherals such as mice.
     """
     supplies = sorted((root / "sys/class/power_supply").glob("*"))
     batteries = [path for path in supplies if read_text(path / "type") == "Battery" and read_text(path / "scope") != "Device"]
     return tuple(status for path in batteries if (status := read_text(path / "status")))
 
 
-def find_flags(rounds: Sequence[Conditions]) -> tuple[Flag, ...]:
-    """What of the conditions speaks against the figures that were measured under them; one flag a kind.
+def find_caveats(rounds: Sequence[Conditions]) -> tuple[Caveat, ...]:
+    """Lists the caveats about figures measured under these conditions, one per kind.
 
-    What the machine can't tell raises no flag: `list_unknowns` says it.
+    Conditions that the machine can't report raise no caveat; see `list_unknowns`.
     """
-    flags: list[Flag] = []
+    caveats: list[Caveat] = []
     throttled = _distinct(name for one in rounds for name in one.throttled or ())
     if throttled:
-        flags.append(Flag("throttled", f"{_words(throttled)} while it was measured"))
+        caveats.append(Caveat("throttled", f"{_words(throttled)} during the measurement"))
     unsteady = [name for name in _distinct(name for one in rounds for name in one.governors) if name != STEADY_GOVERNOR]
     if unsteady:
-        flags.append(Flag("governor", f"governor {', '.join(unsteady)}: it changes the frequency with the load"))
-    flags += _find_moves(rounds)
+        caveats.append(Caveat("governor", f"governor {', '.join(unsteady)}: it changes the frequency with the load"))
+    caveats += _find_moves(rounds)
     others = max((one.other_load_cores for one in rounds if one.other_load_cores is not None), default=0.0)
     if others > OTHER_LOAD_CORES:
-        flags.append(Flag("other_load", f"other programs took up to {others:.2f} cores meanwhile", others))
+        caveats.append(Caveat("other_load", f"other programs used up to {others:.2f} cores", others))
     stolen = max((one.stolen_share for one in rounds if one.stolen_share is not None), default=0.0)
     if stolen > STOLEN_SHARE:
-        detail = f"the hypervisor gave up to {stolen:.0%} of the processor's time to others"
-        flags.append(Flag("stolen_time", detail, stolen))
+        detail = f"the hypervisor gave up to {stolen:.0%} of the processor time to others"
+        caveats.append(Caveat("stolen_time", detail, stolen))
     if any("Charging" in one.batteries for one in rounds):
-        flags.append(Flag("battery_charging", "the battery was being charged"))
-    return tuple(flags)
+        caveats.append(Caveat("battery_charging", "the battery was being charged"))
+    return tuple(caveats)
 
 
-def _find_moves(rounds: Sequence[Conditions]) -> list[Flag]:
+def _find_moves(rounds: Sequence[Conditions]) -> list[Caveat]:
     lows_hz = [one.frequency_low_hz for one in rounds if one.frequency_low_hz is not None]
     highs_hz = [one.frequency_high_hz for one in rounds if one.frequency_high_hz is not None]
     if not lows_hz or not highs_hz or min(lows_hz) >= max(highs_hz) * (1 - FREQUENCY_TOLERANCE):
         return []
     low_hz, high_hz = min(lows_hz), max(highs_hz)
-    detail = f"the frequency moved between {low_hz / 1e6:.0f} and {high_hz / 1e6:.0f} MHz"
-    return [Flag("frequency_moved", detail, 1 - low_hz / high_hz)]
+    detail = f"the frequency varied between {low_hz / 1e6:.0f} and {high_hz / 1e6:.0f} MHz"
+    return [Caveat("frequency_moved", detail, 1 - low_hz / high_hz)]
 
 
 def _words(names: Iterable[str]) -> str:
@@ -141,7 +141,7 @@ def _words(names: Iterable[str]) -> str:
 
 
 def list_unknowns(rounds: Sequence[Conditions]) -> tuple[str, ...]:
-    """What the machine could not tell, for people: its silence isn't "ok"."""
+    """Lists the conditions that the machine can't report: unknown doesn't mean good."""
     unknowns: list[str] = []
     if any(one.throttled is None for one in rounds):
         unknowns.append("throttling")

@@ -1,9 +1,9 @@
-"""From rounds to figures: medians, and how sure they are.
+"""Computes figures from rounds: medians and their confidence intervals.
 
-The range from the least to the greatest of n independent rounds misses the true median only where all of them lie above it, or
-all below: with probability ``2 * 0.5 ** n``, whatever the distribution. So five rounds give a confidence of 93.75 %. It holds
-for what rounds on this machine in this hour give. Rounds that follow each other hang together a little, which is why choices
-take turns: the five are spread over the whole benchmark.
+The range of n independent rounds misses the true median only if all of them lie above it or all below, which has a probability
+of ``2 * 0.5 ** n`` for any distribution: five rounds give a confidence of 93.75 %. This applies to rounds on this machine at
+this time. Consecutive rounds are slightly correlated, which is why the choices take turns: the rounds of each are spread over
+the whole benchmark.
 
 References:
     Hahn and Meeker, Statistical Intervals (1991), section 5.2: distribution-free intervals from order statistics.
@@ -14,26 +14,26 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from device.bench.conditions import find_flags
+from device.bench.conditions import find_caveats
 from device.bench.result import (
+    BenchSettings,
+    Caveat,
     Choice,
     ChoiceResult,
+    ConfidenceInterval,
     EnergyFigures,
-    Failure,
-    Flag,
     Idle,
-    Interval,
+    InferenceWindow,
     LatencyFigures,
     Round,
-    Settings,
-    Window,
+    RoundFailure,
     WindowPower,
 )
 
 
-def find_interval(values: Sequence[float]) -> Interval:
-    """Median, least, greatest, and how sure that range is. One round alone has a confidence of 0."""
-    return Interval(
+def find_interval(values: Sequence[float]) -> ConfidenceInterval:
+    """Computes median and range. The confidence of a single round is 0."""
+    return ConfidenceInterval(
         median=statistics.median(values),
         low=min(values),
         high=max(values),
@@ -43,32 +43,32 @@ def find_interval(values: Sequence[float]) -> Interval:
 
 
 def find_confidence(rounds: int) -> float:
-    """That the range of so many rounds holds the true median, 0..1."""
+    """Probability that the range of this many rounds contains the true median, 0..1."""
     return 1 - 2 * 0.5**rounds
 
 
-def overlap(one: Interval, other: Interval) -> bool:
-    """Whether two measurements can be of the same thing, by their own ranges."""
+def overlap(one: ConfidenceInterval, other: ConfidenceInterval) -> bool:
+    """Whether the ranges of two measurements overlap, so that they may have the same true median."""
     return one.low <= other.high and other.low <= one.high
 
 
 def summarise_choice(
     choice: Choice,
     rounds: Sequence[Round],
-    failure: Failure | None,
-    settings: Settings,
+    failure: RoundFailure | None,
+    settings: BenchSettings,
     idle: Idle | None,
     no_energy_reason: str | None,
 ) -> ChoiceResult:
-    """Makes a choice's figures. A choice that failed has none, however many rounds went well before.
+    """Computes a choice's figures. A choice that failed has none, even if earlier rounds succeeded.
 
     Args:
         choice: what was measured.
-        rounds: of it.
-        failure: that ended them.
-        settings: for the flags.
+        rounds: its rounds.
+        failure: the failure that ended them.
+        settings: for the caveats.
         idle: for net figures.
-        no_energy_reason: why no energy was measured at all; None where it was.
+        no_energy_reason: why energy wasn't measured; None if it was.
     """
     good = [] if failure else list(rounds)
     energy, reason = _find_energy(good, idle) if no_energy_reason is None else (None, no_energy_reason)
@@ -82,25 +82,25 @@ def summarise_choice(
         load_s=statistics.median(one.load_s for one in good) if good else None,
         first_inference_s=statistics.median(one.first_inference_s for one in good) if good else None,
         peak_rss_bytes=max((one.peak_rss_bytes for one in good), default=None),
-        flags=_find_flags(good, settings, idle),
+        flags=_find_caveats(good, settings, idle),
         rounds=tuple(rounds),
     )
 
 
-def _find_flags(rounds: Sequence[Round], settings: Settings, idle: Idle | None) -> tuple[Flag, ...]:
-    flags: list[Flag] = []
+def _find_caveats(rounds: Sequence[Round], settings: BenchSettings, idle: Idle | None) -> tuple[Caveat, ...]:
+    caveats: list[Caveat] = []
     if not settings.conforms:
-        flags.append(
-            Flag("too_short", f"{settings.rounds} rounds of {settings.latency_s:g} s: a first look, not a measurement")
+        caveats.append(
+            Caveat("too_short", f"{settings.rounds} rounds of {settings.latency_s:g} s: a first look, not a measurement")
         )
     if rounds and len(rounds) < settings.rounds:
         detail = f"{len(rounds)} of {settings.rounds} rounds were measured"
-        flags.append(Flag("interrupted", detail, settings.rounds - len(rounds)))
+        caveats.append(Caveat("interrupted", detail, settings.rounds - len(rounds)))
     conditions = [one.conditions for one in rounds] + ([idle.conditions] if idle else [])
-    return (*flags, *(find_flags(conditions) if rounds else ()))
+    return (*caveats, *(find_caveats(conditions) if rounds else ()))
 
 
-def _find_latency(windows: Sequence[Window]) -> LatencyFigures | None:
+def _find_latency(windows: Sequence[InferenceWindow]) -> LatencyFigures | None:
     if not windows:
         return None
     p99s_s = [window.latency_s.p99 for window in windows]
@@ -114,7 +114,7 @@ def _find_latency(windows: Sequence[Window]) -> LatencyFigures | None:
 
 
 def _find_energy(rounds: Sequence[Round], idle: Idle | None) -> tuple[EnergyFigures | None, str | None]:
-    """The figures, or why there are none: one window without power spoils the choice, as another meter within it does."""
+    """The figures, or why there are none. Every window needs a power figure, and all of them from the same meter."""
     windows = [one.energy for one in rounds if one.energy]
     if not windows:
         return None, "no round was measured"
@@ -132,7 +132,7 @@ def _distinct(words: Iterable[str]) -> list[str]:
 
 
 def _sum_up_energy(
-    rounds: Sequence[Round], windows: Sequence[Window], powers: Sequence[WindowPower], idle: Idle | None
+    rounds: Sequence[Round], windows: Sequence[InferenceWindow], powers: Sequence[WindowPower], idle: Idle | None
 ) -> EnergyFigures:
     pairs = list(zip(windows, powers, strict=True))
     return EnergyFigures(
@@ -150,12 +150,12 @@ def _sum_up_energy(
     )
 
 
-def energy_per_inference_j(window: Window, power_w: float) -> float:
-    """The window's energy by its inferences; the meter's mean stands for the little of the window that it didn't cover."""
+def energy_per_inference_j(window: InferenceWindow, power_w: float) -> float:
+    """Energy of the window divided by its inferences. The mean power also stands for the part that the meter didn't cover."""
     return power_w * window.duration_s / window.inferences
 
 
-def _find_net(pairs: Iterable[tuple[Window, WindowPower]], idle: Idle | None) -> Interval | None:
+def _find_net(pairs: Iterable[tuple[InferenceWindow, WindowPower]], idle: Idle | None) -> ConfidenceInterval | None:
     if idle is None or idle.power is None:
         return None
     idle_w = idle.power.power_w
@@ -167,6 +167,6 @@ def _find_net(pairs: Iterable[tuple[Window, WindowPower]], idle: Idle | None) ->
 
 
 def _find_slowdown(rounds: Sequence[Round]) -> float | None:
-    """Pair by pair, as the two windows of a round were measured one after the other."""
+    """Compares the two windows within each round, since they were measured one after the other."""
     shares = [1 - one.energy.rate_fps / one.latency.rate_fps for one in rounds if one.latency and one.energy]
     return statistics.median(shares) if shares else None

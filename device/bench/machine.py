@@ -1,4 +1,4 @@
-"""Names the machine in ``bench.json``."""
+"""Describes the machine for ``bench.json``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from device import __version__
 from device.bench.result import BenchMachine
 from device.machine.board import detect_board
 from device.machine.identity import name_machine, read_processor
-from device.machine.sysfs import read_text
+from device.machine.memory import read_total_bytes
 
 
 def describe_machine(root: Path = Path("/")) -> BenchMachine:
-    """Asks the machine what it is; never raises.
+    """Describes this machine; never raises.
 
     Args:
-        root: where ``proc`` and ``sys`` are.
+        root: folder that holds ``proc`` and ``sys``.
     """
     facts = detect_board(root)
     processor = read_processor(root)
@@ -23,7 +23,7 @@ def describe_machine(root: Path = Path("/")) -> BenchMachine:
         board=facts.model,
         processor=processor.name or facts.machine,
         cores=facts.cores,
-        memory_bytes=_read_memory_bytes(root),
+        memory_bytes=read_total_bytes(root),
         is_virtual=processor.is_virtual,
         machine=facts.machine,
         kernel=facts.kernel,
@@ -33,12 +33,6 @@ def describe_machine(root: Path = Path("/")) -> BenchMachine:
     )
 
 
-def _read_memory_bytes(root: Path) -> int | None:
-    """References: proc_meminfo(5), ``MemTotal`` in units of 1024 bytes."""
-    words = (read_text(root / "proc/meminfo") or "").partition("\n")[0].split()
-    return int(words[1]) * 1024 if words[:1] == ["MemTotal:"] and len(words) > 1 and words[1].isdecimal() else None
-
-
 def format_machine(machine: BenchMachine) -> str:
-    """One line: what the figures are true of."""
+    """Formats the machine in one line."""
     return name_machine(machine, f"Python {machine.python}", f"ghostwatt {machine.ghostwatt}")

@@ -1,10 +1,11 @@
-"""What is measured, and for how long: in the manner of MLPerf Tiny, without being a submission to it.
+"""What is measured and for how long: in the style of MLPerf Tiny, but not a submission to it.
 
-As MLPerf Tiny's runners do: speed and energy in windows of their own, warm-up outside, at least 10 s a window, five windows,
-their median, and energy as the window's whole energy by its inferences. Besides: what the machine draws when idle.
+As in MLPerf Tiny's runners, speed and energy have separate windows, warm-up isn't counted, a window takes at least 10 s, the
+figure is the median of five windows, and energy is the whole energy of the window divided by its inferences. The power of the
+idle machine is measured in addition.
 
-Other than there, each round is a process of its own, and the choices take turns: a machine that slows down, an unlucky layout
-of memory, or a neighbour who comes and goes then shows as a wider interval, not as a difference between choices.
+Unlike MLPerf Tiny, each round is a separate process, and the choices take turns: a machine that slows down, an unlucky memory
+layout or a passing disturbance then shows as a wider interval instead of a difference between choices.
 
 References:
     Banbury et al., MLPerf Tiny Benchmark, NeurIPS Datasets and Benchmarks 2021 (arXiv:2106.07597), section 4.
@@ -17,40 +18,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from device.bench.result import Choice, Settings
+from device.bench.result import BenchSettings, Choice
 from device.bundle import Bundle
 from device.contract import Artefact
 from device.core.errors import UsageError, nearest
 
-CONFORMING = Settings(conforms=True, rounds=5, warm_up_s=2.0, latency_s=10.0, energy_s=10.0, idle_s=30.0)
-QUICK = Settings(conforms=False, rounds=3, warm_up_s=0.2, latency_s=1.0, energy_s=2.0, idle_s=3.0)
+CONFORMING = BenchSettings(conforms=True, rounds=5, warm_up_s=2.0, latency_s=10.0, energy_s=10.0, idle_s=30.0)
+QUICK = BenchSettings(conforms=False, rounds=3, warm_up_s=0.2, latency_s=1.0, energy_s=2.0, idle_s=3.0)
 
 LEAST_INFERENCES = 10
-"""In a window, however slow the network: MLPerf Tiny's number."""
+"""Minimum inferences in a window, however slow the network: MLPerf Tiny's number."""
 
 
 def find_choices(bundle: Bundle, cores: int, runtimes: Sequence[str] = (), threads: Iterable[int] = ()) -> list[Choice]:
-    """Lists every choice that a bundle holds.
+    """Lists every choice in a bundle.
 
     Args:
-        bundle: an open one.
-        cores: of this machine.
-        runtimes: only these; every one if empty.
-        threads: only these numbers; 1 to ``cores`` if empty.
+        bundle: the open bundle.
+        cores: number of this machine's cores.
+        runtimes: only these; all if empty.
+        threads: only these numbers of threads; 1 to ``cores`` if empty.
 
     Raises:
-        UsageError: a runtime that the bundle has nothing for, or more threads than cores.
+        UsageError: the bundle has no artefact for a runtime, or there are more threads than cores.
     """
     artefacts = bundle.manifest.artefacts
     names = {artefact.runtime for artefact in artefacts}
     for name in runtimes:
         if name not in names:
             raise UsageError(
-                "--runtime", f"{bundle.root} has nothing for {name!r}", expected=nearest(name, names), reason="runtime"
+                "--runtime", f"{bundle.root} has no model for {name!r}", expected=nearest(name, names), reason="runtime"
             )
     counts = sorted(set(threads)) or list(range(1, cores + 1))
     if counts[-1] > cores:
-        raise UsageError("--threads", str(counts[-1]), expected=f"at most {cores}, the cores of this machine", reason="threads")
+        raise UsageError("--threads", str(counts[-1]), expected=f"at most {cores}, this machine's cores", reason="threads")
     chosen = [artefact for artefact in artefacts if not runtimes or artefact.runtime in runtimes]
     return [_choice(bundle, artefact, count) for artefact in chosen for count in counts]
 
@@ -70,12 +71,12 @@ def _choice(bundle: Bundle, artefact: Artefact, threads: int) -> Choice:
 
 
 def find_artefact(bundle: Bundle, choice: Choice) -> Artefact:
-    """The artefact that a choice of this bundle means."""
+    """The artefact of this bundle that a choice refers to."""
     return next(artefact for artefact in bundle.manifest.artefacts if artefact.file == choice.file)
 
 
-def expected_s(settings: Settings, choices: int, *, has_energy: bool) -> float:
-    """How long a benchmark takes at least."""
+def expected_s(settings: BenchSettings, choices: int, *, has_energy: bool) -> float:
+    """Minimum duration of a benchmark, in seconds."""
     windows = [settings.latency_s] + ([settings.energy_s] if has_energy else [])
     return settings.rounds * choices * sum(window_s + settings.warm_up_s for window_s in windows) + (
         settings.idle_s if has_energy else 0.0

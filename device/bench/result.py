@@ -1,6 +1,6 @@
-"""What a benchmark leaves behind: the schema of ``bench.json``. Raw rounds, and the figures that were made of them.
+"""The schema of ``bench.json``: raw rounds, and the figures computed from them.
 
-A figure that could not be had is None, with the reason beside it; never 0.
+A figure that couldn't be measured is None with the reason beside it, never 0.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ import msgspec
 from device.contract.profile import Scope
 from device.core.errors import BenchError
 
-FlagCode = Literal[
+CaveatCode = Literal[
     "too_short", "throttled", "governor", "frequency_moved", "other_load", "stolen_time", "battery_charging", "interrupted"
 ]
 
 
-class Flag(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Caveat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A reason not to trust a figure.
 
     Attributes:
-        code: for programs.
-        detail: one line for people, without the code.
-        figure: how bad it is, to compare flags of one code: cores that others took, share of the time that was stolen, share
-            by which the frequency moved, rounds that are missing. None where there is nothing to count.
+        code: the kind of caveat.
+        detail: one line for display, without the code.
+        figure: severity, to compare caveats of the same code: cores used by others, share of stolen time, share by which the
+            frequency varied, number of missing rounds. None if there is nothing to compare.
     """
 
-    code: FlagCode
+    code: CaveatCode
     detail: str
     figure: float | None = None
 
 
-class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The median of the rounds, and the range that holds the true median.
+class ConfidenceInterval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The median of the rounds, and the range that contains the true median.
 
-    The range is from the least round to the greatest: whatever the distribution, it holds the median of what such rounds give
-    with a probability of ``1 - 2 ** (1 - rounds)``, provided that the rounds don't hang together. See `device.bench.figures`.
+    The range spans the lowest to the highest round. Whatever the distribution, it contains the true median with a probability
+    of ``1 - 2 ** (1 - rounds)``, provided that the rounds are independent. See `device.bench.figures`.
 
     Attributes:
-        median: of the rounds.
-        low: the least of them.
-        high: the greatest of them.
-        confidence: that the range holds the true median, 0..1.
-        rounds: how many.
+        median: median of the rounds.
+        low: lowest round.
+        high: highest round.
+        confidence: probability that the range contains the true median, 0..1.
+        rounds: number of rounds.
     """
 
     median: float
@@ -55,13 +55,13 @@ class Interval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Quantiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Of the durations of single inferences in one window, in seconds, by nearest rank.
+    """Quantiles of the durations of single inferences in one window, in seconds, by nearest rank.
 
     Attributes:
         p50: median.
         p90: 90th percentile.
-        p99: 99th percentile; None below 100 inferences, where it would be the slowest one alone.
-        deciles: the least, the 10th to 90th percentile, and the greatest: eleven values, for a plot.
+        p99: 99th percentile; None below 100 inferences, where it would just be the slowest one.
+        deciles: eleven values, for a plot: the minimum, the 10th to 90th percentiles, and the maximum.
     """
 
     p50: float
@@ -71,17 +71,17 @@ class Quantiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WindowPower(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the headline meter saw in a window.
+    """The headline meter's figure for a window.
 
     Attributes:
         power_w: mean over ``covered_s``.
         covered_s: part of the window that the meter covered.
-        samples: that the meter gave.
-        sampler_cpu_s: processor time that reading it took: part of what was measured.
+        samples: number of samples.
+        sampler_cpu_s: processor time spent on reading the meter, which is part of what was measured.
         source: see `device.protocols.PowerMeter`.
-        scope: likewise.
-        is_estimate: likewise.
-        resolution_w: likewise.
+        scope: see `device.protocols.PowerMeter`.
+        is_estimate: see `device.protocols.PowerMeter`.
+        resolution_w: see `device.protocols.PowerMeter`.
     """
 
     power_w: float
@@ -94,16 +94,16 @@ class WindowPower(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resolution_w: float | None = None
 
 
-class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A stretch of inferences, one after the other.
+class InferenceWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A series of consecutive inferences.
 
     Attributes:
-        duration_s: from the first one's start to the last one's end.
-        inferences: how many.
+        duration_s: from the start of the first inference to the end of the last.
+        inferences: number of inferences.
         rate_fps: inferences a second.
-        latency_s: of single inferences: pixels in, scores out.
-        power: None in windows without a meter, and where it gave no figure; see ``power_missing_reason``.
-        power_missing_reason: why there is no figure although a meter was read; None where there is one, or none was wanted.
+        latency_s: of single inferences, from pixels to scores.
+        power: None if no meter was read, or if it gave no figure; see ``power_missing_reason``.
+        power_missing_reason: why there is no figure although a meter was read; otherwise None.
     """
 
     duration_s: float
@@ -115,19 +115,19 @@ class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the machine said of itself in a round. None where it can't tell, which isn't "ok".
+    """The machine's conditions during a round. None means that the machine can't report it, not that all is well.
 
     Attributes:
-        temperature_low_c: least temperature of the processor that was seen.
-        temperature_high_c: greatest.
-        frequency_low_hz: least frequency of the fastest core that was seen.
-        frequency_high_hz: greatest.
-        governors: of cpufreq that were seen; empty where there is no cpufreq.
-        throttled: flags that held at any time in the round; None where the board can't tell.
-        throttle_unsupported: flags that the board can't tell.
-        other_load_cores: processor time that other programs took, as so many cores.
-        stolen_share: of the machine's processor time, what its hypervisor gave to others, 0..1.
-        batteries: what the batteries said of themselves that feed this machine (``Charging``, ``Discharging``, ...).
+        temperature_low_c: lowest temperature of the processor.
+        temperature_high_c: highest temperature of the processor.
+        frequency_low_hz: lowest frequency of the fastest core.
+        frequency_high_hz: highest frequency of the fastest core.
+        governors: cpufreq governors; empty if there is no cpufreq.
+        throttled: throttle flags that were set at any time in the round; None if the board can't report them.
+        throttle_unsupported: throttle flags that the board can't report.
+        other_load_cores: processor time of other programs, in cores.
+        stolen_share: share of the processor time that the hypervisor gave to others, 0..1.
+        batteries: status of the batteries that power this machine (``Charging``, ``Discharging``, ...).
     """
 
     temperature_low_c: float | None
@@ -143,18 +143,18 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Round(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One process: the network is loaded, warmed up, and measured.
+    """One process, in which the network is loaded, warmed up and measured.
 
     Attributes:
         started_at_utc: ISO 8601.
         runtime_version: name and version of the library.
-        threads: that the runtime really used.
-        load_s: from the file to a session that is ready.
-        first_inference_s: of the first inference: memory is touched and caches are cold.
-        peak_rss_bytes: the most that the process ever took.
-        latency: window in which no meter was read; None where none was wanted.
-        energy: window in which the meters were read; None where none was wanted.
-        conditions: over all of the round.
+        threads: number of threads that the runtime actually used.
+        load_s: time from the file to a ready session.
+        first_inference_s: duration of the first inference, with untouched memory and cold caches.
+        peak_rss_bytes: peak memory of the process.
+        latency: window in which no meter was read; None if not measured.
+        energy: window in which the meters were read; None if not measured.
+        conditions: during the whole round.
     """
 
     started_at_utc: str
@@ -163,24 +163,24 @@ class Round(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load_s: float
     first_inference_s: float
     peak_rss_bytes: int
-    latency: Window | None
-    energy: Window | None
+    latency: InferenceWindow | None
+    energy: InferenceWindow | None
     conditions: Conditions
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is measured: one artefact on so many threads.
+    """What is measured: one artefact of a bundle, with a number of threads.
 
     Attributes:
-        profile: of the bundle that it is in.
-        model: network's name.
+        profile: name of the bundle's profile.
+        model: name of the network.
         runtime: name in the registry.
-        threads: that are asked for.
+        threads: requested number of threads.
         precision: ``int8`` or ``fp32``.
-        recipe: that quantised it.
-        input_px: side of its input.
-        file: in the bundle.
-        manifest_sha256: names the bundle.
+        recipe: quantisation recipe.
+        input_px: side of the input.
+        file: the artefact's file in the bundle.
+        manifest_sha256: identifies the bundle.
     """
 
     profile: str
@@ -194,11 +194,11 @@ class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     manifest_sha256: str
 
 
-class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RoundFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a choice has no figures.
 
     Attributes:
-        reason: for programs: an error's own, ``crashed`` or ``hung``.
+        reason: an error's reason, ``crashed`` or ``hung``.
         message: one line.
     """
 
@@ -207,44 +207,44 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LatencyFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Over the rounds' latency windows.
+    """Summary of the rounds' latency windows.
 
     Attributes:
-        p50_s: of the rounds' medians.
-        p90_s: of their 90th percentiles.
-        p99_s: of their 99th; None where a round had too few inferences.
+        p50_s: over the rounds' medians.
+        p90_s: over the rounds' 90th percentiles.
+        p99_s: over the rounds' 99th percentiles; None if a round had too few inferences.
         rate_fps: inferences a second.
-        inferences: in all windows together.
+        inferences: total number in all windows.
     """
 
-    p50_s: Interval
-    p90_s: Interval
-    p99_s: Interval | None
-    rate_fps: Interval
+    p50_s: ConfidenceInterval
+    p90_s: ConfidenceInterval
+    p99_s: ConfidenceInterval | None
+    rate_fps: ConfidenceInterval
     inferences: int
 
 
 class EnergyFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Over the rounds' energy windows.
+    """Summary of the rounds' energy windows.
 
     Attributes:
-        gross_j: energy of the window by its inferences: the headline. No idle is subtracted.
-        net_j: the same with the idle power subtracted; None without an idle figure, or where it came out at 0 or below.
+        gross_j: energy of the window divided by its inferences, idle power included: the headline figure.
+        net_j: the same with idle power subtracted; None without an idle figure, or if the result isn't positive.
         power_w: mean power of the window.
-        rate_fps: inferences a second, with the meters being read.
-        sampler_slowdown: by how much the rate was lower than in the latency windows, as a share; negative: within the noise.
-        sampler_cpu_share: of one core, what reading the meters took.
-        samples: of the meter, in all windows together.
+        rate_fps: inferences a second while meters were read.
+        sampler_slowdown: share by which the rate was lower than in the latency windows; negative values are noise.
+        sampler_cpu_share: share of one core spent on reading the meters.
+        samples: total number of samples in all windows.
         source: see `device.protocols.PowerMeter`.
-        scope: likewise.
-        is_estimate: likewise.
-        resolution_w: likewise.
+        scope: see `device.protocols.PowerMeter`.
+        is_estimate: see `device.protocols.PowerMeter`.
+        resolution_w: see `device.protocols.PowerMeter`.
     """
 
-    gross_j: Interval
-    net_j: Interval | None
-    power_w: Interval
-    rate_fps: Interval
+    gross_j: ConfidenceInterval
+    net_j: ConfidenceInterval | None
+    power_w: ConfidenceInterval
+    rate_fps: ConfidenceInterval
     sampler_slowdown: float | None
     sampler_cpu_share: float
     samples: int
@@ -255,45 +255,45 @@ class EnergyFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChoiceResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A choice, and what was measured of it.
+    """A choice and its figures.
 
     Attributes:
         choice: what was measured.
-        runtime_version: name and version; None where it failed.
-        failure: why there are no figures; None where there are.
-        latency: None where it failed, or wasn't wanted.
-        energy: None where there is no figure; see ``energy_missing_reason``.
-        energy_missing_reason: None where there is one.
+        runtime_version: name and version; None if it failed.
+        failure: why there are no figures; None if there are.
+        latency: None if it failed.
+        energy: None if there is no figure; see ``energy_missing_reason``.
+        energy_missing_reason: why there is no figure; None if there is.
         load_s: median.
         first_inference_s: median.
-        peak_rss_bytes: the most of any round.
-        flags: what speaks against the figures.
-        rounds: what was measured, in order.
+        peak_rss_bytes: maximum of the rounds.
+        flags: caveats about the figures.
+        rounds: the raw measurements, in order.
     """
 
     choice: Choice
     runtime_version: str | None
-    failure: Failure | None
+    failure: RoundFailure | None
     latency: LatencyFigures | None
     energy: EnergyFigures | None
     energy_missing_reason: str | None
     load_s: float | None
     first_inference_s: float | None
     peak_rss_bytes: int | None
-    flags: tuple[Flag, ...]
+    flags: tuple[Caveat, ...]
     rounds: tuple[Round, ...]
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long things are measured.
+class BenchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Number and length of the measurements.
 
     Attributes:
-        conforms: to what `device.bench.plan` sets out; False for ``--quick``.
-        rounds: processes a choice, in turns with the other choices.
-        warm_up_s: before each window.
-        latency_s: of a latency window, at least.
-        energy_s: of an energy window, at least.
-        idle_s: of the idle window.
+        conforms: whether they conform to `device.bench.plan`; False for ``--quick``.
+        rounds: processes per choice, taking turns with the other choices.
+        warm_up_s: warm-up before each window.
+        latency_s: minimum length of a latency window.
+        energy_s: minimum length of an energy window.
+        idle_s: length of the idle window.
     """
 
     conforms: bool
@@ -305,19 +305,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BenchMachine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where it was measured.
+    """The machine that was measured.
 
     Attributes:
-        board: the device tree's model; None where there is no device tree.
-        processor: its name.
-        cores: that the system shows.
-        memory_bytes: that the system shows; None where it doesn't say.
-        is_virtual: a hypervisor says that it runs this machine.
+        board: model in the device tree; None if there is no device tree.
+        processor: name of the processor.
+        cores: number of cores that the system reports.
+        memory_bytes: memory that the system reports; None if it doesn't.
+        is_virtual: whether a hypervisor reports that it runs this machine.
         machine: as ``uname -m`` prints it.
-        kernel: release.
-        governor: of cpufreq at the start; None where there is none.
-        python: version.
-        ghostwatt: version.
+        kernel: release of the kernel.
+        governor: cpufreq governor at the start; None if there is none.
+        python: version of Python.
+        ghostwatt: version of ghostwatt.
     """
 
     board: str | None
@@ -333,13 +333,13 @@ class BenchMachine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Idle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The machine with nothing to do: what is subtracted for net figures.
+    """The idle machine, whose power is subtracted for net figures.
 
     Attributes:
-        duration_s: of the window.
-        power: None where the meter gave no figure.
-        power_missing_reason: None where it did.
-        conditions: meanwhile.
+        duration_s: length of the window.
+        power: None if the meter gave no figure.
+        power_missing_reason: why there is no figure; None if there is.
+        conditions: during the window.
     """
 
     duration_s: float
@@ -349,27 +349,27 @@ class Idle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BenchResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A benchmark.
+    """The result of a benchmark.
 
     Attributes:
         started_at_utc: ISO 8601.
-        duration_s: of it all.
-        is_complete: False where it was interrupted: some choices have fewer rounds than wanted, or none.
-        machine: where it was measured.
-        settings: for how long.
-        idle: None where no energy was measured.
-        meters_missing: of the profile's meters that are not there, why; one line each.
+        duration_s: of the whole benchmark.
+        is_complete: False if it was interrupted: some choices have too few rounds, or none.
+        machine: the machine that was measured.
+        settings: number and length of the measurements.
+        idle: None if energy wasn't measured.
+        meters_missing: why meters of the profile are unavailable; one line each.
         choices: in the order of the bundles.
-        before: the machine in the second before it began.
-        kind: tells this file from others.
-        schema: of this file.
+        before: the machine's conditions in the second before the benchmark.
+        kind: identifies this kind of file.
+        schema: version of this schema.
     """
 
     started_at_utc: str
     duration_s: float
     is_complete: bool
     machine: BenchMachine
-    settings: Settings
+    settings: BenchSettings
     idle: Idle | None
     meters_missing: tuple[str, ...]
     choices: tuple[ChoiceResult, ...]
@@ -379,12 +379,12 @@ class BenchResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def encode_result(result: BenchResult) -> bytes:
-    """The bytes of ``bench.json``."""
+    """Encodes ``bench.json``."""
     return msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
 
 
 def read_result(path: Path) -> BenchResult:
-    """Reads a benchmark.
+    """Reads ``bench.json``.
 
     Raises:
         BenchError: ``missing`` or ``malformed``.
@@ -395,5 +395,5 @@ def read_result(path: Path) -> BenchResult:
         raise BenchError(str(path), f"can't be read ({error.strerror})", reason="missing") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BenchError(
-            str(path), f"is no benchmark: {error}", remedy="write one: python -m device.bench", reason="malformed"
+            str(path), f"isn't a benchmark: {error}", remedy="create one with python -m device.bench", reason="malformed"
         ) from error

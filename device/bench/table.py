@@ -1,4 +1,4 @@
-"""The benchmark for people: a table, and everything that must be said beside it."""
+"""Formats a benchmark as a table with notes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from device.bench.conditions import list_unknowns
 from device.bench.figures import find_confidence
 from device.bench.machine import format_machine
-from device.bench.result import BenchResult, ChoiceResult, EnergyFigures, Flag, Idle, Interval
+from device.bench.result import BenchResult, Caveat, ChoiceResult, ConfidenceInterval, EnergyFigures, Idle
 from device.bench.runner import describe_choice
 
 _HEADINGS = ("runtime", "threads", "precision", "px", "p50 ms", "p90 ms", "p99 ms", "FPS", "mJ gross", "mJ net", "W", "MB", "")
 
 
 def format_result(result: BenchResult) -> str:
-    """The table, with the machine above it and the notes below."""
+    """Formats the machine, the table, and the notes."""
     lines = [format_machine(result.machine), *_describe_bundles(result), ""]
     lines += format_columns([_HEADINGS, *(_row(one) for one in result.choices)])
     lines += ["", *_notes(result)]
@@ -22,7 +22,7 @@ def format_result(result: BenchResult) -> str:
 
 
 def format_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns: words to the left, numbers to the right."""
+    """Formats rows in columns; text is aligned left, numbers right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lefts = [not any(character.isdigit() for row in rows[1:] for character in row[column][:1]) for column in range(len(widths))]
     return [
@@ -53,19 +53,19 @@ def _row(one: ChoiceResult) -> tuple[str, ...]:
         _median(energy.power_w if energy else None, 2),
         f"{one.peak_rss_bytes / 1e6:.0f}" if one.peak_rss_bytes else "-",
     )
-    marks = (["ESTIMATE"] if energy and energy.is_estimate else []) + [flag.code for flag in one.flags]
+    marks = (["ESTIMATE"] if energy and energy.is_estimate else []) + [caveat.code for caveat in one.flags]
     return (*known, *figures, ", ".join(marks))
 
 
-def _milli(interval: Interval | None) -> str:
+def _milli(interval: ConfidenceInterval | None) -> str:
     return format_interval(interval, 2, 1e3) if interval else "-"
 
 
-def _median(interval: Interval | None, digits: int, factor: float = 1.0) -> str:
+def _median(interval: ConfidenceInterval | None, digits: int, factor: float = 1.0) -> str:
     return f"{interval.median * factor:.{digits}f}" if interval else "-"
 
 
-def format_interval(interval: Interval, digits: int, factor: float = 1.0) -> str:
+def format_interval(interval: ConfidenceInterval, digits: int, factor: float = 1.0) -> str:
     """``4.53 (4.51-4.60)``."""
     median, low, high = (f"{value * factor:.{digits}f}" for value in (interval.median, interval.low, interval.high))
     return f"{median} ({low}-{high})"
@@ -74,28 +74,28 @@ def format_interval(interval: Interval, digits: int, factor: float = 1.0) -> str
 def _notes(result: BenchResult) -> list[str]:
     notes = [_describe_method(result), *_describe_energy(result)]
     if not result.is_complete:
-        notes.append("INTERRUPTED: some choices have fewer rounds than they should, or none")
+        notes.append("INTERRUPTED: some choices have too few rounds, or none")
     for one in result.choices:
         if one.failure:
             name = f"{one.choice.runtime}, {one.choice.threads}, {one.choice.precision}"
             notes.append(f"failed: {name}: {one.failure.message}")
-    notes += describe_flags(flag for one in result.choices for flag in one.flags)
+    notes += describe_caveats(caveat for one in result.choices for caveat in one.flags)
     unknowns = list_unknowns([taken.conditions for one in result.choices for taken in one.rounds])
     if unknowns:
-        notes.append(f"this machine can't tell: {', '.join(unknowns)}")
+        notes.append(f"this machine can't report: {', '.join(unknowns)}")
     return notes
 
 
-def describe_flags(flags: Iterable[Flag]) -> list[str]:
-    """A line for each kind of flag: of those with a figure the one with the greatest, of the others every different one."""
-    kinds: dict[str, list[Flag]] = {}
-    for flag in flags:
-        kinds.setdefault(flag.code, []).append(flag)
-    return [f"{flag.code}: {flag.detail}" for kind in kinds.values() for flag in _choose_to_tell(kind)]
+def describe_caveats(caveats: Iterable[Caveat]) -> list[str]:
+    """One line per kind of caveat: the one with the highest figure, or else every distinct one."""
+    kinds: dict[str, list[Caveat]] = {}
+    for caveat in caveats:
+        kinds.setdefault(caveat.code, []).append(caveat)
+    return [f"{caveat.code}: {caveat.detail}" for kind in kinds.values() for caveat in _choose_worst(kind)]
 
 
-def _choose_to_tell(kind: Sequence[Flag]) -> list[Flag]:
-    counted = [(flag.figure, flag) for flag in kind if flag.figure is not None]
+def _choose_worst(kind: Sequence[Caveat]) -> list[Caveat]:
+    counted = [(caveat.figure, caveat) for caveat in kind if caveat.figure is not None]
     if counted:
         return [max(counted, key=lambda pair: pair[0])[1]]
     return list(dict.fromkeys(kind))
@@ -109,7 +109,7 @@ def _describe_method(result: BenchResult) -> str:
     rounds, sure = (f"{most}", "with") if fewest == most else (f"{fewest} to {most}", "with at least")
     return (
         f"{style}: median of {rounds} rounds of at least {settings.latency_s:g} s; in brackets the range of rounds, "
-        f"which holds the true median {sure} {find_confidence(fewest):.1%} confidence"
+        f"which contains the true median {sure} {find_confidence(fewest):.1%} confidence"
     )
 
 
@@ -138,10 +138,10 @@ def _describe_meter(energies: Sequence[EnergyFigures]) -> str:
     first = energies[0]
     kind = "ESTIMATE, not measured" if first.is_estimate else "measured"
     text = f"energy: {kind}: {first.source}, scope {first.scope}{_describe_step(first)}"
-    text += f"; the sampler took {first.sampler_cpu_share:.1%} of a core"
+    text += f"; the sampler used {first.sampler_cpu_share:.1%} of a core"
     slowdowns = [energy.sampler_slowdown for energy in energies if energy.sampler_slowdown is not None]
     if slowdowns:
-        text += f"; inference was {max(slowdowns):.1%} slower with it, at most"
+        text += f" and slowed inference down by at most {max(slowdowns):.1%}"
     return text
 
 

@@ -1,4 +1,4 @@
-"""A stretch of inferences: how long each took, and what a meter saw meanwhile."""
+"""A window of consecutive inferences: how long each took, and what a meter read meanwhile."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from device.bench.plan import LEAST_INFERENCES
-from device.bench.result import Quantiles, Window, WindowPower
+from device.bench.result import InferenceWindow, Quantiles, WindowPower
 from device.protocols import Clock, Image, MeterTotal, PowerFigure, Session
 
 LEAST_COVERED_SHARE = 0.9
-"""A meter that saw less of a window says nothing of it."""
+"""Share of a window that a meter must cover for its figure to count."""
 
 LEAST_FOR_P99 = 100
 
-LOOK_INTERVAL_S = 1.0
-"""Between looks at the machine's conditions, which take some 0.1 ms each: never within an inference that is timed."""
+OBSERVE_INTERVAL_S = 1.0
+"""Interval at which the machine's conditions are observed, which takes about 0.1 ms; never during a timed inference."""
 
 
 class Sampler(Protocol):
-    """What is needed of `device.meters.PowerSampler`."""
+    """The part of `device.meters.PowerSampler` that is used here."""
 
     @property
     def overhead_cpu_s(self) -> float:
-        """Processor time of the sampling."""
+        """Processor time that the sampling has taken."""
 
     def take(self) -> PowerFigure | None:
         """The headline meter's figure since the last call."""
 
     def error(self) -> str | None:
-        """Why the headline meter gives nothing now."""
+        """Why the headline meter gives no figure now; None if it does."""
 
     def figures(self) -> tuple[MeterTotal, ...]:
-        """What every meter has given, the headline's first."""
+        """Totals of every meter, the headline meter's first."""
 
 
 def warm_up(session: Session, images: Sequence[Image], clock: Clock, duration_s: float, rate_fps: float | None = None) -> None:
-    """Runs without measuring, at least once an image, at the rate that will be measured."""
+    """Runs inferences without measuring, at least once per image, at the rate that will be measured."""
     for _ in _run_repeatedly(session, images, clock, duration_s, rate_fps, least=len(images)):
         pass
 
@@ -45,7 +45,7 @@ def warm_up(session: Session, images: Sequence[Image], clock: Clock, duration_s:
 def _run_repeatedly(
     session: Session, images: Sequence[Image], clock: Clock, duration_s: float, rate_fps: float | None, least: int
 ) -> Iterator[int]:
-    """Runs inferences for so long, and at least ``least``; gives each one's duration in nanoseconds before it pauses."""
+    """Runs inferences for ``duration_s``, and at least ``least``; yields each one's duration in nanoseconds, then pauses."""
     period_ns = 0 if rate_fps is None else round(1e9 / rate_fps)
     started_ns = due_ns = clock.now_ns()
     count = 0
@@ -55,7 +55,7 @@ def _run_repeatedly(
         session.run(image)
         count += 1
         yield clock.now_ns() - run_ns
-        # A late inference isn't made up for: the next one waits its full turn.
+        # A late inference isn't made up for: the next one waits a full period.
         due_ns = max(due_ns + period_ns, clock.now_ns())
         clock.sleep((due_ns - clock.now_ns()) / 1e9)
 
@@ -66,33 +66,33 @@ def measure_window(
     clock: Clock,
     duration_s: float,
     *,
-    look: Callable[[], None],
+    observe: Callable[[], None],
     sampler: Sampler | None = None,
     rate_fps: float | None = None,
-) -> Window:
-    """Runs inferences for a while, and at least `LEAST_INFERENCES`.
+) -> InferenceWindow:
+    """Measures a window of at least `LEAST_INFERENCES` inferences.
 
     Args:
-        session: warm.
-        images: ``(1, S, S, 3)`` uint8 each, taken in turn.
-        clock: times everything.
-        duration_s: at least.
-        look: called now and then, between inferences.
-        sampler: of the meter, running; None where power isn't wanted.
-        rate_fps: inferences a second, at most; None for as many as can be. At a lower rate the window ends with a pause, so
-            that every inference has its whole share of waiting.
+        session: warmed up.
+        images: ``(1, S, S, 3)`` uint8 each, used in turn.
+        clock: for all timing.
+        duration_s: minimum length of the window.
+        observe: called about once a second, between inferences.
+        sampler: the running power sampler; None if power isn't measured.
+        rate_fps: maximum inferences a second; None for full speed. At a limited rate the window ends with a pause, to give
+            every inference its full share of waiting.
     """
     taken_ns: list[int] = []
     before = _start_power(sampler)
     started_ns = looked_ns = clock.now_ns()
     for duration_ns in _run_repeatedly(session, images, clock, duration_s, rate_fps, LEAST_INFERENCES):
         taken_ns.append(duration_ns)
-        if clock.now_ns() - looked_ns >= LOOK_INTERVAL_S * 1e9:
+        if clock.now_ns() - looked_ns >= OBSERVE_INTERVAL_S * 1e9:
             looked_ns = clock.now_ns()
-            look()
+            observe()
     elapsed_s = (clock.now_ns() - started_ns) / 1e9
     power, reason = _end_power(sampler, before, elapsed_s)
-    return Window(
+    return InferenceWindow(
         duration_s=elapsed_s,
         inferences=len(taken_ns),
         rate_fps=len(taken_ns) / elapsed_s,
@@ -103,7 +103,7 @@ def measure_window(
 
 
 def find_quantiles(durations_s: Sequence[float]) -> Quantiles:
-    """Percentiles by nearest rank."""
+    """Computes percentiles by nearest rank."""
     ordered = sorted(durations_s)
 
     def at(share: float) -> float:
@@ -113,22 +113,24 @@ def find_quantiles(durations_s: Sequence[float]) -> Quantiles:
     return Quantiles(at(0.5), at(0.9), p99_s, tuple(at(step / 10) for step in range(11)))
 
 
-class _Before:
-    """The sampler's counts at a window's start."""
+class _SamplerStart:
+    """The sampler's counters at the start of a window."""
 
     def __init__(self, sampler: Sampler) -> None:
         self.samples = sampler.figures()[0].samples
         self.cpu_s = sampler.overhead_cpu_s
 
 
-def _start_power(sampler: Sampler | None) -> _Before | None:
+def _start_power(sampler: Sampler | None) -> _SamplerStart | None:
     if sampler is None:
         return None
-    sampler.take()  # what was before the window
-    return _Before(sampler)
+    sampler.take()  # discards what was before the window
+    return _SamplerStart(sampler)
 
 
-def _end_power(sampler: Sampler | None, before: _Before | None, elapsed_s: float) -> tuple[WindowPower | None, str | None]:
+def _end_power(
+    sampler: Sampler | None, before: _SamplerStart | None, elapsed_s: float
+) -> tuple[WindowPower | None, str | None]:
     if sampler is None or before is None:
         return None, None
     figure = sampler.take()
@@ -154,17 +156,17 @@ def _end_power(sampler: Sampler | None, before: _Before | None, elapsed_s: float
 
 
 def measure_idle_power(
-    sampler: Sampler, clock: Clock, duration_s: float, look: Callable[[], None]
+    sampler: Sampler, clock: Clock, duration_s: float, observe: Callable[[], None]
 ) -> tuple[float, WindowPower | None, str | None]:
-    """Waits, and says what the machine drew meanwhile.
+    """Waits, and measures the machine's power meanwhile.
 
     Returns:
-        How long it was, the figure, and where there is none, the reason.
+        The duration in seconds, the figure, and the reason if there is none.
     """
     before = _start_power(sampler)
     started_ns = clock.now_ns()
     while (left_s := duration_s - (clock.now_ns() - started_ns) / 1e9) > 0:
-        clock.sleep(min(LOOK_INTERVAL_S, left_s))
-        look()
+        clock.sleep(min(OBSERVE_INTERVAL_S, left_s))
+        observe()
     elapsed_s = (clock.now_ns() - started_ns) / 1e9
     return elapsed_s, *_end_power(sampler, before, elapsed_s)

@@ -1,1 +1,1 @@
-"""``python -m device.calibrate``: measures the board's own power model, with a meter that is fitted for it."""
+"""``python -m device.calibrate``: fits the board's own power model to the readings of a meter."""

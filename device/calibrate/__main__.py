@@ -1,8 +1,8 @@
-"""``python -m device.calibrate``: measures the board's own power model, with a meter that you hold or name.
+"""``python -m device.calibrate``: fits the board's own power model to the readings of a meter.
 
-The board is left alone for a while, then every core is kept busy. At each of the two somebody, or a meter named by ``--meter``,
-says what the board draws; the kernel says how busy it was. The straight line through both replaces the published model of the
-kind ``estimate``; its figures stay estimates.
+The board is first left idle, then every core is kept busy. In both steps the operator, or the meter named by ``--meter``, reads
+the power, and the kernel reports the utilisation. The straight line through both points replaces the published model of the
+meter ``estimate``; its figures are still estimates.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from device.meters.select import open_meter, read_options
 from device.protocols import Clock, PowerMeter, ThrottleFlag
 
 DURATION_S = 60.0
-"""Of each of the two steps. A third of it is for settling: what ran before must end, and the supply must follow."""
+"""Length of each of the two steps. The first third is for settling: earlier work must end, and the supply must follow."""
 
 SETTLE_SHARE = 1 / 3
 READ_INTERVAL_S = 0.5
@@ -51,41 +51,41 @@ MAX_IDLE_UTILISATION = 0.2
 MIN_LOAD_UTILISATION = 0.6
 
 PLAUSIBLE_FACTOR = 4.0
-"""By which the reading of a known board may differ from its published model. More is a slip of the unit, or another device."""
+"""Factor by which a known board's reading may differ from its published model. More means a wrong unit or another device."""
 
 MAX_QUESTIONS = 3
 
 
-class Person(NamedTuple):
-    """Who sits before the board.
+class Operator(NamedTuple):
+    """The person who runs the calibration.
 
     Attributes:
-        answers: where the answers are typed.
-        screen: where questions and progress are shown.
+        answers: stream of the typed answers.
+        screen: stream for questions and progress.
     """
 
     answers: TextIO
     screen: TextIO
 
-    def tell(self, line: str) -> None:
-        """Shows a line."""
+    def show(self, line: str) -> None:
+        """Prints a line."""
         self.screen.write(line + "\n")
         self.screen.flush()
 
     def show_progress(self, text: str) -> None:
-        """Shows how far it is: in place on a terminal, and nowhere else."""
+        """Shows progress in place if the screen is a terminal."""
         if self.screen.isatty():
             self.screen.write(f"\r\x1b[K{text}")
             self.screen.flush()
 
     def end_progress(self) -> None:
-        """Leaves the line that progress was shown on."""
+        """Clears the line of progress."""
         if self.screen.isatty():
             self.screen.write("\r\x1b[K")
             self.screen.flush()
 
     def ask_power_w(self, step: str) -> float:
-        """Asks what the meter shows, until the answer is a power.
+        """Asks for the meter's reading until the answer is a power.
 
         Raises:
             UsageError: ``no_answer``.
@@ -99,7 +99,7 @@ class Person(NamedTuple):
             try:
                 return parse_watts(answer)
             except argparse.ArgumentTypeError as error:
-                self.tell(str(error))
+                self.show(str(error))
         raise UsageError(
             "the meter's reading",
             "no answer",
@@ -109,44 +109,44 @@ class Person(NamedTuple):
         )
 
 
-class Bench(NamedTuple):
-    """Everything that the two steps need.
+class CalibrationSetup(NamedTuple):
+    """What the two steps need.
 
     Attributes:
-        root: where ``proc`` and ``sys`` are.
-        clock: of every wait.
-        person: sees the progress, and reads the meter where no ``meter`` does.
-        meter: None where the person reads it.
-        duration_s: of a step.
+        root: folder that holds ``proc`` and ``sys``.
+        clock: for every wait.
+        operator: sees the progress, and reads the meter if ``meter`` is None.
+        meter: the reference meter; None if the operator reads it.
+        duration_s: length of a step.
     """
 
     root: Path
     clock: Clock
-    person: Person
+    operator: Operator
     meter: PowerMeter | None
     duration_s: float
 
 
 def parse_watts(text: str) -> float:
-    """Reads ``2.31``, ``2,31`` or ``2.31 W``.
+    """Parses ``2.31``, ``2,31`` or ``2.31 W``.
 
     Raises:
-        ArgumentTypeError: it is no power.
+        ArgumentTypeError: it isn't a power.
     """
     try:
         power_w = float(text.strip().removesuffix("W").strip().replace(",", "."))
     except ValueError:
         power_w = float("nan")
     if not 0 < power_w <= 2000:
-        raise argparse.ArgumentTypeError(f"{text.strip()[:40]!r} is no power in watts")
+        raise argparse.ArgumentTypeError(f"{text.strip()[:40]!r} isn't a power in watts")
     return power_w
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Builds the command's argument parser."""
     parser = argparse.ArgumentParser(
         prog="python -m device.calibrate",
-        description="Measures this board's own power model: a meter's reading at idle, and one under full load.",
+        description="Fits this board's own power model to two readings of a meter: one at idle, one under full load.",
     )
     parser.add_argument(
         "--meter",
@@ -154,17 +154,17 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"read this meter instead of asking: {', '.join(METERS.own_names())}; or its keys as JSON",
     )
     parser.add_argument(
-        "--bundle", type=Path, help="load the cores with its network, and take the meter's keys from its profile"
+        "--bundle", type=Path, help="load the cores with this bundle's network, and take the meter's keys from its profile"
     )
     parser.add_argument(
         "--scope",
         choices=("board", "wall"),
-        help="what the meter that you read encloses: board (in its lead) or wall (in the socket)",
+        help="what the meter that you read covers: board (in the board's lead) or wall (in the socket)",
     )
-    parser.add_argument("--idle-w", type=parse_watts, metavar="W", help="what you have read at idle; measures nothing")
-    parser.add_argument("--load-w", type=parse_watts, metavar="W", help="what you have read with every core busy")
+    parser.add_argument("--idle-w", type=parse_watts, metavar="W", help="your reading at idle; nothing is measured then")
+    parser.add_argument("--load-w", type=parse_watts, metavar="W", help="your reading with every core busy")
     parser.add_argument(
-        "--duration", type=_duration, default=DURATION_S, metavar="S", help="of each step (default: %(default)g)"
+        "--duration", type=_duration, default=DURATION_S, metavar="S", help="length of each step (default: %(default)g)"
     )
     parser.add_argument("--json", action="store_true", help="print the model as JSON")
     return parser
@@ -178,7 +178,7 @@ def _duration(text: str) -> float:
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-    """Refuses flags that contradict each other.
+    """Rejects flags that contradict each other.
 
     Raises:
         UsageError: ``flags``.
@@ -188,22 +188,24 @@ def check_flags(flags: argparse.Namespace) -> None:
     if flags.meter and flags.idle_w is not None:
         raise UsageError("--meter", "given with --idle-w", expected="one of the two", reason="flags")
     if flags.meter and flags.scope:
-        raise UsageError("--scope", "given with --meter", expected="a meter says itself what it encloses", reason="flags")
+        raise UsageError(
+            "--scope", "given with --meter", expected="one of the two: the meter itself defines its scope", reason="flags"
+        )
     if not flags.meter and not flags.scope:
         raise UsageError(
             "--scope",
             "not given",
             expected="--scope board for a meter in the board's own lead, --scope wall for a plug in the socket",
-            remedy="or --meter KIND",
+            remedy="or name a meter with --meter KIND",
             reason="flags",
         )
 
 
 def choose_meter(flags: argparse.Namespace) -> MeterConfig:
-    """Settles on the meter's keys: those given, those of the bundle's profile, or none but the kind.
+    """Chooses the meter's keys: those given as JSON, those of the bundle's profile, or just the kind.
 
     Raises:
-        UsageError: ``flags`` for JSON that is no meter.
+        UsageError: ``flags`` for JSON that doesn't describe a meter.
     """
     if flags.meter.startswith("{"):
         try:
@@ -217,11 +219,11 @@ def choose_meter(flags: argparse.Namespace) -> MeterConfig:
 
 
 def open_reference(config: MeterConfig, root: Path, clock: Clock) -> PowerMeter:
-    """Opens the meter to calibrate by.
+    """Opens the reference meter.
 
     Raises:
-        UsageError: ``estimate``: a guess is no reference.
-        MeterError: its keys are wrong, or it isn't there.
+        UsageError: ``estimate``: the meter doesn't measure, and can't be a reference.
+        MeterError: its keys are invalid, or it isn't available.
     """
     meter = open_meter(config, MeterContext(root, clock))
     if meter.origin.is_estimate:
@@ -231,41 +233,43 @@ def open_reference(config: MeterConfig, root: Path, clock: Clock) -> PowerMeter:
     return meter
 
 
-def measure_point(bench: Bench, step: str, load: Load | None) -> Point:
-    """Waits until the board has settled, then takes power and utilisation of the same time.
+def measure_point(setup: CalibrationSetup, step: str, load: Load | None) -> Point:
+    """Waits until the board has settled, then measures power and utilisation over the same time.
 
     Args:
-        bench: what it needs.
-        step: ``at idle`` or ``under load``, for the person.
-        load: what keeps the cores busy; None at idle.
+        setup: the calibration's setup.
+        step: ``at idle`` or ``under load``, for display.
+        load: the work that keeps the cores busy; None at idle.
 
     Raises:
-        MeterError: the meter gave no figure for most of the time, or the processor wasn't as busy, or as idle, as it had to be.
-        UsageError: the person gave no answer.
+        MeterError: the meter gave no figure for most of the time, or the processor wasn't as busy or as idle as required.
+        UsageError: the operator gave no answer.
     """
-    settle_s = bench.duration_s * SETTLE_SHARE
-    _wait(bench, step, 0.0, settle_s, load, None)
-    sampler = PowerSampler([bench.meter], 1 / READ_INTERVAL_S, bench.clock) if bench.meter else None
-    before = read_ticks(bench.root)
-    _wait(bench, step, settle_s, bench.duration_s, load, sampler)
-    power_w = _take_power_w(sampler, bench.duration_s - settle_s) if sampler else bench.person.ask_power_w(step)
-    utilisation = read_ticks(bench.root).utilisation_since(before)
+    settle_s = setup.duration_s * SETTLE_SHARE
+    _wait(setup, step, 0.0, settle_s, load, None)
+    sampler = PowerSampler([setup.meter], 1 / READ_INTERVAL_S, setup.clock) if setup.meter else None
+    before = read_ticks(setup.root)
+    _wait(setup, step, settle_s, setup.duration_s, load, sampler)
+    power_w = _take_power_w(sampler, setup.duration_s - settle_s) if sampler else setup.operator.ask_power_w(step)
+    utilisation = read_ticks(setup.root).utilisation_since(before)
     _check_load(load)
     return Point(_check_utilisation(utilisation, is_load=load is not None), power_w)
 
 
-def _wait(bench: Bench, step: str, from_s: float, to_s: float, load: Load | None, sampler: PowerSampler | None) -> None:
-    """Waits through a part of a step, shows how far it is, and reads the meter now and then."""
-    started_ns = bench.clock.now_ns() - round(from_s * 1e9)
-    while (passed_s := (bench.clock.now_ns() - started_ns) / 1e9) < to_s:
+def _wait(
+    setup: CalibrationSetup, step: str, from_s: float, to_s: float, load: Load | None, sampler: PowerSampler | None
+) -> None:
+    """Waits for a part of a step, while showing progress and sampling the meter."""
+    started_ns = setup.clock.now_ns() - round(from_s * 1e9)
+    while (passed_s := (setup.clock.now_ns() - started_ns) / 1e9) < to_s:
         _check_load(load)
         if sampler:
             sampler.sample()
-        bench.person.show_progress(f"{step}: {passed_s:.0f} of {bench.duration_s:.0f} s")
-        bench.clock.sleep(min(READ_INTERVAL_S, to_s - passed_s))
+        setup.operator.show_progress(f"{step}: {passed_s:.0f} of {setup.duration_s:.0f} s")
+        setup.clock.sleep(min(READ_INTERVAL_S, to_s - passed_s))
     if sampler:
         sampler.sample()
-    bench.person.end_progress()
+    setup.operator.end_progress()
 
 
 def _check_load(load: Load | None) -> None:
@@ -279,7 +283,7 @@ def _take_power_w(sampler: PowerSampler, wait_s: float) -> float:
         raise MeterError(
             "--meter",
             sampler.error() or "gave no figure for more than half of the time",
-            expected="a figure for most of it",
+            expected="a figure for most of the time",
             remedy="try again, or pass a longer --duration",
             reason="missing",
         )
@@ -288,13 +292,13 @@ def _take_power_w(sampler: PowerSampler, wait_s: float) -> float:
 
 def _check_utilisation(utilisation: float | None, *, is_load: bool) -> float:
     if utilisation is None:
-        raise MeterError("proc/stat", "counted no tick", expected="a longer --duration", reason="malformed")
+        raise MeterError("/proc/stat", "counted no ticks", expected="a longer --duration", reason="malformed")
     if not is_load and utilisation > MAX_IDLE_UTILISATION:
         raise MeterError(
             "at idle",
             f"the processor was {utilisation:.0%} busy",
             expected=f"at most {MAX_IDLE_UTILISATION:.0%}",
-            remedy="stop what runs (systemctl stop 'ghostwatt*'), and start again",
+            remedy="stop other programs (systemctl stop 'ghostwatt*'), then try again",
             reason="implausible",
         )
     if is_load and utilisation < MIN_LOAD_UTILISATION:
@@ -302,14 +306,14 @@ def _check_utilisation(utilisation: float | None, *, is_load: bool) -> float:
             "under load",
             f"the processor was only {utilisation:.0%} busy",
             expected=f"at least {MIN_LOAD_UTILISATION:.0%}",
-            remedy="leave --bundle out: its network may not fill every core",
+            remedy="leave out --bundle: its network may not use every core fully",
             reason="implausible",
         )
     return utilisation
 
 
 def check_plausible(calibration: Calibration) -> None:
-    """Compares with the published model where there is one, and catches a slip of the unit.
+    """Compares the points with the board's published model, if there is one, to detect a wrong unit.
 
     Raises:
         MeterError: ``implausible``.
@@ -323,41 +327,41 @@ def check_plausible(calibration: Calibration) -> None:
             raise MeterError(
                 name,
                 f"{point.power_w:g} W",
-                expected=f"something near {expected_w:.1f} W, as published for {calibration.board.name}",
-                remedy="watts, not milliwatts or amperes; and nothing else on the meter",
+                expected=f"about {expected_w:.1f} W, as published for {calibration.board.name}",
+                remedy="give watts, not milliwatts or amperes, and connect nothing else to the meter",
                 reason="implausible",
             )
 
 
-def measure(bench: Bench, make_load: Callable[[], Load]) -> tuple[Point, Point, str, tuple[ThrottleFlag, ...]]:
-    """Takes both points.
+def measure(setup: CalibrationSetup, make_load: Callable[[], Load]) -> tuple[Point, Point, str, tuple[ThrottleFlag, ...]]:
+    """Measures both points.
 
     Returns:
-        Idle, load, what the load was, and the flags of throttling that held under it.
+        The point at idle, the point under load, the kind of load, and the throttle flags that were set under load.
     """
-    bench.person.tell(f"Step 1 of 2, idle: leave the board alone for {bench.duration_s:.0f} s.")
-    idle = measure_point(bench, "at idle", None)
-    bench.person.tell(f"Step 2 of 2, load: every core is kept busy for {bench.duration_s:.0f} s.")
-    thermals = SysfsThermals(bench.root)
+    setup.operator.show(f"Step 1 of 2, idle: leave the board alone for {setup.duration_s:.0f} s.")
+    idle = measure_point(setup, "at idle", None)
+    setup.operator.show(f"Step 2 of 2, load: every core is kept busy for {setup.duration_s:.0f} s.")
+    thermals = SysfsThermals(setup.root)
     with make_load() as load:
-        busy = measure_point(bench, "under load", load)
+        busy = measure_point(setup, "under load", load)
     return idle, busy, load.kind, thermals.read().throttled_since_start or ()
 
 
-def calibrate(flags: argparse.Namespace, board: BoardIdentity, root: Path, clock: Clock, person: Person) -> Calibration:
-    """Takes both readings, or takes them from the flags, and checks them.
+def calibrate(flags: argparse.Namespace, board: BoardIdentity, root: Path, clock: Clock, operator: Operator) -> Calibration:
+    """Measures both points, or takes them from the flags, and checks them.
 
     Raises:
-        MeterError: ``implausible`` figures, or a meter that can't be read.
+        MeterError: the figures are ``implausible``, or the meter can't be read.
     """
     with ExitStack() as stack:
         config = choose_meter(flags) if flags.meter else None
         meter = stack.enter_context(open_reference(config, root, clock)) if config else None
-        bench = Bench(root, clock, person, meter, flags.duration)
+        setup = CalibrationSetup(root, clock, operator, meter, flags.duration)
         if flags.idle_w is None:
             cores = os.cpu_count() or 1
             idle, load, load_kind, throttled = measure(
-                bench, lambda: run_network(flags.bundle, cores) if flags.bundle else multiply_matrices(cores)
+                setup, lambda: run_network(flags.bundle, cores) if flags.bundle else multiply_matrices(cores)
             )
         else:
             idle, load, load_kind, throttled = Point(0.0, flags.idle_w), Point(1.0, flags.load_w), "not said", ()
@@ -381,7 +385,7 @@ def calibrate(flags: argparse.Namespace, board: BoardIdentity, root: Path, clock
 
 
 def format_calibration(calibration: Calibration, path: Path) -> str:
-    """What a person reads at the end."""
+    """Formats the result for display."""
     model = calibration.model
     rows = [
         ("board", str(calibration.board)),
@@ -397,24 +401,23 @@ def format_calibration(calibration: Calibration, path: Path) -> str:
 
 
 def main(
-    arguments: list[str] | None = None, *, root: Path = Path("/"), clock: Clock | None = None, person: Person | None = None
+    arguments: list[str] | None = None, *, root: Path = Path("/"), clock: Clock | None = None, operator: Operator | None = None
 ) -> int:
-    """Parses flags, measures, and keeps the model."""
+    """Measures, then stores and prints the model."""
     flags = build_parser().parse_args(arguments)
     check_flags(flags)
     board = identify_board(root)
     if board is None:
         raise MeterError(
             "board",
-            "has no name",
+            "has no name, so its model couldn't be distinguished from another board's",
             expected="a device tree, or DMI tables",
-            remedy="a model could not be told from another board's",
             reason="missing",
         )
     path = calibration_path(root)
-    # Before two minutes of measuring, not after.
+    # Fail before two minutes of measuring, not after.
     make_state_folder(path.parent)
-    calibration = calibrate(flags, board, root, clock or SystemClock(), person or Person(sys.stdin, sys.stderr))
+    calibration = calibrate(flags, board, root, clock or SystemClock(), operator or Operator(sys.stdin, sys.stderr))
     write_calibration(calibration, root)
     if flags.json:
         print(

@@ -1,4 +1,4 @@
-"""Keeps the processor busy on purpose, so that a meter can show what that draws."""
+"""Keeps the processor busy, to measure the power under load."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from device.protocols import Runtime
 from device.runtimes.registry import RUNTIMES
 
 _SIDE = 192
-"""Of the matrices: small enough for the cache of every board, large enough that Python is a small part of the work."""
+"""Side of the matrices: small enough for the cache of every board, large enough to make Python's overhead negligible."""
 
 
 class Load(Resource):
-    """Work that goes on in threads until `close`.
+    """Work that runs in threads until `close`.
 
     Args:
-        kind: what works, for the record.
-        steps: one piece of work each; every one is called again and again in a thread of its own.
-        release: called once, when the threads have ended.
+        kind: description of the work, for the record.
+        steps: one function per thread, which is called repeatedly.
+        release: called once, after the threads have ended.
     """
 
     def __init__(self, kind: str, steps: list[Callable[[], object]], release: Callable[[], None] = lambda: None) -> None:
@@ -36,12 +36,12 @@ class Load(Resource):
             thread.start()
 
     def check(self) -> None:
-        """Raises what ended a thread before its time."""
+        """Raises the error that ended a thread early, if any."""
         if self._failure:
             raise self._failure
 
     def close(self) -> None:
-        """Ends the work, after the pieces in hand."""
+        """Stops the threads after their current steps."""
         self._stopping.set()
         for thread in self._threads:
             thread.join()
@@ -53,12 +53,12 @@ class Load(Resource):
         try:
             while not self._stopping.is_set():
                 step()
-        except BaseException as error:  # handed to whoever asks with `check`
+        except BaseException as error:  # raised by `check`
             self._failure = error
 
 
 def multiply_matrices(cores: int) -> Load:
-    """Keeps every core busy with products of float32 matrices: what a network's time goes into."""
+    """Keeps every core busy with float32 matrix products, which is what most of a network's time is spent on."""
 
     def make_step() -> Callable[[], object]:
         left, right = np.random.default_rng(0).standard_normal((2, _SIDE, _SIDE), dtype=np.float32)
@@ -69,12 +69,12 @@ def multiply_matrices(cores: int) -> Load:
 
 
 def run_network(bundle_folder: Path, cores: int) -> Load:
-    """Keeps every core busy with a bundle's network, by the profile's runtime, on noise.
+    """Keeps every core busy with a bundle's network, fed with noise, on the profile's runtime.
 
     Raises:
-        BundleError: no bundle, or one that can't be trusted.
+        BundleError: the bundle is missing, or can't be trusted.
         MissingDependencyError: the runtime isn't installed.
-        ModelLoadError: it doesn't take the network.
+        ModelLoadError: the runtime can't load the network.
     """
     bundle = open_bundle(bundle_folder)
     name = bundle.manifest.profile.runtime.name

@@ -1,4 +1,4 @@
-"""The vocabulary that host and board share: frozen, strict, and owned by the reader."""
+"""The formats that host and board share: frozen, strict, and defined on the side that reads them."""
 
 from device.contract.manifest import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA, Artefact, FileEntry, Manifest, ModelCard
 from device.contract.profile import (
@@ -6,13 +6,13 @@ from device.contract.profile import (
     Backoff,
     Board,
     Camera,
-    Limits,
     MeterConfig,
     Model,
     OwnOptions,
     Power,
     Profile,
-    Runtime,
+    RateLimits,
+    RuntimeSettings,
     Telemetry,
 )
 from device.contract.tensor import Preprocessing, TensorSpec
@@ -26,7 +26,6 @@ __all__ = [
     "Board",
     "Camera",
     "FileEntry",
-    "Limits",
     "Manifest",
     "MeterConfig",
     "Model",
@@ -35,7 +34,8 @@ __all__ = [
     "Power",
     "Preprocessing",
     "Profile",
-    "Runtime",
+    "RateLimits",
+    "RuntimeSettings",
     "Telemetry",
     "TensorSpec",
 ]

@@ -1,4 +1,4 @@
-"""The manifest: what is in a bundle, what made it, and what it promises."""
+"""The manifest: a bundle's contents, how it was made, and its verified accuracy."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from device.contract.profile import Positive, Profile
 from device.contract.tensor import Preprocessing, TensorSpec
 
 MANIFEST_SCHEMA = 3
-"""Raised with every key that is added, since a reader refuses keys that it doesn't know: by the number it can say that it is
-too old. 2 added ``model.temperature`` and the profile's ``model.unknown_below``, 3 the profile's keys for cameras that fail."""
+"""Increased with every new key: a reader rejects unknown keys, and this number lets it report that it is too old. 2 added
+``model.temperature`` and the profile's ``model.unknown_below``, 3 the profile's keys for cameras that fail."""
 
 OLDEST_MANIFEST_SCHEMA = 1
-"""Raised when an old manifest could be misread. What was added since has a default that means what its absence meant."""
+"""Increased if an old manifest could be misread. The defaults of newer keys mean the same as their absence did."""
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of the bundle. Names are plain file names: no folders, so no path can lead outside."""
+    """A file of the bundle. Names have no folders, so that no path can lead outside the bundle."""
 
     name: FileName
     size_bytes: int
@@ -30,19 +30,19 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Artefact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One lowered network.
+    """A network exported for one runtime.
 
     Attributes:
-        runtime: name of the runtime that runs it, as the registry of its room knows it.
+        runtime: name of the runtime that runs it, as in the registry of runtimes.
         file: name of its file in the bundle.
         precision: ``int8`` or ``fp32``.
-        recipe: name of the quantisation recipe that made it.
-        input: what `Session.run` takes.
-        output: what `Session.run` gives.
-        delegates: how many delegate partitions the graph has.
-        undelegated_ops: names of the operators that stand outside every delegate.
-        sqnr_db: of its logits against eager fp32, over the verification images.
-        top1_agreement: share of the verification images on which it names the same class as eager fp32.
+        recipe: name of the quantisation recipe.
+        input: input of `Session.run`.
+        output: output of `Session.run`.
+        delegates: number of delegate partitions in the graph.
+        undelegated_ops: names of the operators outside all delegates.
+        sqnr_db: SQNR of its logits against eager fp32, over the verification images.
+        top1_agreement: share of the verification images on which its best class is that of eager fp32.
     """
 
     runtime: str
@@ -61,16 +61,16 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The network in the bundle.
 
     Attributes:
-        name: variant, as `converter.models` knows it.
+        name: variant, as in `converter.models`.
         weights: name of the checkpoint, or the file name of the user's own.
-        weights_sha256: of the checkpoint file.
-        parameters: learnable parameters.
-        macs: multiply-accumulates of one inference.
-        num_classes: length of ``labels.txt``.
-        preprocessing: as the weights demand.
-        temperature: that logits are divided by before the softmax, so that scores mean what they say; 1 where nobody fitted
-            one. Fitted on the fp32 network, and used for every artefact: fitted to int8 artefacts' own logits it came out
-            the same within 1 %, for two networks in both formats.
+        weights_sha256: hash of the checkpoint file.
+        parameters: number of learnable parameters.
+        macs: multiply-accumulates per inference.
+        num_classes: number of lines in ``labels.txt``.
+        preprocessing: as the weights require.
+        temperature: divisor of the logits before the softmax, which makes scores match probabilities; 1 if not fitted. Fitted
+            on the fp32 network and used for all artefacts: fitted to the logits of int8 artefacts, it was the same within 1 %,
+            for two networks in both formats.
     """
 
     name: str
@@ -84,7 +84,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The bundle's ``manifest.json``; holds no time and no host name, so that equal input gives equal bytes."""
+    """The bundle's ``manifest.json``. Contains no time and no host name: equal inputs give equal bytes."""
 
     schema: int
     profile: Profile

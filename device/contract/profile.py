@@ -1,7 +1,7 @@
-"""The profile: a board, or one operating point of it. Keys carry their unit; unknown keys are refused.
+"""The profile: a board, or one operating point of it. Keys carry their unit; unknown keys are rejected.
 
-People write profiles in YAML under ``firmware_profiles/``; `converter.profiles` reads them. The board never sees YAML: it
-finds the resolved profile in the bundle's manifest.
+Profiles are written in YAML under ``firmware_profiles/``, and read by `converter.profiles`. Boards need no YAML: the bundle's
+manifest contains the resolved profile.
 """
 
 from __future__ import annotations
@@ -22,21 +22,20 @@ Arch = Literal["aarch64", "x86_64"]
 Scope = Literal["board", "soc", "cpu", "battery", "wall"]
 
 OwnOptions = dict[str, str | bool | int | float | None]
-"""What a profile says to one plug-in alone. The plug-in's class declares which keys there are; its room checks them."""
+"""Options for a single plug-in. The plug-in's class declares the keys, and its package checks them."""
 
 
 class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The machine.
 
     Attributes:
-        name: one name a board, whatever the operating point.
-        title: what is printed on it.
-        compatible: the first entry of ``/proc/device-tree/compatible`` that belongs to this board; empty where a board
-            has no device tree that names it.
+        name: name of the board, the same for all its operating points.
+        title: name for display, as printed on the board.
         arch: machine, as ``uname -m`` prints it.
-        cpu: its core, by the name GCC and QEMU give it.
-        cores: how many of them.
-        memory_mb: RAM of the smallest model on sale.
+        cpu: kind of its cores, by GCC's and QEMU's name; compared with the machine by ``device.doctor``.
+        cores: number of cores.
+        memory_mb: RAM of the smallest model on sale; compared with the machine by ``device.doctor``.
+        compatible: entries of ``/proc/device-tree/compatible`` that identify this board; empty if no device tree names it.
     """
 
     name: Name
@@ -54,10 +53,9 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: variant, as ``python -m converter --list`` prints it.
         weights: name of a checkpoint, or a path.
-        input_px: side of the square that the network sees.
-        precision: of the artefacts.
-        unknown_below: the least score that names a class: a frame whose best class has less is "unknown". None names one
-            always.
+        input_px: side of the network's square input.
+        precision: precision of the artefacts.
+        unknown_below: minimum score for naming a class: a frame whose best class has less is "unknown". None always names one.
     """
 
     name: str
@@ -67,12 +65,12 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unknown_below: Share | None = None
 
 
-class Runtime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What runs the network, and on how many threads.
+class RuntimeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The runtime that runs the network.
 
     Attributes:
-        name: of a runtime, ours or an outsider's. `device.runtimes.registry` knows which there are.
-        threads: for inference.
+        name: one of `device.runtimes.registry`, or of a third-party package.
+        threads: number of threads for inference.
     """
 
     name: Name
@@ -80,14 +78,14 @@ class Runtime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long to wait before a camera is opened again.
+    """Delays between attempts to open a camera again.
 
-    Each wait is twice the one before, up to ``max_s``, give or take a fifth, so that many boards don't return to one camera
-    at the same moment.
+    Each delay is twice the previous one, up to ``max_s``, plus or minus a random fifth, which keeps many boards from returning
+    to one camera at the same moment.
 
     Attributes:
-        first_s: the first wait.
-        max_s: the longest.
+        first_s: the first delay.
+        max_s: the longest delay.
     """
 
     first_s: Positive = 0.5
@@ -98,19 +96,19 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``--camera`` reads.
 
     Attributes:
-        uri: a source, as ``--source`` takes it (``picamera2:0``, ``v4l2:/dev/video0``, ``rtsp://camera/stream``), or several:
-            they share the network in turn, and everything below holds for each.
-        width_px: of the frames to ask for. A camera that scales by itself (picamera2) delivers the network's size instead.
-        height_px: likewise.
-        rate_fps: likewise.
-        rotate_deg: clockwise, of frames that the camera can't turn by itself.
-        stall_timeout_s: without a good frame for this long, a camera counts as stalled and is opened again; longer than a
-            frame lasts at ``rate_fps``.
-        frozen_timeout_s: the same picture, to the last bit, for this long counts as a stall too; None never does. A camera's
-            noise changes every picture, but a stream of a still scene may really stand still. A black one never counts.
-        give_up_after_s: a camera that gives no good frame for this long ends the run, for a service manager to start it anew;
-            None tries for ever.
-        backoff: between attempts to open a camera again.
+        uri: a source, as ``--source`` takes it (``picamera2:0``, ``v4l2:/dev/video0``, ``rtsp://camera/stream``), or several,
+            which share the network in turn; all other keys apply to each.
+        width_px: requested width of the frames. A camera that scales by itself (picamera2) delivers the network's size instead.
+        height_px: requested height of the frames; see ``width_px``.
+        rate_fps: requested frames a second.
+        rotate_deg: clockwise rotation of frames, for cameras that can't rotate by themselves.
+        stall_timeout_s: a camera without a good frame for this long counts as stalled, and is opened again; longer than the
+            duration of a frame at ``rate_fps``.
+        frozen_timeout_s: a camera that repeats exactly the same picture for this long counts as stalled, too; None for never. A
+            camera's noise changes every picture, but a stream of a still scene may not change. Black pictures don't count.
+        give_up_after_s: a camera without a good frame for this long ends the run, for a service manager to restart it; None
+            retries for ever.
+        backoff: delays between attempts to open a camera again.
         picamera2: for cameras on the Pi's ribbon cable: see `device.sources.picamera2.Picamera2Options`.
     """
 
@@ -136,21 +134,21 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def own_options(self) -> dict[str, OwnOptions]:
-        """What is said to one kind of source alone: its kind, which is also the key here, and its options."""
+        """Options of single kinds of sources, by kind."""
         return {"picamera2": self.picamera2}
 
 
 MeterConfig = dict[str, Any]
-"""A power meter to try: ``kind``, its name in the table of its room, and the keys that this kind takes, which its class
-declares and its room checks (`device.meters.select.read_options`)."""
+"""A power meter to try: its ``kind``, as in the registry of meters, and the options of this kind, which its class declares and
+`device.meters.select.read_options` checks."""
 
 
 class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Meters in order: the first that is there gives the headline figure. None there: no figure.
+    """The power meters. The first that is available gives the headline figure; if none is, there is no figure.
 
     Attributes:
         meters: in order of preference.
-        sample_rate_hz: how often they are read.
+        sample_rate_hz: readings a second.
     """
 
     meters: tuple[MeterConfig, ...] = ()
@@ -162,15 +160,15 @@ class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The record that a run leaves, and how long it is kept: rows grow coarser with age.
+    """The record of a run, and how long it is kept: rows become coarser with age.
 
     Attributes:
         interval_s: time that one row covers.
-        flush_interval_s: time between commits; what a power cut can lose, and what the SD card is spared.
-        fine_kept_h: after so many hours rows are merged to a minute each.
-        minutes_kept_d: after so many days those are merged to an hour each.
-        hours_kept_d: after so many days those are dropped.
-        max_size_mb: of the store; where it would grow beyond, the oldest rows go first, whatever their age.
+        flush_interval_s: time between commits. A power cut loses at most this much; longer intervals spare the SD card.
+        fine_kept_h: age in hours at which rows are merged into one per minute.
+        minutes_kept_d: age in days at which those are merged into one per hour.
+        hours_kept_d: age in days at which those are deleted.
+        max_size_mb: maximum size of the store, beyond which the oldest rows are deleted, whatever their age.
     """
 
     interval_s: Positive = 1.0
@@ -181,15 +179,15 @@ class Telemetry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_size_mb: Annotated[float, Meta(ge=1.0)] = 128.0
 
 
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the daemon keeps to.
+class RateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of the rate of inference.
 
     Attributes:
-        max_rate_fps: inferences a second, at most; None for as many as come.
-        slow_above_c: above this temperature of the processor the daemon slows down to ``slow_rate_fps``; None never does. Both
-            or neither are given.
-        slow_rate_fps: inferences a second, at most, while it is hot.
-        slow_hysteresis_c: so far below ``slow_above_c`` it must cool before the daemon goes on as before.
+        max_rate_fps: maximum inferences a second; None for no limit.
+        slow_above_c: temperature of the processor above which the daemon slows down to ``slow_rate_fps``; None for never. Give
+            both or neither.
+        slow_rate_fps: maximum inferences a second while the processor is hot.
+        slow_hysteresis_c: how far below ``slow_above_c`` the processor must cool before the daemon returns to its normal rate.
     """
 
     max_rate_fps: Positive | None = None
@@ -211,10 +209,10 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str
     board: Board
     model: Model
-    runtime: Runtime
+    runtime: RuntimeSettings
     camera: Camera
     power: Power = Power()
     telemetry: Telemetry = Telemetry()
-    limits: Limits = Limits()
+    limits: RateLimits = RateLimits()
     inherits: Name | None = None
     schema: Literal[1] = 1

@@ -1,4 +1,4 @@
-"""What goes into a network and what comes out of it."""
+"""The inputs and outputs of networks, and the preprocessing of frames."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ InputPx = Annotated[int, Meta(ge=32, le=1024, description="Side of the square th
 
 PIXEL_ZERO_POINT = 128
 PIXEL_SCALE = 1.0 / 127.5
-"""Every artefact's input, as real numbers, is ``(pixel - 128) / 127.5``. So an int8 boundary takes ``pixel ^ 0x80`` with
-scale 1/127.5 and zero point 0, exactly, and zero padding inside the network means mid-grey."""
+"""The real value of every artefact's input is ``(pixel - 128) / 127.5``. An int8 boundary therefore takes exactly
+``pixel ^ 0x80``, with scale 1/127.5 and zero point 0, and zero padding inside the network means mid-grey."""
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,10 +26,10 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: the tensor's name in the artefact.
-        shape: with the batch axis first; every axis is fixed.
-        dtype: of the array that `Session.run` takes or gives.
+        shape: fixed, with the batch axis first.
+        dtype: of the array that `Session.run` takes or returns.
         layout: ``NHWC`` for pixels, ``NC`` for scores.
-        scale: ``real = (value - zero_point) * scale``; 1 and 0 where the array holds the real value itself.
+        scale: ``real = (value - zero_point) * scale``; 1, with a zero point of 0, if the array contains the real values.
         zero_point: see ``scale``.
     """
 
@@ -42,18 +42,18 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a frame becomes the network's input: it belongs to the weights, and travels with them into the bundle.
+    """How a frame becomes the network's input. Belongs to the weights, and is copied into the bundle with them.
 
-    The default mean and deviation make the network's input equal to the artefact's (see `PIXEL_SCALE`): nothing is left to
-    normalise. ImageNet's need one operation a pixel inside the artefact.
+    With the default mean and deviation, the network's input equals the artefact's (see `PIXEL_SCALE`), and needs no
+    normalisation. Those of ImageNet take one operation per pixel inside the artefact.
 
     Attributes:
-        input_px: side of the square that the network sees.
-        fit: ``crop`` takes the central square, ``letterbox`` pads to a square, ``stretch`` ignores the aspect.
-        crop_fraction: with ``crop``, the square's side as a share of the frame's short side.
-        interpolation: for enlarging; what shrinks is averaged over areas, whatever stands here (`device.image.opencv.resize`).
-        mean: per channel (R, G, B), of pixels scaled to 0..1. Folded into the artefact: the board subtracts nothing.
-        std: likewise.
+        input_px: side of the network's square input.
+        fit: ``crop`` takes the central square, ``letterbox`` pads to a square, ``stretch`` ignores the aspect ratio.
+        crop_fraction: with ``crop``, the side of the square as a share of the frame's short side.
+        interpolation: for scaling up; scaling down always averages over areas (`device.image.opencv.resize`).
+        mean: per channel (R, G, B), of pixels scaled to 0..1. Folded into the artefact; the board subtracts nothing.
+        std: standard deviation, of the same pixels as ``mean``. Folded into the artefact.
     """
 
     input_px: InputPx = 224

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from device.contract import Limits
+from device.contract import RateLimits
 
 MIN_SLOW_S = 10.0
 """Time that a slow spell lasts at least: a sensor that flickers about the threshold must not make the rate flicker."""
@@ -23,7 +23,7 @@ class ThermalLimit:
         say: takes one line at each change, for the log and the status.
     """
 
-    def __init__(self, limits: Limits, say: Callable[[str], None]) -> None:
+    def __init__(self, limits: RateLimits, say: Callable[[str], None]) -> None:
         self._limits = limits
         self._say = say
         self._slow_since_ns: int | None = None

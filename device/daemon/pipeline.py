@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from device.contract import Limits, Preprocessing
+from device.contract import Preprocessing, RateLimits
 from device.core.errors import SourceError
 from device.core.resources import Resource
 from device.image.postprocess import dequantise, is_unknown, rank
@@ -267,7 +267,7 @@ class Pipeline:
         *,
         preprocessing: Preprocessing,
         labels: tuple[str, ...],
-        limits: Limits,
+        limits: RateLimits,
         clock: Clock,
         stall_timeout_s: float,
         temperature: float = 1.0,

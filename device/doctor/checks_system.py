@@ -3,6 +3,7 @@
 References:
     os-release(5). proc_cpuinfo(5); Linux kernel, Documentation/arch/arm64/elf_hwcaps.rst: ``asimddp`` are the dot products of
     int8, ``asimdhp`` arithmetic in fp16, ``i8mm`` products of int8 matrices.
+    Linux kernel, arch/arm64/include/asm/cputype.h: the part numbers of Arm's cores.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from device.contract import Board
 from device.doctor.check import Check, Patient, read_long
+from device.machine.memory import read_total_bytes
 from device.machine.sysfs import read_text
 
 OLDEST_PYTHON = (3, 11)
@@ -18,6 +21,14 @@ NEWEST_PYTHON = (3, 13)
 
 OLDEST_GLIBC = (2, 34)
 """What ai-edge-litert's wheel needs; Raspberry Pi OS has had it since Bookworm."""
+
+LEAST_MEMORY_SHARE = 0.6
+"""Share of a board's memory that its kernel reports at least, since firmware and GPU keep some. A board with half the memory is
+below."""
+
+_ARM = 0x41
+_ARM_CORES = {0xD03: "cortex-a53", 0xD05: "cortex-a55", 0xD08: "cortex-a72", 0xD0B: "cortex-a76"}
+"""``CPU part`` in /proc/cpuinfo of the cores that the profiles name; the implementer is Arm."""
 
 _ARM_FEATURES = {"asimddp": "int8 dot products", "asimdhp": "fp16", "i8mm": "int8 matrices", "sve": "SVE"}
 _X86_FEATURES = {"avx2": "AVX2", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "f16c": "fp16 conversion"}
@@ -33,6 +44,7 @@ def check_board(patient: Patient) -> Iterator[Check]:
     is_board = bool(set(board.compatible) & set(patient.facts.compatible)) or not board.compatible
     if board.arch == patient.facts.machine and is_board:
         yield Check("board", "ok", f"{here}: what the bundle is for")
+        yield from _check_hardware(patient, board)
     elif board.arch == patient.facts.machine:
         yield Check("board", "warn", f"{here}, but the bundle is for {board.title}", "make convert PROFILE=... for this board")
     else:
@@ -42,6 +54,30 @@ def check_board(patient: Patient) -> Iterator[Check]:
             f"{here} ({patient.facts.machine}), but the bundle is for {board.title} ({board.arch})",
             "make convert PROFILE=... for this board, or run a 64-bit system",
         )
+
+
+def _check_hardware(patient: Patient, board: Board) -> Iterator[Check]:
+    """Warns if memory or cores aren't those of the profile's board; what can't be determined isn't reported."""
+    total_bytes = read_total_bytes(patient.root)
+    total_mb = None if total_bytes is None else total_bytes // 2**20
+    if total_mb is not None and total_mb < LEAST_MEMORY_SHARE * board.memory_mb:
+        fix = "make convert PROFILE=... for this board; if it has more memory, look for mem= in /proc/cmdline"
+        yield Check("board memory", "warn", f"{total_mb} MB, but {board.title} has at least {board.memory_mb} MB", fix)
+    cores = _read_cores(patient)
+    if cores and board.cpu in _ARM_CORES.values() and board.cpu not in cores:
+        finding = f"{', '.join(sorted(cores))}, but the bundle is for {board.title} ({board.cpu})"
+        yield Check("board cores", "warn", finding, "make convert PROFILE=... for this board")
+
+
+def _read_cores(patient: Patient) -> frozenset[str]:
+    """Names of the kinds of cores; empty unless all of them are known."""
+    text = read_long(patient.root / "proc/cpuinfo")
+    implementers, parts = (
+        {int(number, 16) for number in re.findall(rf"^CPU {field}\s*:\s*(0x[0-9a-f]+)$", text, re.MULTILINE)}
+        for field in ("implementer", "part")
+    )
+    is_known = implementers == {_ARM} and parts <= _ARM_CORES.keys()
+    return frozenset(_ARM_CORES[part] for part in parts) if is_known else frozenset()
 
 
 def check_system(patient: Patient) -> Iterator[Check]:

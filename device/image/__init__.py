@@ -1,1 +1,1 @@
-"""Pixels: decoding, cropping, scaling, and from a network's output to labels."""
+"""Pixels: decoding, cropping and scaling images, and turning a network's output into labels."""

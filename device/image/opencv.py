@@ -1,4 +1,4 @@
-"""Wraps OpenCV: the only file of the board's side that imports cv2, and itself imported only where it is needed.
+"""Wraps OpenCV. The only module of `device` that imports cv2, and itself imported only if needed.
 
 All images are ``(H, W, 3)`` uint8, RGB, C-contiguous.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# Both are read by OpenCV's C++ side when it loads. Errors come back as values or exceptions: nothing is lost by silence.
+# OpenCV's C++ part reads these when it loads. Its errors are returned or raised, so its messages aren't needed.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
@@ -24,10 +24,10 @@ from device.core.errors import SourceError
 
 Image = NDArray[np.uint8]
 
-# OpenCV's own pool would fight the runtime for cores.
+# OpenCV's own thread pool would compete with the runtime for cores.
 cv2.setNumThreads(1)
 
-# Silent: a failed open prints the whole URL, password and all, as a warning, whatever level the environment asks for.
+# A failed open logs the whole URL, including the password, as a warning, whatever level the environment sets.
 cv2.setLogLevel(0)
 
 _INTERPOLATIONS: dict[Interpolation, int] = {
@@ -38,10 +38,10 @@ _INTERPOLATIONS: dict[Interpolation, int] = {
 
 
 def decode_image(path: Path) -> Image:
-    """Reads an image file, turned upright as its EXIF says, without alpha.
+    """Reads an image file, rotated upright according to its EXIF data, without alpha.
 
     Raises:
-        SourceError: ``missing`` where the file can't be read, ``decode`` where it is no image or breaks off.
+        SourceError: ``missing`` if the file can't be read, ``decode`` if it isn't an image or is truncated.
     """
     try:
         data = path.read_bytes()
@@ -51,17 +51,17 @@ def decode_image(path: Path) -> Image:
 
 
 def decode_bytes(data: bytes, where: str) -> Image:
-    """Decodes an image file's bytes, as `decode_image` does.
+    """Decodes the content of an image file, as `decode_image` does.
 
     Args:
         data: the file's content.
-        where: what to call it in an error.
+        where: name of the image, for errors.
 
     Raises:
         SourceError: ``decode``.
     """
     outline = _outline_jpeg(data)
-    reason = "empty file" if not data else "the JPEG breaks off" if outline and not outline.has_end else ""
+    reason = "empty file" if not data else "the JPEG is truncated" if outline and not outline.has_end else ""
     image = None if reason else _decode(np.frombuffer(data, np.uint8))
     if image is None:
         raise SourceError(
@@ -80,25 +80,25 @@ def _decode(data: NDArray[np.uint8], flags: int = cv2.IMREAD_COLOR) -> Image | N
     except cv2.error:
         # Raised for sizes beyond CV_IO_MAX_IMAGE_PIXELS.
         return None
-    # IMREAD_COLOR_RGB came with OpenCV 4.11, and goes with no reduction; converting in place costs the same.
+    # IMREAD_COLOR_RGB needs OpenCV 4.11, and can't be combined with a reduction; converting in place takes no longer.
     return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), np.uint8)
 
 
-# A marker: 0xFF and a code, which isn't a stuffed zero, a restart marker, or one more fill byte.
+# A marker: 0xFF and a code other than a stuffed zero, a restart marker, or another fill byte.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _JPEG_START, _JPEG_END, _JPEG_ALONE = b"\xff\xd8\xff", 0xD9, (0x01, 0xD8)
 
-# Start of frame: every code from 0xC0 to 0xCF but those of tables (DHT, JPG, DAC).
+# Start of frame: every code from 0xC0 to 0xCF except DHT, JPG and DAC.
 _JPEG_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Steps through a JPEG's markers.
+    """Iterates over a JPEG's markers.
 
-    Segments are stepped over by their length, since an EXIF thumbnail has markers of its own.
+    Segments are skipped by their length, since an EXIF thumbnail contains markers of its own.
 
     Yields:
-        A marker's code, and the position behind it.
+        A marker's code, and the position after it.
 
     References:
         ITU-T T.81 (1992), annex B.1: markers, and the order of segments.
@@ -113,11 +113,11 @@ def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 class _JpegOutline(NamedTuple):
-    """What a JPEG's markers say.
+    """What a JPEG's markers reveal.
 
     Attributes:
-        size_px: width and height; None where it has no frame header, or leaves the height to a later segment.
-        has_end: False where it was cut off: OpenCV fills what isn't there with grey, and says nothing.
+        size_px: width and height; None if there is no frame header, or a later segment defines the height.
+        has_end: False if the JPEG is truncated, in which case OpenCV silently fills the missing part with grey.
     """
 
     size_px: tuple[int, int] | None
@@ -125,9 +125,9 @@ class _JpegOutline(NamedTuple):
 
 
 def _outline_jpeg(data: bytes) -> _JpegOutline | None:
-    """Walks a JPEG's markers once, up to its end; None where it is no JPEG.
+    """Scans a JPEG's markers once, up to its end; returns None if it isn't a JPEG.
 
-    Bytes behind the end marker are allowed: phones put depth maps and motion pictures there, and cameras pad.
+    Data after the end marker is allowed: phones store depth maps and motion pictures there, and cameras add padding.
     """
     if not data.startswith(_JPEG_START):
         return None
@@ -141,11 +141,11 @@ def _outline_jpeg(data: bytes) -> _JpegOutline | None:
 
 
 def _read_size_px(data: bytes, header: int | None) -> tuple[int, int] | None:
-    """Reads width and height from a frame header at a position.
+    """Reads width and height from the frame header at a position.
 
     References:
-        ITU-T T.81 (1992), annex B.2.2: the frame header is length (2 bytes), precision (1), height (2), width (2); a height
-        of 0 follows in a segment of its own (DNL) behind the first scan.
+        ITU-T T.81 (1992), annex B.2.2: the frame header is length (2 bytes), precision (1), height (2), width (2); if the
+        height is 0, a separate segment (DNL) after the first scan defines it.
     """
     if header is None:
         return None
@@ -154,27 +154,27 @@ def _read_size_px(data: bytes, header: int | None) -> tuple[int, int] | None:
 
 
 MAX_FRAME_PIXELS = 8192 * 8192
-"""Of a camera's picture. A damaged header can promise 4 gigapixels, which would cost all the memory that a board has."""
+"""Largest picture from a camera. A damaged header can claim 4 gigapixels, which would take all of a board's memory."""
 
 _REDUCTIONS = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2))
 
 
 def decode_jpeg(data: bytes, where: str, *, least_side_px: int | None = None) -> Image:
-    """Decodes a picture of a camera that sends JPEGs, at no more pixels than are needed.
+    """Decodes a camera's JPEG, at the smallest sufficient size.
 
-    A JPEG can be decoded at a half, a quarter or an eighth of its size, which skips most of the inverse transform, the
-    colour conversion and the scaling that follows.
+    A JPEG can be decoded at a half, a quarter or an eighth of its size, which avoids most of the inverse transform, the colour
+    conversion and the subsequent scaling.
 
     Args:
-        data: one JPEG. Huffman tables may be missing, as they are in AVI's and UVC's motion JPEG: the standard's are taken.
-        where: what to call it in an error.
-        least_side_px: that the picture's short side must have after a reduction, see `least_side_px`; None for full size.
+        data: one JPEG. Huffman tables may be missing, as in the motion JPEG of AVI and UVC; the standard tables are used then.
+        where: name of the camera, for errors.
+        least_side_px: minimum short side of the picture after a reduction, see `least_side_px`; None for full size.
 
     Returns:
         ``(H, W, 3)``, RGB: the JPEG's size, or that divided by 2, 4 or 8 and rounded up.
 
     Raises:
-        SourceError: ``decode`` where it is no JPEG, breaks off, has no size in its header, or promises more than
+        SourceError: ``decode`` if it isn't a JPEG, is truncated, has no size in its header, or has more than
             `MAX_FRAME_PIXELS`.
 
     References:
@@ -188,22 +188,22 @@ def decode_jpeg(data: bytes, where: str, *, least_side_px: int | None = None) ->
 
 
 def _require_jpeg(data: bytes, where: str) -> tuple[int, int]:
-    """Width and height of a JPEG that is whole and of a bearable size."""
+    """Checks that a JPEG is complete and not too large; returns width and height."""
     outline = _outline_jpeg(data)
     if outline is None:
         raise _jpeg_error(where, f"not a JPEG ({len(data)} bytes)" if data else "an empty picture")
     if not outline.has_end:
-        raise _jpeg_error(where, f"the JPEG breaks off after {len(data)} bytes")
+        raise _jpeg_error(where, f"the JPEG is truncated after {len(data)} bytes")
     if outline.size_px is None:
         raise _jpeg_error(where, f"a JPEG without a size in its header ({len(data)} bytes)")
     width, height = outline.size_px
     if width * height > MAX_FRAME_PIXELS:
-        raise _jpeg_error(where, f"a JPEG that promises {width}x{height} pixels")
+        raise _jpeg_error(where, f"a JPEG that claims {width}x{height} pixels")
     return width, height
 
 
 def _choose_reduction(short_side_px: int, least_side_px: int | None) -> int:
-    """The flag that decodes to the smallest short side that is still enough."""
+    """The flag that decodes to the smallest sufficient short side."""
     for divisor, flag in _REDUCTIONS:
         if least_side_px is not None and short_side_px >= divisor * least_side_px:
             return flag
@@ -214,20 +214,20 @@ def _jpeg_error(where: str, found: str) -> SourceError:
     return SourceError(
         where,
         found,
-        expected="whole JPEGs",
-        remedy="a weak cable, supply or network damages pictures on their way",
+        expected="complete JPEGs",
+        remedy="check cable, supply and network: weak ones damage pictures",
         reason="decode",
     )
 
 
 class _RawFormat(NamedTuple):
-    """How uncompressed pixels lie in memory.
+    """Memory layout of uncompressed pixels.
 
     Attributes:
-        conversion: OpenCV's, to RGB; None where nothing is to be done but copy.
-        channels: bytes that OpenCV takes for one element of a row.
-        has_chroma_rows: half as many rows again follow, with the colours of 2 by 2 pixels each.
-        may_pad: lines may be longer than their pixels; not where colour lines are half as long, whose padding is unknown.
+        conversion: OpenCV's conversion to RGB; None if the pixels are only copied.
+        channels: bytes that OpenCV counts as one element of a row.
+        has_chroma_rows: whether half as many rows follow, with one colour for each block of 2 by 2 pixels.
+        may_pad: whether lines may have padding. Not allowed if colour lines are half as long, since their padding is unknown.
     """
 
     conversion: int | None
@@ -236,8 +236,7 @@ class _RawFormat(NamedTuple):
     may_pad: bool = True
 
 
-# By their V4L2 names. YUV is taken as BT.601 in limited range (libcamera's SMPTE170M), as cameras send it that claim nothing
-# else.
+# By their V4L2 names. YUV is assumed to be BT.601 in limited range (libcamera's SMPTE170M), the default of cameras.
 _RAW_FORMATS = {
     "YUYV": _RawFormat(cv2.COLOR_YUV2RGB_YUY2, 2),
     "UYVY": _RawFormat(cv2.COLOR_YUV2RGB_UYVY, 2),
@@ -251,7 +250,7 @@ _RAW_FORMATS = {
 }
 
 RAW_FORMATS = frozenset(_RAW_FORMATS)
-"""What `convert_raw` takes."""
+"""The formats that `convert_raw` accepts."""
 
 
 def convert_raw(
@@ -260,23 +259,23 @@ def convert_raw(
     """Converts a camera's uncompressed pixels to RGB, in one pass.
 
     Args:
-        data: the buffer; only read, and not kept.
-        where: what to call it in an error.
+        data: the buffer, which is only read, and not kept.
+        where: name of the camera, for errors.
         fourcc: one of `RAW_FORMATS`.
-        width_px: of the picture.
-        height_px: likewise.
-        line_bytes: from one line to the next; 0 for no padding.
+        width_px: width of the picture.
+        height_px: height of the picture.
+        line_bytes: distance between the starts of two lines; 0 for no padding.
 
     Returns:
-        ``(height_px, width_px, 3)``, RGB, with memory of its own.
+        ``(height_px, width_px, 3)``, RGB, in its own memory.
 
     Raises:
-        SourceError: ``decode`` where the buffer holds less than the picture, ``format`` where lines are padded in a format
-            that leaves open how.
+        SourceError: ``decode`` if the buffer is smaller than the picture, ``format`` if lines are padded in a format that
+            doesn't define how.
 
     References:
         Linux kernel, Documentation/userspace-api/media/v4l/: pixfmt-packed-yuv, pixfmt-yuv-planar, pixfmt-rgb.
-        ITU-R BT.601-7, section 2.5: the matrix, and black at 16 and white at 235.
+        ITU-R BT.601-7, section 2.5: the matrix, with black at 16 and white at 235.
     """
     layout = _RAW_FORMATS[fourcc]
     packed_bytes = width_px * layout.channels
@@ -286,14 +285,14 @@ def convert_raw(
             where, f"{fourcc} with lines of {line_bytes} bytes", expected=f"{packed_bytes} for {width_px} px", reason="format"
         )
     rows = height_px * 3 // 2 if layout.has_chroma_rows else height_px
-    # The last line may come without its padding.
+    # The last line may lack its padding.
     least_bytes = (rows - 1) * line_bytes + packed_bytes
     if len(data) < least_bytes:
         raise SourceError(
             where,
             f"a {fourcc} picture of {len(data)} bytes",
             expected=f"{least_bytes} for {width_px}x{height_px}",
-            remedy="a weak cable or supply loses data on its way",
+            remedy="check the cable and the supply: weak ones lose data",
             reason="decode",
         )
     shape, steps = (rows, width_px, layout.channels), (line_bytes, layout.channels, 1)
@@ -304,18 +303,18 @@ def convert_raw(
 
 
 def encode_image(path: Path, image: Image) -> None:
-    """Writes an image in the format that the file's ending names."""
+    """Writes an image in the format of the file's suffix."""
     if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
         raise SourceError(
-            str(path), "could not be written", expected="a folder that exists and an image's ending", reason="failed"
+            str(path), "can't be written", expected="an existing folder and the suffix of an image format", reason="failed"
         )
 
 
 def resize(image: Image, width_px: int, height_px: int, interpolation: Interpolation) -> Image:
-    """Scales an image to ``(height_px, width_px, 3)``; what shrinks is averaged, whatever the interpolation.
+    """Scales an image to ``(height_px, width_px, 3)``. Scaling down always averages over areas, whatever the interpolation.
 
-    Weights are trained on images that PIL scaled, whose filters widen as they shrink. OpenCV's don't: beside PIL's bicubic,
-    shrinking photographs to 224 px, its own bicubic has a PSNR of 31 to 40 dB, its averaging of areas 42 to 50 dB.
+    Weights are trained on images scaled by PIL, whose filters widen when scaling down; OpenCV's don't. Compared with PIL's
+    bicubic scaling of photographs down to 224 px, OpenCV's bicubic has a PSNR of 31 to 40 dB, its area averaging 42 to 50 dB.
     """
     is_shrunk = width_px <= image.shape[1] and height_px <= image.shape[0]
     how = cv2.INTER_AREA if is_shrunk else _INTERPOLATIONS[interpolation]
@@ -323,10 +322,10 @@ def resize(image: Image, width_px: int, height_px: int, interpolation: Interpola
 
 
 class VideoFile:
-    """A video file that FFmpeg decodes, on one thread. Used from one thread at a time.
+    """A video file, decoded by FFmpeg on one thread. Used from one thread at a time.
 
     Raises:
-        SourceError: ``missing`` where the file can't be read, ``decode`` where it is no video.
+        SourceError: ``missing`` if the file can't be read, ``decode`` if it isn't a video.
     """
 
     def __init__(self, path: Path) -> None:
@@ -336,36 +335,36 @@ class VideoFile:
             raise SourceError(
                 str(path), error.strerror or str(error), expected="a readable video file", reason="missing"
             ) from error
-        # By its absolute path: FFmpeg would take a name with a colon for a protocol.
+        # The absolute path is used because FFmpeg would interpret a name with a colon as a protocol.
         self._capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if not self._capture.isOpened():
             raise SourceError(
                 str(path),
                 "not a video that can be decoded",
-                expected="MP4, MKV, WebM, AVI or another that FFmpeg knows",
-                remedy="a recording that was cut off before it was finalised can't be opened either",
+                expected="MP4, MKV, WebM, AVI or another format that FFmpeg knows",
+                remedy="if the recording was interrupted before it was finalised, record it again",
                 reason="decode",
             )
 
     @property
     def frame_count(self) -> int:
-        """Frames that the container promises, or that follow from its duration; 0 where it says neither."""
+        """Number of frames that the container states, or that follows from its duration; 0 if unknown."""
         return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     @property
     def rate_fps(self) -> float:
-        """Mean rate by the container; 0, NaN, or its time base where it doesn't say."""
+        """Mean rate that the container states; 0, NaN, or its time base if it states none."""
         return float(self._capture.get(cv2.CAP_PROP_FPS))
 
     def skip(self) -> bool:
-        """Passes the next frame over, which spares its conversion; False where no more can be decoded."""
+        """Decodes the next frame without converting it; returns False if no more can be decoded."""
         try:
             return bool(self._capture.grab())
         except cv2.error:
             return False
 
     def read(self) -> Image | None:
-        """Decodes the next frame, turned upright as the file's metadata says; None where no more can be decoded."""
+        """Decodes the next frame, rotated upright according to the file's metadata; None if no more can be decoded."""
         try:
             is_read, frame = self._capture.read()
         except cv2.error:
@@ -378,20 +377,20 @@ class VideoFile:
 
 
 HIGHEST_RATE_FPS = 240.0
-"""FFmpeg guesses a stream's rate; where it has nothing to guess by, it gives the ticks of the stream's clock."""
+"""Highest credible rate. FFmpeg estimates a stream's rate; without any data, it reports the ticks of the stream's clock."""
 
 
 class StreamCapture:
-    """A stream that FFmpeg reads and decodes, on the caller's thread. Used from one thread.
-
-    References:
-        OpenCV, modules/videoio/src/cap_ffmpeg_impl.hpp: both timeouts reach FFmpeg as a callback that interrupts it; its other
-        options come from the environment (``OPENCV_FFMPEG_CAPTURE_OPTIONS``), which is the whole process's.
+    """A stream, read and decoded by FFmpeg on the caller's thread. Used from one thread.
 
     Args:
         url: with user and password.
-        open_timeout_s: for the server to answer, and for enough of the stream to come to tell what it is.
-        read_timeout_s: for each frame.
+        open_timeout_s: time for the server to answer, and for enough of the stream to arrive to identify its format.
+        read_timeout_s: time for each frame.
+
+    References:
+        OpenCV, modules/videoio/src/cap_ffmpeg_impl.hpp: both timeouts reach FFmpeg as a callback that interrupts it; its other
+        options come from the environment (``OPENCV_FFMPEG_CAPTURE_OPTIONS``), which applies to the whole process.
     """
 
     def __init__(self, url: str, *, open_timeout_s: float, read_timeout_s: float) -> None:
@@ -407,29 +406,29 @@ class StreamCapture:
 
     @property
     def is_open(self) -> bool:
-        """False where the stream couldn't be opened; FFmpeg doesn't say why."""
+        """Whether the stream could be opened. FFmpeg doesn't report why not."""
         return bool(self._capture.isOpened())
 
     @property
     def rate_fps(self) -> float | None:
-        """That FFmpeg takes the stream to have; None where it doesn't know."""
+        """Rate of the stream according to FFmpeg; None if unknown."""
         rate_fps = float(self._capture.get(cv2.CAP_PROP_FPS))
         return rate_fps if 0 < rate_fps <= HIGHEST_RATE_FPS else None
 
     @property
     def position_s(self) -> float:
-        """By the stream's own clock, of the frame that `grab` decoded; 0 where the stream has none."""
+        """Time of the frame that `grab` decoded, by the stream's own clock; 0 if the stream has none."""
         return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
 
     def grab(self) -> bool:
-        """Waits for the next frame and decodes it; False where none came in time, or the stream has ended."""
+        """Waits for the next frame and decodes it; returns False if none came in time, or the stream has ended."""
         try:
             return bool(self._capture.grab())
         except cv2.error:
             return False
 
     def retrieve(self) -> Image | None:
-        """Gives the frame that `grab` decoded; None where it can't be converted."""
+        """Returns the frame that `grab` decoded; None if it can't be converted."""
         try:
             is_given, frame = self._capture.retrieve()
         except cv2.error:

@@ -1,4 +1,4 @@
-"""From a network's output to labels: pure functions."""
+"""Converts a network's output to ranked classes. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Ranking(NamedTuple):
 
 
 def dequantise(output: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.float32]:
-    """Real scores of a session's output.
+    """Converts a session's output to real scores.
 
     Args:
         output: ``(1, C)`` of ``spec.dtype``.
@@ -36,11 +36,11 @@ def dequantise(output: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.floa
 
 
 def softmax(logits: NDArray[Real], temperature: float = 1.0) -> NDArray[Real]:
-    """Scores from 0 to 1 that sum to 1 over the last axis.
+    """Computes scores from 0 to 1 that sum to 1 over the last axis.
 
     Args:
         logits: ``(..., C)``.
-        temperature: that they are divided by; above 1 the scores come nearer to each other. The order never changes.
+        temperature: divisor of the logits; above 1, the scores become more even. The order never changes.
     """
     weights = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temperature)
     shares: NDArray[Real] = weights / weights.sum(axis=-1, keepdims=True)
@@ -48,12 +48,12 @@ def softmax(logits: NDArray[Real], temperature: float = 1.0) -> NDArray[Real]:
 
 
 def rank(logits: NDArray[np.float32], count: int, temperature: float = 1.0) -> Ranking:
-    """Softmax, then the best classes; equal scores keep the order of their indices.
+    """Ranks the best classes by softmax score; equal scores keep the order of their indices.
 
     Args:
         logits: ``(C,)`` float32.
-        count: how many classes, at most.
-        temperature: see `softmax`; the weights' own.
+        count: maximum number of classes.
+        temperature: temperature of the weights, see `softmax`.
     """
     scores = softmax(logits, temperature)
     order = np.argsort(-logits, kind="stable")[:count]
@@ -61,13 +61,13 @@ def rank(logits: NDArray[np.float32], count: int, temperature: float = 1.0) -> R
 
 
 def is_unknown(ranking: Ranking, unknown_below: float | None) -> bool:
-    """Whether the best class is too unsure to be named.
+    """Whether the best class is too uncertain to be named.
 
     Args:
         ranking: from `rank`.
-        unknown_below: the least score that names a class; None names one always.
+        unknown_below: minimum score for naming a class; None always names one.
 
     References:
-        The highest softmax score as the sign of what a network doesn't know: Hendrycks & Gimpel, ICLR 2017 (arXiv 1610.02136).
+        Hendrycks & Gimpel, ICLR 2017 (arXiv 1610.02136): the highest softmax score as an indicator of unknown inputs.
     """
-    return unknown_below is not None and not ranking.scores[0] >= unknown_below  # so that NaN is unknown, too
+    return unknown_below is not None and not ranking.scores[0] >= unknown_below  # the negation makes NaN unknown, too

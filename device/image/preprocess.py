@@ -1,6 +1,6 @@
-"""From a camera's frame to the network's pixels: pure functions, the same on the board and in calibration.
+"""Converts a camera's frame to the network's input. Pure functions, used both on the board and in quantisation.
 
-Normalisation is not here: it is folded into the artefact, which takes raw pixels.
+Normalisation isn't done here: it is folded into the artefact, which takes raw pixels.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from device.core.errors import MissingDependencyError
 
 Image = NDArray[np.uint8]
 
-# The grey that YOLO-style letterboxing made customary; close to the mean of natural images.
+# The usual grey of YOLO-style letterboxing; close to the mean of natural images.
 LETTERBOX_GREY = 114
 
 
 def fit_frame(frame: Image, spec: Preprocessing) -> Image:
-    """Crops or pads a frame to the aspect of the network's input, and scales it.
+    """Crops or pads a frame to the aspect ratio of the network's input, and scales it.
 
-    A frame that already has the network's size is taken as it is: a source that scales (an ISP) has also cropped.
+    A frame that already has the network's size is returned as it is: a source that scales (an ISP) has also cropped it.
 
     Args:
         frame: ``(H, W, 3)`` uint8, RGB.
-        spec: as the weights demand.
+        spec: the preprocessing that the weights require.
 
     Returns:
         ``(input_px, input_px, 3)`` uint8, RGB. May be ``frame`` itself.
 
     Raises:
-        MissingDependencyError: it must be scaled, and OpenCV isn't installed.
+        MissingDependencyError: the frame must be scaled, and OpenCV isn't installed.
     """
     side = spec.input_px
     if frame.shape[:2] == (side, side):
@@ -67,7 +67,7 @@ def _scale(frame: Image, width_px: int, height_px: int, interpolation: Interpola
     if frame.shape[:2] == (height_px, width_px):
         return np.ascontiguousarray(frame)
     try:
-        # Only here: a source that scales (an ISP) needs no OpenCV.
+        # Imported here, because a source that scales (an ISP) needs no OpenCV.
         from device.image.opencv import resize
     except ImportError as error:
         height, width = frame.shape[:2]
@@ -81,9 +81,9 @@ def _scale(frame: Image, width_px: int, height_px: int, interpolation: Interpola
 
 
 def rotate(pixels: Image, rotate_deg: int) -> Image:
-    """Turns a picture clockwise, as a camera is mounted turned.
+    """Rotates a picture clockwise, for a camera that is mounted rotated.
 
-    Where it follows `fit_frame`, which keeps what is central, little has to be moved.
+    Call it after `fit_frame`, when there are fewer pixels to move.
 
     Args:
         pixels: ``(H, W, 3)`` uint8, C-contiguous.
@@ -93,14 +93,14 @@ def rotate(pixels: Image, rotate_deg: int) -> Image:
         The picture, C-contiguous, ``(W, H, 3)`` for 90 and 270. ``pixels`` itself for 0.
 
     Raises:
-        ValueError: another angle.
+        ValueError: the angle is another.
     """
     quarters, rest = divmod(rotate_deg, 90)
     if rest or not 0 <= quarters <= 3:
         raise ValueError(f"rotate_deg is {rotate_deg}; expected 0, 90, 180 or 270")
     if not quarters:
         return pixels
-    # np.rot90 turns the other way. Its view is copied plane by plane: five times as fast as pixel by pixel, three bytes each.
+    # np.rot90 rotates the other way. Copying its view plane by plane is five times as fast as copying pixels of three bytes.
     turned = np.rot90(pixels, -quarters)
     out = np.empty(turned.shape, np.uint8)
     for channel in range(turned.shape[2]):

@@ -1,1 +1,1 @@
-"""The board itself: what it is, its sysfs, processor, heat, memory and load."""
+"""The board itself: its identity, sysfs, processor, temperature, memory and load."""

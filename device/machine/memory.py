@@ -1,4 +1,4 @@
-"""What this process takes of the machine's memory, and how it gives some back."""
+"""The machine's memory, how much of it this process uses, and how to release some."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from device.machine.sysfs import read_text
 
 
 class Memory(NamedTuple):
-    """Of this process, in bytes: what is resident now, and the most that ever was."""
+    """Resident memory of this process in bytes: now, and at its peak."""
 
     rss_bytes: int
     peak_rss_bytes: int
 
 
 def read_memory(root: Path = Path("/")) -> Memory:
-    """Asks the kernel.
+    """Reads this process's memory.
 
     Raises:
-        BoardError: ``missing`` where ``/proc`` doesn't say.
+        BoardError: ``missing`` if ``/proc`` doesn't report it.
 
     References:
         proc_pid_status(5): VmRSS and VmHWM, in units of 1024 bytes.
@@ -39,22 +39,32 @@ def _size_bytes(field: str) -> int:
     return int(field.removesuffix("kB")) * 1024
 
 
-# asm-generic/mman-common.h of the kernel; the same on x86-64 and arm64.
+def read_total_bytes(root: Path = Path("/")) -> int | None:
+    """Reads the machine's total memory, without what firmware and kernel keep; None if unknown.
+
+    References:
+        proc_meminfo(5): ``MemTotal``, in units of 1024 bytes.
+    """
+    words = (read_text(root / "proc/meminfo") or "").partition("\n")[0].split()
+    return int(words[1]) * 1024 if words[:1] == ["MemTotal:"] and len(words) > 1 and words[1].isdecimal() else None
+
+
+# The kernel's asm-generic/mman-common.h; the same on x86-64 and arm64.
 _MADV_DONTNEED = 4
 
 
 def release_file_pages(*paths: Path, root: Path = Path("/")) -> int:
-    """Gives back resident pages of files that this process has mapped: data that was read, code that has done its work.
+    """Releases resident pages of files that this process has mapped, such as data and code that are no longer needed.
 
-    Nothing is lost: a page that is needed again comes from the file. Only shared read-only data and code are given back;
-    private data may hold what the linker wrote into it, which no file has.
+    Nothing is lost: a page that is needed again is read from its file. Only shared read-only data and code are released, since
+    private data may contain what the linker has written to it.
 
     Args:
         paths: files, or folders of files.
-        root: where ``proc`` is.
+        root: folder that holds ``proc``.
 
     Returns:
-        Size of the mappings that were released, in bytes.
+        Size of the released mappings, in bytes.
 
     References:
         madvise(2): MADV_DONTNEED. proc_pid_maps(5): the fields of a line.

@@ -1,7 +1,7 @@
-"""What other programs take of the machine while something is measured, and what its hypervisor gives to other machines.
+"""Processor time taken by other programs, and by the hypervisor for other machines, during a measurement.
 
 References:
-    proc_stat(5): the ticks of ``cpu``, USER_HZ of them a second.
+    proc_stat(5): the ticks of ``cpu``, in units of 1/USER_HZ seconds.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from device.protocols import Clock
 
 
 class OtherLoad(NamedTuple):
-    """Over a stretch of time. None where the kernel doesn't count, which isn't 0.
+    """Load by others over a span of time. None if the kernel doesn't count it.
 
     Attributes:
-        cores: processor time that other programs took, as so many cores.
-        stolen_share: of the machine's processor time, what its hypervisor gave to others, 0..1.
+        cores: processor time of other programs, in cores.
+        stolen_share: share of the machine's processor time that its hypervisor gave to others, 0..1.
     """
 
     cores: float | None
@@ -36,12 +36,12 @@ class _Usage(NamedTuple):
 
 
 class OtherLoadMeter:
-    """Counts from `start` on.
+    """Measures the load by others from `start` on.
 
     Args:
-        clock: measures the span.
-        root: where ``proc`` is.
-        own_cpu_s: processor time that this process has taken: not the others'.
+        clock: times the span.
+        root: folder that holds ``proc``.
+        own_cpu_s: returns the processor time of this process, which is subtracted.
     """
 
     def __init__(self, clock: Clock, root: Path = Path("/"), own_cpu_s: Callable[[], float] = time.process_time) -> None:
@@ -52,19 +52,19 @@ class OtherLoadMeter:
         self._begin: _Usage | None = None
 
     def start(self) -> None:
-        """Begins anew."""
-        self._begin = self._look()
+        """Starts a new span."""
+        self._begin = self._sample()
 
     def read(self) -> OtherLoad:
-        """What it was since the start; never raises."""
-        begin, end = self._begin, self._look()
+        """Returns the load since the start; never raises."""
+        begin, end = self._begin, self._sample()
         if begin is None or end is None or end.clock_ns <= begin.clock_ns:
             return OtherLoad(None, None)
         busy_s = (end.ticks.running - begin.ticks.running) / self._ticks_hz
         others_s = max(0.0, busy_s - (end.own_s - begin.own_s))
         return OtherLoad(others_s / ((end.clock_ns - begin.clock_ns) / 1e9), end.ticks.stolen_since(begin.ticks))
 
-    def _look(self) -> _Usage | None:
+    def _sample(self) -> _Usage | None:
         try:
             ticks = read_ticks(self._root)
         except MeterError:

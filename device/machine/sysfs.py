@@ -1,10 +1,10 @@
-"""Small reads of ``/sys`` and ``/proc``, for those to whom a missing file is an answer: what can't be read is None."""
+"""Reads small files of ``/sys`` and ``/proc``. What can't be read is None, since a missing file is a valid answer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# Longer than any attribute: sysfs gives one page at most.
+# The longest attribute: sysfs returns at most one page.
 _MAX_BYTES = 4096
 
 
@@ -12,7 +12,7 @@ def read_text(path: Path) -> str | None:
     """Reads a small file.
 
     Returns:
-        Its text without the white space and NUL bytes around it; None where it can't be read, or is no text.
+        Its text without surrounding white space and NUL bytes; None if it can't be read, or isn't text.
     """
     try:
         with path.open("rb") as file:
@@ -22,7 +22,7 @@ def read_text(path: Path) -> str | None:
 
 
 def read_int(path: Path, base: int = 10) -> int | None:
-    """Reads a file that holds one number; None where it can't be read, or holds anything else."""
+    """Reads a file that contains one number; None if it can't be read, or contains anything else."""
     text = read_text(path)
     try:
         return None if text is None else int(text, base)

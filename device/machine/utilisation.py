@@ -1,4 +1,4 @@
-"""How busy the processor was, from the kernel's count of ticks.
+"""Utilisation of the processor, from the kernel's tick counters.
 
 References:
     proc_stat(5): the fields of ``cpu``, in ticks.
@@ -18,12 +18,12 @@ _IDLE, _IOWAIT, _STEAL = 3, 4, 7
 
 
 class Ticks(NamedTuple):
-    """Of all cores together, since the machine's start.
+    """Ticks of all cores together since the machine's start.
 
     Attributes:
-        busy: neither idle nor waiting for a disk; stolen ones count as busy.
-        total: all of them.
-        stolen: that a hypervisor gave to other machines.
+        busy: ticks neither idle nor waiting for a disk; stolen ones count as busy.
+        total: all ticks.
+        stolen: ticks that a hypervisor gave to other machines.
     """
 
     busy: int
@@ -32,31 +32,31 @@ class Ticks(NamedTuple):
 
     @property
     def running(self) -> int:
-        """In which this machine's programs and its kernel ran."""
+        """Ticks in which this machine's programs and its kernel ran."""
         return self.busy - self.stolen
 
     def utilisation_since(self, earlier: Ticks) -> float | None:
-        """Share of the time in between that was busy, 0..1; None where no tick has passed."""
+        """Busy share of the time in between, 0..1; None if no tick has passed."""
         return _share(self.busy - earlier.busy, self.total - earlier.total)
 
     def stolen_since(self, earlier: Ticks) -> float | None:
-        """Share of the time in between that a hypervisor gave to others, 0..1; None where no tick has passed."""
+        """Share of the time in between that a hypervisor gave to others, 0..1; None if no tick has passed."""
         return _share(self.stolen - earlier.stolen, self.total - earlier.total)
 
 
 def _share(part: int, whole: int) -> float | None:
-    # The kernel's idle and iowait ticks are known to step back now and then.
+    # The kernel's idle and iowait ticks occasionally decrease.
     return min(1.0, max(0.0, part / whole)) if whole > 0 else None
 
 
 def read_ticks(root: Path = Path("/")) -> Ticks:
-    """Reads the count.
+    """Reads the tick counters.
 
     Args:
-        root: where ``proc`` is.
+        root: folder that holds ``proc``.
 
     Raises:
-        MeterError: ``malformed``, or there is none.
+        MeterError: ``malformed`` if they are missing or can't be parsed.
     """
     path = root / "proc/stat"
     line = (read_text(path) or "").partition("\n")[0].split()

@@ -1,11 +1,11 @@
-"""General commands to the Raspberry Pi's firmware (``get_throttled``, ``pmic_read_adc``): in-process, and by ``vcgencmd``.
+"""Sends general commands (``get_throttled``, ``pmic_read_adc``) to the Raspberry Pi's firmware, in-process or by ``vcgencmd``.
 
-In-process a command is one ioctl on the firmware's mailbox; spawning ``vcgencmd`` does the same, and costs a process each time.
+In-process, a command is one ioctl on the firmware's mailbox; ``vcgencmd`` does the same, but takes a process each time.
 
 References:
-    raspberrypi/utils, ``vcgencmd/vcgencmd.c``: the message's layout, its size, and the order of the two nodes.
+    raspberrypi/utils, ``vcgencmd/vcgencmd.c``: layout and size of the message, and the order of the two nodes.
     raspberrypi/linux, ``drivers/char/broadcom/vcio.c``: ``_IOWR(100, 0, char *)``; the driver copies as many bytes as the first
-    word says, and writes the status into the second. ``/dev/vcio_gencmd`` (2026) takes general commands alone.
+    word says, and writes the status into the second. ``/dev/vcio_gencmd`` (2026) accepts only general commands.
     raspberrypi/firmware wiki, "Mailbox property interface": sizes, tags and status words.
 """
 
@@ -21,18 +21,18 @@ from typing import Protocol
 from device.core.errors import MeterError, MeterReason
 
 NODES = ("dev/vcio_gencmd", "dev/vcio")
-"""The first takes general commands only, and is preferred where both are there."""
+"""The first accepts only general commands, and is preferred if both exist."""
 
 PROPERTY_REQUEST = 3 << 30 | struct.calcsize("P") << 16 | 100 << 8
-"""``_IOWR(100, 0, char *)``: the size in it is that of a pointer, whatever the message's."""
+"""``_IOWR(100, 0, char *)``: the encoded size is that of a pointer, not of the message."""
 
 GENERAL_COMMAND_TAG = 0x00030080
 STATUS_SUCCESS = 0x80000000
 
 TEXT_BYTES = 4096
-"""Room for a command and its answer; the longest answer that the firmware gives."""
+"""Space for a command and its answer; the longest answer of the firmware."""
 
-# Six words before the text (size, status, tag, room, length, the command's own status), the end tag behind it.
+# Six words precede the text (size, status, tag, space, length, status of the command), and the end tag follows it.
 _HEADER = struct.Struct("=6I")
 _MESSAGE_BYTES = _HEADER.size + TEXT_BYTES + 4
 
@@ -45,26 +45,26 @@ Ioctl = Callable[[int, int, bytearray, bool], int]
 
 
 class Firmware(Protocol):
-    """Something that takes general commands to the firmware."""
+    """A way to send general commands to the firmware."""
 
     def gencmd(self, command: str) -> str:
         """Runs one command.
 
         Returns:
-            The firmware's answer, without white space around it.
+            The firmware's answer, without surrounding white space.
 
         Raises:
-            MeterError: ``missing`` without the way there, or where the firmware doesn't know the command; ``permission``;
-                ``malformed`` where what came back is no answer.
+            MeterError: ``missing`` if there is no way to the firmware, or it doesn't know the command; ``permission``;
+                ``malformed`` if the answer is invalid.
         """
 
 
 class Mailbox:
-    """The firmware's mailbox, asked in-process. Holds nothing open between commands.
+    """The firmware's mailbox, used in-process. Keeps nothing open between commands.
 
     Args:
-        root: where ``dev`` is.
-        call: the system's ioctl, but for tests.
+        root: folder that holds ``dev``.
+        call: replaces the system's ioctl in tests.
     """
 
     def __init__(self, root: Path = Path("/"), call: Ioctl | None = None) -> None:
@@ -99,21 +99,21 @@ class Mailbox:
                 continue
         if refused:
             raise MeterError(
-                str(refused), "may not be opened", expected="read permission", remedy=_GROUP_REMEDY, reason="permission"
+                str(refused), "can't be opened", expected="read permission", remedy=_GROUP_REMEDY, reason="permission"
             )
         raise MeterError(
             " or ".join(map(str, self._nodes)),
-            "is not there",
+            "doesn't exist",
             expected="a Raspberry Pi with Raspberry Pi's own kernel",
             reason="missing",
         )
 
 
 class VcgencmdProgram:
-    """The firmware's mailbox, asked by spawning ``vcgencmd``.
+    """The firmware's mailbox, used through ``vcgencmd``.
 
     Args:
-        root: where ``usr/bin`` is.
+        root: folder that holds ``usr/bin``.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -121,12 +121,12 @@ class VcgencmdProgram:
 
     def gencmd(self, command: str) -> str:
         """Runs one command. See `Firmware.gencmd`."""
-        # Only here: it costs a megabyte, and every run reads its thermals without it.
+        # Imported here, because it takes a megabyte and is usually not needed.
         import subprocess
 
         program = next((program for program in self._programs if program.is_file()), None)
         if program is None:
-            raise MeterError(str(self._programs[0]), "is not there", remedy="apt install raspi-utils-core", reason="missing")
+            raise MeterError(str(self._programs[0]), "doesn't exist", remedy="apt install raspi-utils-core", reason="missing")
         try:
             done = subprocess.run(
                 [program, *command.split()],
@@ -136,18 +136,18 @@ class VcgencmdProgram:
                 stdin=subprocess.DEVNULL,
             )
         except subprocess.TimeoutExpired as error:
-            raise MeterError(str(program), f"gave no answer in {PROGRAM_TIMEOUT_S:g} s", reason="malformed") from error
+            raise MeterError(str(program), f"gave no answer within {PROGRAM_TIMEOUT_S:g} s", reason="malformed") from error
         except OSError as error:
             reason: MeterReason = "permission" if isinstance(error, PermissionError) else "missing"
-            raise MeterError(str(program), f"does not run ({error.strerror or error})", reason=reason) from error
+            raise MeterError(str(program), f"can't be run ({error.strerror or error})", reason=reason) from error
         answer = _check(_decode(done.stdout, str(program)), str(program), command)
         if done.returncode == 0:
             return answer
-        # It says that it can't open the device on its standard output, and that is nearly always the missing group.
+        # The program reports on its standard output that it can't open the device, usually for lack of the group.
         is_refused = "can't open device" in answer.lower()
         raise MeterError(
             str(program),
-            f"ended with {done.returncode} ({answer[:120]})",
+            f"exited with {done.returncode} ({answer[:120]})",
             remedy=_GROUP_REMEDY if is_refused else "",
             reason="permission" if is_refused else "malformed",
         )
@@ -156,7 +156,7 @@ class VcgencmdProgram:
 def _pack(command: str) -> bytearray:
     text = command.encode("ascii")
     if len(text) >= TEXT_BYTES or b"\0" in text:
-        raise ValueError(f"no command: {command[:40]!r}")
+        raise ValueError(f"not a valid command: {command[:40]!r}")
     message = bytearray(_MESSAGE_BYTES)
     _HEADER.pack_into(message, 0, _MESSAGE_BYTES, 0, GENERAL_COMMAND_TAG, TEXT_BYTES, 0, 0)
     message[_HEADER.size : _HEADER.size + len(text)] = text
@@ -166,10 +166,10 @@ def _pack(command: str) -> bytearray:
 def _unpack(message: bytearray, where: str) -> str:
     status = _HEADER.unpack_from(message)[1]
     if status != STATUS_SUCCESS:
-        raise MeterError(where, f"status {status:#010x}", expected=f"{STATUS_SUCCESS:#010x}, an answer", reason="malformed")
+        raise MeterError(where, f"status {status:#010x}", expected=f"{STATUS_SUCCESS:#010x} (success)", reason="malformed")
     text, end, _ = bytes(message[_HEADER.size : -4]).partition(b"\0")
     if not end:
-        raise MeterError(where, "an answer without an end", expected=f"at most {TEXT_BYTES} bytes", reason="malformed")
+        raise MeterError(where, "an unterminated answer", expected=f"at most {TEXT_BYTES} bytes", reason="malformed")
     return _decode(text, where)
 
 
@@ -181,8 +181,10 @@ def _decode(answer: bytes, where: str) -> str:
 
 
 def _check(answer: str, where: str, command: str) -> str:
-    """Refuses the firmware's complaints, such as ``error=1 error_msg="Command not registered"``."""
+    """Raises the firmware's errors, such as ``error=1 error_msg="Command not registered"``."""
     complaint = next((line for line in answer.splitlines() if line.startswith("error=")), None)
     if complaint:
-        raise MeterError(where, f"{command!r} gave {complaint[:120]}", expected="firmware that knows it", reason="missing")
+        raise MeterError(
+            where, f"{command!r} returned {complaint[:120]}", expected="firmware that knows the command", reason="missing"
+        )
     return answer

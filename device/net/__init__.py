@@ -1,1 +1,1 @@
-"""Addresses of devices on the network, HTTP requests, logins."""
+"""The network: addresses of devices, HTTP requests, and logins."""

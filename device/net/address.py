@@ -1,10 +1,10 @@
-"""Addresses of network cameras and brokers: taken apart once, and from then on shown without what must stay secret.
+"""Addresses of network cameras and brokers, parsed once, and always shown without their secrets.
 
-Where a URI names no user, the netrc file is asked for the host's (``~/.netrc``, or what ``NETRC`` in the environment names):
-what stands on a command line is read by everyone on the machine, and what stands in a profile travels with the bundle.
+If a URI names no user, the netrc file (``~/.netrc``, or the file that ``NETRC`` in the environment names) is searched for the
+host: a command line can be read by everyone on the machine, and a profile travels with its bundle.
 
 References:
-    RFC 3986 (2005), section 3: what a URI is made of. RFC 2326 (1998), section 3.2: ``rtsp``.
+    RFC 3986 (2005), section 3: the parts of a URI. RFC 2326 (1998), section 3.2: ``rtsp``.
     Python's ``netrc`` module: the file's format.
 """
 
@@ -29,19 +29,19 @@ DEFAULT_PORTS: dict[Scheme, int] = {"rtsp": 554, "rtsps": 322, "http": 80, "http
 MASK = "***"
 
 LONGEST_SHOWN_VALUE = 15
-"""A query's value longer than this is masked whatever it is called: tokens go by many names."""
+"""Longer values in a query are always masked: tokens go by many names."""
 
-# A key that holds one of these words is a secret's.
+# The value of a key that contains one of these words is secret.
 _SECRET_WORDS = (
     "user", "usr", "login", "account", "pass", "pwd", "psw", "auth", "token", "key", "secret", "sign", "sig", "session", "sid",
     "cred", "code", "hash", "jwt", "ticket", "nonce",
 )  # fmt: skip
 
-# Cheap recorders take /user=admin&password=tlJwpbo6&channel=1 or /user=admin_password=tlJwpbo6_channel=1 for a path: where a
-# word of the above is followed by "=", the rest of the segment is masked, since nothing says where the value ends.
+# Cheap recorders use paths such as /user=admin&password=tlJwpbo6&channel=1 or /user=admin_password=tlJwpbo6_channel=1: after
+# one of these words and "=", the rest of the segment is masked, because the end of the value is unknown.
 _SECRET_IN_PATH = re.compile(rf"((?:{'|'.join(_SECRET_WORDS)})[\w.-]*(?:=|%3D))[^/]+", re.IGNORECASE)
 
-# What may stand in a URI's path and query, and what is encoded already; the rest is encoded when it is sent.
+# Characters that are valid in a URI's path and query, and "%" of what is encoded already; all others are encoded when sent.
 _URL_CHARACTERS = "%/?:@!$&'()*+,;="
 
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
@@ -50,20 +50,20 @@ _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(?P<port>[0-9]
 
 @dataclass(frozen=True, repr=False)
 class Address:
-    """Where a network camera or a broker is.
+    """Address of a network camera or a broker.
 
-    ``str`` and ``repr`` give `safe`. `user`, `password`, `path` and `query` may hold secrets: those go to the server, and into
-    no error, log, record or thread's name.
+    ``str`` and ``repr`` return `safe`. `user`, `password`, `path` and `query` may contain secrets: they are sent to the server,
+    but must not appear in errors, logs, records or thread names.
 
     Attributes:
         scheme: in lower case.
         host: a name or an address; IPv6 without brackets.
-        port: as given, or the scheme's own.
+        port: as given, or the scheme's default.
         path: as written, percent-encoded; empty, or with a leading slash.
-        query: as written, without its question mark.
-        fragment: behind ``#``: never sent, read by the source.
-        user: decoded; None where there is none.
-        password: likewise.
+        query: as written, without the question mark.
+        fragment: text after ``#``, which isn't sent, but used by the source.
+        user: decoded; None if there is none.
+        password: decoded; None if there is none.
     """
 
     scheme: Scheme
@@ -83,16 +83,16 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """``HOST`` or ``HOST:PORT``, as it stands in a URI, without user and password."""
+        """``HOST`` or ``HOST:PORT``, as in a URI, without user and password."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def safe(self) -> str:
-        """To show: without user and password, and with `MASK` for whatever in the path or the query looks like a secret.
+        """The address for display: without user and password, and with `MASK` in place of what looks like a secret.
 
-        Masked are query values whose key holds a word such as ``user``, ``pass``, ``token`` or ``key``, or that are longer than
-        `LONGEST_SHOWN_VALUE`. A path that is a secret by itself looks like any other, and is shown.
+        Query values are masked if their key contains a word such as ``user``, ``pass``, ``token`` or ``key``, or if they are
+        longer than `LONGEST_SHOWN_VALUE`. A path that is itself a secret can't be recognised, and is shown.
         """
         path = _SECRET_IN_PATH.sub(rf"\g<1>{MASK}", self.path)
         query = "&".join(_mask(item) for item in self.query.split("&"))
@@ -100,11 +100,11 @@ class Address:
         return f"{self.scheme}://{self.authority}{path}{tail}"
 
     def url(self, *, with_credentials: bool = False, extra_query: str = "") -> str:
-        """The whole address, without `fragment`. May hold secrets.
+        """The complete address, without `fragment`. May contain secrets.
 
         Args:
-            with_credentials: with user and password, for libraries that take them in no other way.
-            extra_query: one more item of the query, for such a library.
+            with_credentials: include user and password, for libraries that accept them in no other way.
+            extra_query: another item for the query.
         """
         login = ""
         if with_credentials and self.user is not None:
@@ -116,28 +116,28 @@ class Address:
 
 
 def parse_address(scheme: Scheme, rest: str) -> Address:
-    """Takes apart what follows a scheme's colon: ``//[USER[:PASSWORD]@]HOST[:PORT][/PATH][?QUERY][#FRAGMENT]``.
+    """Parses what follows a scheme's colon: ``//[USER[:PASSWORD]@]HOST[:PORT][/PATH][?QUERY][#FRAGMENT]``.
 
     Args:
         scheme: in lower case.
         rest: as given. User and password are percent-decoded; in a password, ``/``, ``?``, ``#`` and ``%`` must be encoded.
 
     Raises:
-        UsageError: ``malformed_uri``; nothing of ``rest`` is shown, since nothing says which part of it is the secret.
+        UsageError: ``malformed_uri``; shows nothing of ``rest``, because any part of it may be the secret.
     """
     if not rest.startswith("//"):
-        raise _malformed(scheme, "no // behind the colon")
+        raise _malformed(scheme, "no // after the colon")
     if _UNPRINTABLE.search(rest):
-        raise _malformed(scheme, "a space or a control character in it")
+        raise _malformed(scheme, "it has a space or a control character")
     before, hash_sign, fragment = rest[2:].partition("#")
     authority, mark, tail = _split_authority(before)
     if "@" in tail or "@" in fragment:
-        raise _malformed(scheme, "an @ behind the host")
+        raise _malformed(scheme, "it has an @ after the host")
     path, _, query = (mark + tail).partition("?")
     login, at, host_and_port = authority.rpartition("@")
     match = _AUTHORITY.fullmatch(host_and_port)
     if match is None or (hash_sign and not fragment):
-        raise _malformed(scheme, "no host that can be read" if match is None else "nothing behind #")
+        raise _malformed(scheme, "it has no valid host" if match is None else "nothing follows the #")
     user, colon, password = login.partition(":")
     return Address(
         scheme=scheme,
@@ -154,15 +154,15 @@ def parse_address(scheme: Scheme, rest: str) -> Address:
 def add_credentials(
     address: Address, environ: Mapping[str, str] = os.environ, error: type[GhostwattError] = SourceError
 ) -> Address:
-    """Looks user and password up in the netrc file, for an address that has none.
+    """Adds user and password from the netrc file to an address that has none.
 
     Args:
-        address: taken as it is where it names a user.
-        environ: ``NETRC`` names the file. Without it, ``~/.netrc`` is read where it is there.
-        error: what to raise.
+        address: returned unchanged if it names a user.
+        environ: ``NETRC`` names the file. Without it, ``~/.netrc`` is read if it exists.
+        error: the class of error to raise.
 
     Raises:
-        GhostwattError: ``missing`` where the file that ``NETRC`` names isn't there, ``malformed`` where the file can't be read.
+        GhostwattError: ``missing`` if the file that ``NETRC`` names doesn't exist, ``malformed`` if the file can't be read.
     """
     if address.user is not None:
         return address
@@ -172,10 +172,10 @@ def add_credentials(
     except FileNotFoundError:
         if path is None:
             return address
-        raise error(path, "not there", expected="the file that NETRC names", reason="missing") from None
+        raise error(path, "doesn't exist", expected="the file that NETRC names", reason="missing") from None
     except netrc.NetrcParseError as cause:
-        # Its message may quote a password.
-        line = f"line {cause.lineno}" if cause.lineno else "its owner or its rights"
+        # The error's text may quote a password.
+        line = f"line {cause.lineno}" if cause.lineno else "its owner or its permissions"
         raise _bad_netrc(error, path, f"can't be read: {line}") from None
     except (OSError, UnicodeDecodeError) as cause:
         raise _bad_netrc(error, path, f"can't be read: {type(cause).__name__}") from None
@@ -190,13 +190,13 @@ def _bad_netrc(error: type[GhostwattError], path: str | None, found: str) -> Gho
         path or "~/.netrc",
         found,
         expected="lines such as: machine HOST login USER password PASSWORD",
-        remedy="and chmod 600, its owner being who runs this",
+        remedy="it must have mode 600, and belong to the user who runs this",
         reason="malformed",
     )
 
 
 def _split_authority(text: str) -> tuple[str, str, str]:
-    """Gives what stands before the first ``/`` or ``?``, that character, and what stands behind it."""
+    """Splits a text at the first ``/`` or ``?`` into what precedes it, the character, and what follows it."""
     end = min((at for at in (text.find("/"), text.find("?")) if at >= 0), default=len(text))
     return text[:end], text[end : end + 1], text[end + 1 :]
 
@@ -206,20 +206,20 @@ def _require_host(scheme: Scheme, text: str) -> str:
         try:
             text.encode("idna")
         except UnicodeError:
-            raise _malformed(scheme, "a host's name with a part that is empty or too long") from None
+            raise _malformed(scheme, "a part of the host's name is empty or too long") from None
         return text
     host = text[1:-1]
     try:
         ipaddress.IPv6Address(host)
     except ValueError:
-        raise _malformed(scheme, "no IPv6 address between the brackets") from None
+        raise _malformed(scheme, "the brackets contain no IPv6 address") from None
     return host
 
 
 def _require_port(scheme: Scheme, text: str | None) -> int:
     port = DEFAULT_PORTS[scheme] if text is None else int(text)
     if not 0 < port < 65536:
-        raise _malformed(scheme, "a port that isn't from 1 to 65535")
+        raise _malformed(scheme, "the port isn't from 1 to 65535")
     return port
 
 
@@ -237,8 +237,8 @@ def _mask(item: str) -> str:
 def _malformed(scheme: str, what: str) -> UsageError:
     return UsageError(
         "--mqtt" if scheme in ("mqtt", "mqtts") else "source",
-        f"'{scheme}:...' can't be read: {what}",
+        f"'{scheme}:...' is malformed: {what}",
         expected=f"{scheme}://[USER:PASSWORD@]HOST[:PORT]/PATH",
-        remedy="in a user or a password write %40 for @, %3A for :, %2F for /, %3F for ?, %23 for #, %25 for %",
+        remedy="in user and password, write %40 for @, %3A for :, %2F for /, %3F for ?, %23 for #, %25 for %",
         reason="malformed_uri",
     )

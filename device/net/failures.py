@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a server: in words that hold nothing of what was asked for, since that may be secret."""
+"""Errors of connections to servers, worded without the requested address, which may contain secrets."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ from device.net.address import Address
 
 
 def error_name(error: object) -> str:
-    """What the system calls an error; never the error's own text, which may hold what was asked for."""
-    if isinstance(error, ssl.SSLError):  # Its number is OpenSSL's own, and no errno; one that Python raises has no reason.
+    """The system's name of an error; never the error's own text, which may contain the requested address."""
+    # Its number is OpenSSL's, not an errno. One that Python itself raises has no reason, or even lacks the attribute.
+    if isinstance(error, ssl.SSLError):
         return getattr(error, "reason", None) or type(error).__name__
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
 
 
 def connection_failure(error: object) -> str:
-    """Says why no connection came about."""
-    return "no host of this name is known" if isinstance(error, socket.gaierror) else f"can't be reached ({error_name(error)})"
+    """Describes why a connection failed."""
+    return "the host's name is unknown" if isinstance(error, socket.gaierror) else f"can't be reached ({error_name(error)})"
 
 
 def unreachable(where: str, found: str) -> SourceError:
-    """The error for a camera that no connection leads to.
+    """The error for a camera that can't be reached.
 
     Args:
         where: the camera's address, without secrets.
-        found: see `connection_failure`.
+        found: the failure, see `connection_failure`.
     """
     return SourceError(
         where,
         found,
-        expected="a camera that listens",
-        remedy="look whether host and port are right, and whether the camera is in the same network",
+        expected="a camera that accepts connections",
+        remedy="check host and port, and that the camera is in the same network",
         reason="unreachable",
     )
 
 
 def unauthorised(address: Address, status: int) -> SourceError:
-    """The error for a camera that takes no one, or not this user.
+    """The error for a camera that requires a login, or rejects this one.
 
     Args:
-        address: where it is, and whom it was asked by.
-        status: that it answered with, 401 or 403: in RTSP the same as in HTTP.
+        address: its address, with the user if there was one.
+        status: status of the answer, 401 or 403; the same in RTSP and HTTP.
     """
-    found = "wants a user and a password" if address.user is None else "refuses this user or password"
+    found = "requires a user and a password" if address.user is None else "rejects this user or password"
     return SourceError(
         address.safe,
         f"{found} (status {status})",

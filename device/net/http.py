@@ -1,4 +1,4 @@
-"""Asks a server on the local network over HTTP: past any proxy, and with a password that goes to its own host only."""
+"""HTTP requests to servers on the local network: without proxies, and with a password that is sent only to its own host."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def make_opener(
     plain: type[HTTPConnection] = HTTPConnection,
     tls: type[HTTPSConnection] = HTTPSConnection,
 ) -> urllib.request.OpenerDirector:
-    """Puts together what is needed, and no more: no proxies, which the local network isn't behind, and no other protocols.
+    """Creates an opener for HTTP and HTTPS, without proxies, which aren't used on a local network, and without other protocols.
 
     Args:
-        address: whose host is asked; where it names a user, he logs in there, and nowhere that a redirection leads to.
-        error: raised where the server asks for a login of a kind that isn't known here, ``unauthorised``.
-        redirects: follows them; without it, a redirection is a status like any other.
-        plain: the connection for ``http``.
-        tls: the connection for ``https``.
+        address: the server's address; if it names a user, the login is used only there, not where a redirect leads.
+        error: raised as ``unauthorised`` if the server requires a login of an unsupported kind.
+        redirects: follows redirects; without it, a redirect is a status like any other.
+        plain: the connection class for ``http``.
+        tls: the connection class for ``https``.
 
     Returns:
-        Opens URLs, and raises what `urllib.request.urlopen` does. Its errors' texts may hold the URL, and secrets in it.
+        An opener that raises the errors of `urllib.request.urlopen`, whose texts may contain the URL with its secrets.
     """
     handlers: list[urllib.request.BaseHandler] = [
         _PlainHandler(plain),
@@ -60,12 +60,12 @@ class _PlainHandler(urllib.request.AbstractHTTPHandler):
         self._connection = connection
 
     def http_open(self, request: urllib.request.Request) -> HTTPResponse:
-        """Opens an ``http`` address."""
+        """Opens an ``http`` URL."""
         return self.do_open(self._connection, request)
 
 
 class _TlsHandler(urllib.request.AbstractHTTPHandler):
-    """Loads the machine's certificates only once TLS is spoken: they are megabytes, and a camera may be opened often."""
+    """Loads the machine's certificates only if TLS is used: they are megabytes, and a camera may be opened often."""
 
     https_request = urllib.request.AbstractHTTPHandler.do_request_
 
@@ -74,12 +74,12 @@ class _TlsHandler(urllib.request.AbstractHTTPHandler):
         self._connection = connection
 
     def https_open(self, request: urllib.request.Request) -> HTTPResponse:
-        """Opens an ``https`` address."""
+        """Opens an ``https`` URL."""
         return self.do_open(self._connection, request, context=ssl.create_default_context())
 
 
 class _Login(urllib.request.BaseHandler):
-    """Logs in once, at the address that the password is for."""
+    """Logs in once, at the address that the password belongs to."""
 
     def __init__(self, address: Address, user: str, password: str, error: type[GhostwattError]) -> None:
         self._address = address
@@ -90,7 +90,7 @@ class _Login(urllib.request.BaseHandler):
     def http_error_401(
         self, request: urllib.request.Request, answer: IO[bytes], _status: int, _words: str, headers: HTTPMessage
     ) -> object:
-        """Asks again, with user and password; gives None where that was done already."""
+        """Repeats the request with user and password; returns None if that was done already."""
         if request.has_header("Authorization"):
             return None
         if not self._is_home(request.full_url):
@@ -102,20 +102,20 @@ class _Login(urllib.request.BaseHandler):
         if login is None:
             raise self._error(
                 self._address.safe,
-                "asks for a login of a kind that isn't supported",
-                expected="Basic, or Digest by MD5 or SHA-256",
+                "requires an unsupported kind of login",
+                expected="Basic, or Digest with MD5 or SHA-256",
                 reason="unauthorised",
             )
         request.add_unredirected_header("Authorization", login)
         return self.parent.open(request, timeout=request.timeout)
 
     def _elsewhere(self, url: str) -> GhostwattError:
-        """The error for a login at a place that the password isn't for; nothing but its host is shown."""
+        """The error for a login that a redirect leads to, where the password must not be sent; shows only the host."""
         asked = urlsplit(url)
         return self._error(
             self._address.safe,
-            f"sends on to {asked.scheme}://{asked.hostname}, which wants a user and a password",
-            expected="the address of the stream itself: the password goes to no other",
+            f"redirects to {asked.scheme}://{asked.hostname}, which requires a user and a password",
+            expected="the address of the stream itself: the password is sent to no other host",
             reason="unauthorised",
         )
 

@@ -1,9 +1,9 @@
-"""Answers a server that asks for a user and a password, in HTTP as in RTSP.
+"""Logins with user and password, for HTTP and RTSP.
 
-Python's own HTTP client knows no SHA-256, and takes ``algorithm=md5``, as libmicrohttpd writes it, for a stranger.
+Python's own HTTP client supports neither SHA-256 nor ``algorithm=md5`` in lower case, as libmicrohttpd writes it.
 
 References:
-    RFC 7617 (2015): Basic. RFC 7616 (2015) and RFC 2617 (1999), section 3.2: Digest, the latter without ``qop`` as RTSP has it.
+    RFC 7617 (2015): Basic. RFC 7616 (2015) and RFC 2617 (1999), section 3.2: Digest; the latter without ``qop``, as in RTSP.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("latin-1")).hexdigest()
 
 
-# The strongest first.
+# Strongest first.
 _HASHES: dict[str, Callable[[str], str]] = {"SHA-256": _sha256, "MD5": _md5}
 
 
 class Challenge(NamedTuple):
-    """What a server asks for.
+    """A kind of login that a server accepts.
 
     Attributes:
         scheme: in lower case (``basic``, ``digest``).
-        items: by their names in lower case.
+        items: its parameters; names in lower case.
     """
 
     scheme: str
@@ -46,15 +46,15 @@ class Challenge(NamedTuple):
 
     @property
     def algorithm(self) -> str:
-        """Of Digest, in capitals."""
+        """Digest's algorithm, in upper case."""
         return self.items.get("algorithm", "MD5").upper()
 
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
-    """Reads ``WWW-Authenticate`` headers, each of which may hold several challenges.
+    """Parses ``WWW-Authenticate`` headers, each of which may contain several challenges.
 
     Args:
-        headers: a character a byte (Latin-1), as HTTP's headers are.
+        headers: decoded as Latin-1, like HTTP headers.
     """
     challenges = []
     for header in headers:
@@ -78,18 +78,18 @@ def make_login(
     uri: str,
     new_nonce: Callable[[], str] = lambda: secrets.token_hex(8),
 ) -> str | None:
-    """Answers the strongest challenge: Digest by SHA-256, Digest by MD5, Basic.
+    """Answers the strongest challenge: Digest with SHA-256, Digest with MD5, or Basic.
 
     Args:
-        challenges: as the server gave them.
-        user: to log in.
-        password: likewise.
-        method: of the request that is to be made again.
-        uri: likewise, as its first line names it.
-        new_nonce: gives a number that is used once.
+        challenges: the server's challenges.
+        user: name of the user.
+        password: the user's password.
+        method: method of the request that will be repeated.
+        uri: URI in the first line of that request.
+        new_nonce: returns a number to be used once.
 
     Returns:
-        The ``Authorization`` header, a character a byte (Latin-1); None where nothing is asked for that is known here.
+        The ``Authorization`` header as Latin-1 text; None if no challenge is supported.
     """
     known = list(challenges)
     user, password = (text.encode().decode("latin-1") for text in (user, password))

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from device import __version__
-from device.bench.result import BenchResult, ChoiceResult, Interval
+from device.bench.result import BenchResult, ChoiceResult, ConfidenceInterval
 from device.contract.profile import Scope
 from device.protocols import PowerOrigin
 from device.report.summary import RunPower, RunReport, join_power, rate
@@ -261,7 +261,7 @@ def _throttling_of_choice(result: ChoiceResult) -> Throttling:
     return Throttling("not_throttled" if told else "unsupported", {}, None)
 
 
-def _range_of(interval: Interval) -> Range:
+def _range_of(interval: ConfidenceInterval) -> Range:
     return Range(interval.median, interval.low, interval.high)
 
 

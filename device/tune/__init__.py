@@ -1,5 +1,5 @@
-"""``python -m device.tune``: finds the operating point for an aim by measuring, and writes it as a profile.
+"""``python -m device.tune``: finds the best operating point for an aim by measuring, and writes it as a profile.
 
-`aims` says what is better, `space` what there is to choose from, `search` which point is measured next and when that is enough,
-`governor` sets the processor's governor and puts it back, `profile_text` writes the profile.
+`aims` scores points, `space` lists the possible ones, `search` decides which is measured next and when to stop, `governor` sets
+and restores the processor's frequency governor, and `profile_text` writes the profile.
 """

@@ -1,4 +1,4 @@
-"""``python -m device.tune``: finds the operating point for an aim on this machine, and writes it as a profile."""
+"""``python -m device.tune``: finds the best operating point for an aim on this machine, and writes it as a profile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 
 from device import __version__
 from device.bench.child import run_in_child
-from device.bench.choices import add_choice_flags, describe_wait, find_candidates, look_for_meters, open_bundles, tell
+from device.bench.choices import add_choice_flags, check_meters, describe_wait, find_candidates, open_bundles, show_progress
 from device.bench.runner import Candidate, interrupt_on_termination
 from device.bundle import Bundle
 from device.core.durable import write_durably
@@ -33,15 +33,15 @@ PROFILES = Path("firmware_profiles")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+    """Builds the command's argument parser."""
     parser = argparse.ArgumentParser(
         prog="python -m device.tune",
-        description="Finds runtime, threads, rate and size for an aim by measuring, and writes them as a profile.",
+        description="Finds the best runtime, threads, rate and size for an aim by measuring, and writes them as a profile.",
     )
     aim = parser.add_mutually_exclusive_group(required=True)
-    aim.add_argument("--for", dest="goal", choices=("fps", "efficiency"), help="most FPS, or least energy an inference")
-    aim.add_argument("--fps", type=positive_float, metavar="F", help="so many frames a second, at the least power")
-    aim.add_argument("--watts", type=positive_float, metavar="W", help="so much power at most, and the most FPS within it")
+    aim.add_argument("--for", dest="goal", choices=("fps", "efficiency"), help="most FPS, or least energy per inference")
+    aim.add_argument("--fps", type=positive_float, metavar="F", help="least power at this many frames a second")
+    aim.add_argument("--watts", type=positive_float, metavar="W", help="most FPS within this power")
     add_choice_flags(parser)
     parser.add_argument(
         "--allow-governor",
@@ -49,9 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="NAME",
-        help="try the processor's governors too, or only those that are named; what was set is put back",
+        help="also try the processor's governors, or only this one; the current governor is restored at the end",
     )
-    parser.add_argument("--exhaustive", action="store_true", help="measure every point in full, with no early stops")
+    parser.add_argument("--exhaustive", action="store_true", help="measure every point in full, without early stopping")
     parser.add_argument("--quick", action="store_true", help="a first look: short windows, marked as too short everywhere")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the profile's file (default: its name, in firmware_profiles/)"
@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def choose_aim(flags: argparse.Namespace) -> Aim:
-    """The aim that the flags name."""
+    """Chooses the aim by the flags."""
     if flags.fps is not None:
         return LeastPowerAtRate(flags.fps)
     if flags.watts is not None:
@@ -71,17 +71,17 @@ def choose_aim(flags: argparse.Namespace) -> Aim:
 
 
 def choose_settings(flags: argparse.Namespace) -> TuneSettings:
-    """How it is measured."""
+    """Chooses number and length of the measurements."""
     if flags.quick:
         return TuneSettings(flags.exhaustive, False, rounds=3, warm_up_s=0.2, window_s=1.0, idle_s=3.0, noise=NOISE)
     return TuneSettings(flags.exhaustive, True, rounds=3, warm_up_s=2.0, window_s=10.0, idle_s=30.0, noise=NOISE)
 
 
 def limit_threads(candidates: Sequence[Candidate], bundles: Sequence[Bundle], flags: argparse.Namespace) -> list[Candidate]:
-    """Leaves out more threads than the board of the profile has cores: no profile could say so.
+    """Leaves out candidates with more threads than the profile's board has cores, since a profile can't set them.
 
     Raises:
-        UsageError: ``threads``: nothing is left.
+        UsageError: ``threads`` if no candidate is left, or a flag asks for more.
     """
     board = bundles[0].manifest.profile.board
     kept = [candidate for candidate in candidates if candidate.choice.threads <= board.cores]
@@ -98,10 +98,10 @@ def limit_threads(candidates: Sequence[Candidate], bundles: Sequence[Bundle], fl
 def choose_governors(
     names: Sequence[str] | None, stack: contextlib.ExitStack
 ) -> tuple[Governors | None, tuple[str | None, ...]]:
-    """Opens the governors where they may be changed; ``stack`` puts them back.
+    """Opens the governors if they may be changed; ``stack`` restores them.
 
     Raises:
-        UsageError: no cpufreq, or a governor that it doesn't have.
+        UsageError: there is no cpufreq, or it lacks a governor.
     """
     if names is None:
         return None, (None,)
@@ -115,11 +115,11 @@ def choose_governors(
 
 
 def choose_file(out: Path | None, parent: str, aim: Aim) -> Path:
-    """Where the profile will lie; refuses before the wait what could not be written after it.
+    """Chooses the profile's file, and checks before the measurement that it can be written.
 
     Raises:
-        UsageError: ``name``: it can't be a profile's file.
-        BenchError: ``exists``: a person's own profile lies there; ``permission``.
+        UsageError: ``name`` if it isn't a valid name of a profile's file.
+        BenchError: ``exists`` if a profile that wasn't written by this command is there; ``permission``.
     """
     name = f"{parent}-tuned-{aim.slug}.yaml"
     path = out or (PROFILES / name if PROFILES.is_dir() else Path(name))
@@ -127,23 +127,23 @@ def choose_file(out: Path | None, parent: str, aim: Aim) -> Path:
         raise UsageError("--out", str(path), expected="a file that ends in .yaml", reason="name")
     check_name(path.stem)
     if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(FIRST_LINE):
-        raise BenchError(str(path), "was not written by tune", remedy="name another file with --out", reason="exists")
+        raise BenchError(str(path), "was not written by tune", remedy="choose another file with --out", reason="exists")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise BenchError(str(path.parent), "is no folder to write to", remedy="name a file with --out", reason="permission")
+        raise BenchError(str(path.parent), "isn't a writable folder", remedy="choose a file with --out", reason="permission")
     return path
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Searches, prints, and writes."""
+    """Runs the search, then prints and writes its result."""
     facts = detect_board()
     aim = choose_aim(flags)
     bundles = open_bundles(flags.bundle, facts)
     _check_rate(flags.fps, bundles[0].manifest.profile.camera.rate_fps)
     candidates = limit_threads(find_candidates(bundles, flags, facts), bundles, flags)
-    power = look_for_meters(bundles[0])
+    power = check_meters(bundles[0])
     if aim.needs_power and power.no_power_reason:
         raise BenchError(
-            f"aim: {aim.title}", f"no figure of power: {power.no_power_reason}", remedy="fit a meter, or tune --for fps",
+            f"aim: {aim.title}", f"no power figure: {power.no_power_reason}", remedy="fit a meter, or tune --for fps",
             reason="no_power",
         )  # fmt: skip
     path = choose_file(flags.out, bundles[0].manifest.profile.name, aim)
@@ -152,9 +152,9 @@ def run(flags: argparse.Namespace) -> int:
         points = build_space(candidates, aim, bundles[0].manifest.profile.camera.rate_fps, names)
         settings = choose_settings(flags)
         most_s = len(points) * settings.rounds * (settings.warm_up_s + settings.window_s)
-        tell(f"points: {len(points)}, {settings.rounds} rounds each: {describe_wait(most_s)}, less what is stopped early")
+        show_progress(f"{len(points)} points, {settings.rounds} rounds each: this takes {describe_wait(most_s)} at most")
         if power.is_estimate:
-            tell("power is an ESTIMATE, not measured")
+            show_progress("power is an ESTIMATE, not measured")
         tuner = Tuner(
             points,
             aim,
@@ -162,7 +162,7 @@ def run(flags: argparse.Namespace) -> int:
             power,
             execute=run_in_child,
             use_governor=governors.use if governors else _no_governor,
-            tell=tell,
+            on_progress=show_progress,
         )
         result = tuner.run()
     return publish(result, bundles, path, flags)
@@ -176,14 +176,14 @@ def _check_rate(rate_fps: float | None, camera_rate_fps: float) -> None:
 
 
 def _no_governor(name: str) -> None:
-    raise BenchError("governor", f"{name} was not allowed", remedy="--allow-governor", reason="governor")
+    raise BenchError("governor", f"{name} was not allowed", remedy="pass --allow-governor", reason="governor")
 
 
 def publish(result: TuneResult, bundles: Sequence[Bundle], path: Path, flags: argparse.Namespace) -> int:
-    """Writes the profile of the pick, and prints the result.
+    """Writes the chosen point's profile, and prints the result.
 
     Raises:
-        BenchError: ``infeasible`` where no point is what was asked for, ``failed`` where none could be measured.
+        BenchError: ``infeasible`` if no point meets the aim, ``failed`` if none could be measured.
     """
     if result.pick is not None:
         point = result.points[result.pick]
@@ -193,11 +193,11 @@ def publish(result: TuneResult, bundles: Sequence[Bundle], path: Path, flags: ar
         _write(path, text)
     print(msgspec.json.encode(result).decode() if flags.json else format_tuning(result), flush=True)
     if result.pick is not None:
-        tell(f"written: {path}")
+        show_progress(f"written: {path}")
         return 0
     if all(point.state == "failed" for point in result.points):
-        raise BenchError(f"aim: {result.aim}", "no point could be measured, as said above", reason="failed")
-    raise BenchError(f"aim: {result.aim}", "no point is that, as the table shows", remedy="ask for less", reason="infeasible")
+        raise BenchError(f"aim: {result.aim}", "no point could be measured; see above", reason="failed")
+    raise BenchError(f"aim: {result.aim}", "no point meets it; see the table", remedy="choose a lower aim", reason="infeasible")
 
 
 def _write(path: Path, text: str) -> None:
@@ -205,12 +205,12 @@ def _write(path: Path, text: str) -> None:
         write_durably(path, text.encode())
     except OSError as error:
         raise BenchError(
-            str(path), f"can't be written ({error.strerror})", remedy="name another file with --out", reason="permission"
+            str(path), f"can't be written ({error.strerror})", remedy="choose another file with --out", reason="permission"
         ) from error
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses flags and runs."""
+    """Runs the command."""
     return run(build_parser().parse_args(arguments))
 
 

@@ -1,4 +1,4 @@
-"""What a person may want, as a score: higher is better, None is not what was asked for."""
+"""The aims that a user can choose, as scores: higher is better, None doesn't meet the aim."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from typing import ClassVar, Protocol
 import msgspec
 
 RATE_TOLERANCE = 0.02
-"""Share by which a rate that was asked for may be missed: a late inference isn't made up for."""
+"""Share by which a requested rate may be missed, since a late inference isn't made up for."""
 
 
 class Aim(Protocol):
-    """One aim. ``needs_power`` and ``rates`` say what has to be measured for it."""
+    """An aim. ``needs_power`` and ``rates`` determine what is measured for it."""
 
     @property
     def slug(self) -> str:
-        """For the profile's name."""
+        """Short name, for the profile's name."""
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Description, for display."""
 
     @property
     def needs_power(self) -> bool:
-        """Whether it means nothing without a figure of power."""
+        """Whether the aim requires a power figure."""
 
     def rates(self, ladder: tuple[float, ...]) -> tuple[float | None, ...]:
-        """Which of these rates, in inferences a second, can matter; None is full speed."""
+        """The rates to try, in inferences a second, out of a ladder of rates; None is full speed."""
 
     def score(self, rate_fps: float, power_w: float | None, limit_fps: float | None = None) -> float | None:
-        """How good a point is; never falls with more inferences a second at equal power, nor with less power.
+        """Scores a point. The score must not decrease with a higher rate at equal power, nor with less power.
 
         Args:
-            rate_fps: inferences a second; may be infinite where nothing is known yet.
-            power_w: None where there is no figure.
-            limit_fps: the rate that the point was held to; None where it ran at full speed.
+            rate_fps: inferences a second; infinite if unknown.
+            power_w: None if there is no figure.
+            limit_fps: the point's rate limit; None for full speed.
         """
 
 
 class MostFrames(msgspec.Struct, frozen=True):
-    """As many frames a second as can be."""
+    """The highest rate."""
 
     slug: ClassVar[str] = "fps"
     title: ClassVar[str] = "most inferences a second"
     needs_power: ClassVar[bool] = False
 
     def rates(self, ladder: tuple[float, ...]) -> tuple[float | None, ...]:  # noqa: ARG002
-        """Full speed alone: no limit makes anything faster."""
+        """Full speed only, since no limit makes anything faster."""
         return (None,)
 
     def score(self, rate_fps: float, power_w: float | None, limit_fps: float | None = None) -> float | None:  # noqa: ARG002
@@ -55,26 +55,26 @@ class MostFrames(msgspec.Struct, frozen=True):
 
 
 class LeastEnergy(msgspec.Struct, frozen=True):
-    """The least energy an inference, idle included."""
+    """The least energy per inference, including idle power."""
 
     slug: ClassVar[str] = "efficiency"
     title: ClassVar[str] = "least energy an inference (gross)"
     needs_power: ClassVar[bool] = True
 
     def rates(self, ladder: tuple[float, ...]) -> tuple[float | None, ...]:
-        """All of them: where the machine saves much between inferences, slower may cost less."""
+        """All rates: if the machine saves much power between inferences, a lower rate may take less energy."""
         return (None, *ladder)
 
     def score(self, rate_fps: float, power_w: float | None, limit_fps: float | None = None) -> float | None:  # noqa: ARG002
-        """Joules an inference, with a minus."""
+        """Negative joules per inference."""
         return None if power_w is None else -power_w / rate_fps
 
 
 class LeastPowerAtRate(msgspec.Struct, frozen=True):
-    """So many frames a second, at the least power.
+    """The least power at a given rate.
 
     Attributes:
-        rate_fps: the frames a second.
+        rate_fps: the required rate.
     """
 
     rate_fps: float
@@ -87,25 +87,25 @@ class LeastPowerAtRate(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Description, for display."""
         return f"least power at {self.rate_fps:g} inferences a second"
 
     def rates(self, ladder: tuple[float, ...]) -> tuple[float | None, ...]:  # noqa: ARG002
-        """That rate alone."""
+        """Only the required rate."""
         return (self.rate_fps,)
 
     def score(self, rate_fps: float, power_w: float | None, limit_fps: float | None = None) -> float | None:  # noqa: ARG002
-        """Watts, with a minus; None below the rate."""
+        """Negative watts; None below the required rate."""
         if power_w is None or rate_fps < self.rate_fps * (1 - RATE_TOLERANCE):
             return None
         return -power_w
 
 
 class MostFramesWithinPower(msgspec.Struct, frozen=True):
-    """So many watts at most, and as many frames a second as they allow.
+    """The highest rate within a power limit.
 
     Attributes:
-        power_w: the watts.
+        power_w: the limit.
     """
 
     power_w: float
@@ -118,15 +118,15 @@ class MostFramesWithinPower(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Description, for display."""
         return f"most inferences a second within {self.power_w:g} W"
 
     def rates(self, ladder: tuple[float, ...]) -> tuple[float | None, ...]:
-        """All of them."""
+        """All rates."""
         return (None, *ladder)
 
     def score(self, rate_fps: float, power_w: float | None, limit_fps: float | None = None) -> float | None:
-        """Inferences a second; None above the power. A limit that was kept counts as such: how nearly it was kept is chance."""
+        """Inferences a second; None above the power limit. A rate limit that was reached counts in full, ignoring jitter."""
         if power_w is None or power_w > self.power_w:
             return None
         is_kept = limit_fps is not None and rate_fps >= limit_fps * (1 - RATE_TOLERANCE)
@@ -134,5 +134,5 @@ class MostFramesWithinPower(msgspec.Struct, frozen=True):
 
 
 def _plain(number: float) -> str:
-    """A number as a profile's name may have it: ``2.5`` is ``2-5``."""
+    """Formats a number for a profile's name: ``2.5`` becomes ``2-5``."""
     return f"{number:g}".replace(".", "-").replace("+", "")

@@ -1,4 +1,4 @@
-"""Sets the processor's frequency governor, and puts back what was there.
+"""Sets the processor's frequency governor, and restores it afterwards.
 
 References:
     Linux kernel, Documentation/admin-guide/pm/cpufreq.rst: ``scaling_governor`` and ``scaling_available_governors`` of each
@@ -15,17 +15,17 @@ from device.core.resources import Resource
 from device.machine.sysfs import read_text
 
 BY_HAND = "userspace"
-"""The governor that leaves the frequency to a program: there is none here."""
+"""The governor for which a program must set the frequency; no program here does."""
 
 
 class Governors(Resource):
-    """The governors of all cores. ``with`` puts back what was set when it began, whatever ends it.
+    """The governors of all cores. As a context manager, restores the previous governors at the end.
 
     Args:
-        root: where ``sys`` is.
+        root: folder that holds ``sys``.
 
     Raises:
-        UsageError: ``no_governor`` where the machine has no cpufreq.
+        UsageError: ``no_governor`` if the machine has no cpufreq.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -38,24 +38,24 @@ class Governors(Resource):
         return self
 
     def available(self) -> tuple[str, ...]:
-        """Those that every core offers, in the kernel's order; none that needs a program to set the frequency."""
+        """Governors that every core offers, in the kernel's order, except `BY_HAND`."""
         offers = [(read_text(node.with_name("scaling_available_governors")) or "").split() for node in self._before]
         return tuple(name for name in offers[0] if name != BY_HAND and all(name in offer for offer in offers))
 
     def use(self, name: str) -> None:
-        """Sets one for every core.
+        """Sets the governor of every core.
 
         Raises:
-            BenchError: ``permission``, or the kernel took another one.
+            BenchError: ``permission``, or ``governor`` if the kernel chose another one.
         """
         for node in self._before:
             _write(node, name)
 
     def close(self) -> None:
-        """Puts back what was there.
+        """Restores the previous governors.
 
         Raises:
-            BenchError: it can't be; says what to do by hand. The other cores are put back all the same.
+            BenchError: a core's governor can't be restored. The other cores are restored nevertheless.
         """
         failure: BenchError | None = None
         for node, name in self._before.items():
@@ -76,8 +76,8 @@ def _write(node: Path, name: str) -> None:
         raise BenchError(
             str(node),
             f"can't be set to {name} ({error.strerror})",
-            remedy="run it with sudo, or leave --allow-governor out",
+            remedy="run with sudo, or leave out --allow-governor",
             reason="permission",
         ) from error
     if read_text(node) != name:
-        raise BenchError(str(node), f"is {read_text(node)} after {name} was written", reason="governor")
+        raise BenchError(str(node), f"reads {read_text(node)} after {name} was written", reason="governor")

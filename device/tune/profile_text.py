@@ -1,6 +1,6 @@
-"""Writes a profile as text: a board has no YAML library. `converter.profiles` reads it; a test proves it.
+"""Writes a profile as YAML by hand, because boards have no YAML library. A test checks it against `converter.profiles`.
 
-Words are written in double quotes, what can't be printed in them as escapes; comments hold one line each.
+Strings are written in double quotes, with unprintable characters escaped. Each comment is a single line.
 
 References:
     YAML 1.2.2, sections 5.7 (escapes), 6.6 (comments) and 7.3.1 (double quotes).
@@ -17,32 +17,32 @@ from device.tune.result import PointResult, TuneResult
 from device.tune.table import format_tuning
 
 FIRST_LINE = "# Written by `python -m device.tune`. To change it, tune again or make a profile that inherits from it."
-"""Tells what may be written over from what a person wrote."""
+"""Marks files that may be overwritten, as opposed to those written by a person."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 def check_name(name: str) -> str:
-    """Refuses what can't be a profile's name.
+    """Checks that a name is a valid profile name, and returns it.
 
     Raises:
         UsageError: ``name``.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            "--out", f"{name!r} can't be a profile's name", expected="a-z, 0-9, - and _ (at most 64)", reason="name"
+            "--out", f"{name!r} isn't a valid profile name", expected="a-z, 0-9, - and _ (at most 64)", reason="name"
         )
     return name
 
 
 def write_profile(name: str, parent: Profile, result: TuneResult, point: PointResult) -> str:
-    """The profile's text: what was chosen, and in comments the measurements that justify it.
+    """Writes the chosen point as a profile, with the measurements that justify it in comments.
 
     Args:
-        name: of the profile, and of its file.
-        parent: of the bundle that was measured; the new one inherits from it.
-        result: of the search.
-        point: that was chosen.
+        name: name of the profile and of its file.
+        parent: profile of the measured bundle, from which the new one inherits.
+        result: result of the search.
+        point: the chosen point.
     """
     keys = [
         f"name: {check_name(name)}",
@@ -62,11 +62,11 @@ def write_profile(name: str, parent: Profile, result: TuneResult, point: PointRe
 
 
 def _drop_slow_rate(parent: Profile, point: PointResult) -> list[str]:
-    """A rate for heat that isn't below the tuned one says nothing, and would be refused."""
+    """Drops the parent's reduced rate for heat if it isn't below the tuned rate: it would be rejected."""
     slow_fps = parent.limits.slow_rate_fps
     if slow_fps is None or point.asked_rate_fps is None or slow_fps < point.asked_rate_fps:
         return []
-    return [f"  slow_above_c: null # {slow_fps:g} FPS in the heat is not below the tuned rate", "  slow_rate_fps: null"]
+    return [f"  slow_above_c: null # the reduced rate, {slow_fps:g} FPS, is not below the tuned rate", "  slow_rate_fps: null"]
 
 
 def _justify(result: TuneResult, point: PointResult) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a search leaves behind: the schema of its JSON."""
+"""The result of a search: the schema of its JSON."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Literal
 
 import msgspec
 
-from device.bench.result import BenchMachine, Choice, Failure, Flag, Idle, Interval, Round
+from device.bench.result import BenchMachine, Caveat, Choice, ConfidenceInterval, Idle, Round, RoundFailure
 from device.contract.profile import Scope
 
 
 class TuneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How it was measured.
+    """Number and length of the measurements.
 
     Attributes:
-        is_exhaustive: every point got all its rounds.
+        is_exhaustive: whether every point gets all its rounds.
         conforms: False for ``--quick``.
-        rounds: that the chosen point got, and whatever could have beaten it.
-        warm_up_s: before each.
-        window_s: of each, at least.
-        idle_s: of the idle window, where power matters.
-        noise: factor between rounds that the early stops count on at least.
+        rounds: rounds of the chosen point, and of every point that could have beaten it.
+        warm_up_s: warm-up before each round.
+        window_s: minimum length of each round.
+        idle_s: length of the idle window, if the aim needs power.
+        noise: minimum factor between rounds that early stopping allows for.
     """
 
     is_exhaustive: bool
@@ -32,68 +32,68 @@ class TuneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     noise: float
 
 
-State = Literal["measured", "stopped", "skipped", "failed"]
+PointState = Literal["measured", "stopped", "skipped", "failed"]
 
 
 class PointResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An operating point, and what is known of it.
+    """An operating point and its figures.
 
     Attributes:
-        choice: what of the bundle is run.
-        asked_rate_fps: inferences a second, at most; None for full speed.
-        governor: that was set for it; None left what was there.
-        state: ``measured`` has all its rounds, ``stopped`` could not win any more after some, ``skipped`` without any,
-            ``failed`` has no figures.
+        choice: what is run.
+        asked_rate_fps: maximum inferences a second; None for full speed.
+        governor: governor that was set for it; None if left as it was.
+        state: ``measured`` has all its rounds, ``stopped`` couldn't win any more after some rounds, ``skipped`` couldn't win
+            without any, ``failed`` has no figures.
         failure: None unless it failed.
-        rate_fps: that came about.
+        rate_fps: the rate that was reached.
         power_w: None without a figure.
-        energy_j: of an inference, idle included: power by rate, of the medians; None without a figure.
-        p50_s: of one inference.
+        energy_j: energy per inference, idle included: median power divided by median rate; None without a figure.
+        p50_s: median duration of an inference.
         source: see `device.protocols.PowerMeter`; None without a figure.
-        scope: likewise.
-        is_estimate: likewise.
-        is_on_front: no other point that was measured is at least as good in rate and power, and better in one.
-        flags: what speaks against the figures.
-        rounds: what was measured.
+        scope: see `device.protocols.PowerMeter`; None without a figure.
+        is_estimate: see `device.protocols.PowerMeter`; None without a figure.
+        is_on_front: whether it is on the Pareto front of rate and power.
+        flags: caveats about the figures.
+        rounds: the raw measurements.
     """
 
     choice: Choice
     asked_rate_fps: float | None
     governor: str | None
-    state: State
-    failure: Failure | None
-    rate_fps: Interval | None
-    power_w: Interval | None
+    state: PointState
+    failure: RoundFailure | None
+    rate_fps: ConfidenceInterval | None
+    power_w: ConfidenceInterval | None
     energy_j: float | None
-    p50_s: Interval | None
+    p50_s: ConfidenceInterval | None
     source: str | None
     scope: Scope | None
     is_estimate: bool | None
     is_on_front: bool
-    flags: tuple[Flag, ...]
+    flags: tuple[Caveat, ...]
     rounds: tuple[Round, ...]
 
 
 class TuneResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A search.
+    """The result of a search.
 
     Attributes:
         started_at_utc: ISO 8601.
-        duration_s: of it all.
-        aim: for people.
-        machine: where it was measured.
-        settings: how.
-        idle: by governor; ``""`` where none was set.
-        meters_missing: of the profile's meters that are not there, why.
-        no_power_reason: why there are no figures of power; None where there are.
-        points: the space, in its order.
-        pick: index of the chosen point; None where none was what was asked for.
-        rivals: indices of points that the rounds' ranges don't tell apart from the pick.
-        noise: factor between rounds of one point that was seen; at least ``settings.noise``.
+        duration_s: of the whole search.
+        aim: title of the aim.
+        machine: the machine that was measured.
+        settings: number and length of the measurements.
+        idle: by governor; ``""`` if none was set.
+        meters_missing: why meters of the profile are unavailable; one line each.
+        no_power_reason: why there are no power figures; None if there are.
+        points: all points, in the order of the space.
+        pick: index of the chosen point; None if no point meets the aim.
+        rivals: indices of points whose ranges overlap the pick's, so that they may be as good.
+        noise: largest factor between rounds of one point; at least ``settings.noise``.
         profile: the profile's text.
-        profile_file: where it was written.
-        kind: tells this file from others.
-        schema: of this file.
+        profile_file: the file that it was written to.
+        kind: identifies this kind of file.
+        schema: version of this schema.
     """
 
     started_at_utc: str

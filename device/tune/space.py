@@ -1,4 +1,4 @@
-"""Operating points: what there is to choose from."""
+"""The operating points to choose from."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from device.bench.runner import Candidate, describe_choice
 from device.tune.aims import Aim
 
 LADDER_FPS = (1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0)
-"""Rates to try; those above the camera's own can't come about."""
+"""Rates to try, up to the camera's."""
 
 
-class Point(msgspec.Struct, frozen=True):
-    """One operating point.
+class OperatingPoint(msgspec.Struct, frozen=True):
+    """An operating point.
 
     Attributes:
         candidate: bundle, artefact and threads.
-        rate_fps: inferences a second at most; None for full speed.
-        governor: of cpufreq; None leaves what is set.
+        rate_fps: maximum inferences a second; None for full speed.
+        governor: cpufreq governor; None leaves it as it is.
     """
 
     candidate: Candidate
@@ -29,28 +29,33 @@ class Point(msgspec.Struct, frozen=True):
 
     @property
     def choice(self) -> Choice:
-        """What of the bundle is run."""
+        """What is run."""
         return self.candidate.choice
 
 
 def build_space(
     candidates: Sequence[Candidate], aim: Aim, camera_rate_fps: float, governors: Sequence[str | None] = (None,)
-) -> list[Point]:
-    """Lists the points for an aim; where two are equally good, the earlier one is taken.
+) -> list[OperatingPoint]:
+    """Lists the points to try for an aim. Of equally good points, the search prefers the earlier one.
 
     Args:
-        candidates: what the bundles hold.
-        aim: says which rates matter.
-        camera_rate_fps: no rate above it is tried.
-        governors: to try; None leaves what is set.
+        candidates: the choices in the bundles.
+        aim: determines the rates.
+        camera_rate_fps: the highest rate to try.
+        governors: governors to try; None leaves the governor as it is.
     """
     ladder = tuple(rate for rate in LADDER_FPS if rate <= camera_rate_fps)
     ordered = sorted(candidates, key=lambda candidate: candidate.choice.threads)
-    return [Point(candidate, rate, governor) for rate in aim.rates(ladder) for governor in governors for candidate in ordered]
+    return [
+        OperatingPoint(candidate, rate, governor)
+        for rate in aim.rates(ladder)
+        for governor in governors
+        for candidate in ordered
+    ]
 
 
-def describe_point(point: Point) -> str:
-    """A point in a few words."""
+def describe_point(point: OperatingPoint) -> str:
+    """Describes a point in a few words."""
     words = [describe_choice(point.choice), f"{point.rate_fps:g} FPS" if point.rate_fps else "full speed"]
     if point.governor:
         words.append(f"governor {point.governor}")

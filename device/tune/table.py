@@ -1,24 +1,24 @@
-"""The search for people: every point that was measured, the Pareto front, the pick, and what must be said beside it."""
+"""Formats a search as a table of measured points, with the Pareto front, the pick, and notes."""
 
 from __future__ import annotations
 
 from device.bench.conditions import list_unknowns
 from device.bench.machine import format_machine
 from device.bench.runner import describe_choice
-from device.bench.table import describe_flags, format_columns, format_interval, format_power
+from device.bench.table import describe_caveats, format_columns, format_interval, format_power
 from device.tune.result import PointResult, TuneResult
 
 _HEADINGS = ("", "runtime", "threads", "precision", "px", "rate", "governor", "FPS", "W", "mJ", "p50 ms", "rounds", "")
 
 
 def format_tuning(result: TuneResult) -> str:
-    """The table, with the machine above it and the notes below."""
+    """Formats the machine, the table, and the notes."""
     lines = [format_machine(result.machine), f"aim: {result.aim}", "", *format_points(result), "", *_notes(result)]
     return "\n".join(lines)
 
 
 def format_points(result: TuneResult) -> list[str]:
-    """Lines of the table: measured points, fastest first. ``=>`` marks the pick, ``*`` the Pareto front."""
+    """Formats the lines of the table: measured points, fastest first. ``=>`` marks the pick, ``*`` the Pareto front."""
     measured = [(index, point) for index, point in enumerate(result.points) if point.rate_fps is not None]
     measured.sort(key=lambda pair: -(pair[1].rate_fps.median if pair[1].rate_fps else 0.0))
     return format_columns([_HEADINGS, *(_row(point, is_pick=index == result.pick) for index, point in measured)])
@@ -26,7 +26,7 @@ def format_points(result: TuneResult) -> list[str]:
 
 def _row(point: PointResult, *, is_pick: bool) -> tuple[str, ...]:
     choice = point.choice
-    marks = (["ESTIMATE"] if point.is_estimate else []) + [flag.code for flag in point.flags]
+    marks = (["ESTIMATE"] if point.is_estimate else []) + [caveat.code for caveat in point.flags]
     if point.state == "stopped":
         marks.append("stopped early")
     return (
@@ -51,20 +51,20 @@ def _notes(result: TuneResult) -> list[str]:
     counts = {state: sum(point.state == state for point in result.points) for state in ("measured", "stopped", "skipped")}
     notes = [
         f"{len(result.points)} points: {counts['measured']} measured {settings.rounds} times, "
-        f"{counts['stopped']} stopped early and {counts['skipped']} left out, as they could not win",
-        "=> the pick; * the Pareto front; in brackets the range of rounds; inference alone, without a camera",
+        f"{counts['stopped']} stopped early and {counts['skipped']} skipped, because they could not win",
+        "=> the pick; * the Pareto front; in brackets the range of rounds; inference only, without a camera",
         *_describe_power(result),
     ]
     if result.noise > settings.noise:
-        notes.append(f"NOISY: rounds of one point differ by up to {result.noise:.2f} times; measure on a quiet machine")
+        notes.append(f"NOISY: rounds of one point differ by a factor of up to {result.noise:.2f}; measure on a quiet machine")
     if result.rivals:
         rivals = "; ".join(_describe(result.points[index]) for index in result.rivals)
-        notes.append(f"not told apart from the pick by the rounds' ranges: {rivals}")
+        notes.append(f"perhaps as good as the pick (the ranges overlap): {rivals}")
     notes += dict.fromkeys(f"failed: {_describe(point)}: {point.failure.message}" for point in result.points if point.failure)
-    notes += describe_flags(flag for point in result.points for flag in point.flags)
+    notes += describe_caveats(caveat for point in result.points for caveat in point.flags)
     unknowns = list_unknowns([taken.conditions for point in result.points for taken in point.rounds])
     if unknowns:
-        notes.append(f"this machine can't tell: {', '.join(unknowns)}")
+        notes.append(f"this machine can't report: {', '.join(unknowns)}")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Measures points by the bench's rounds, and makes a result of the search."""
+"""Runs a search with rounds of `device.bench`, and summarises its result."""
 
 from __future__ import annotations
 
@@ -6,47 +6,47 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from device.bench.choices import PowerOutlook
-from device.bench.conditions import find_flags
+from device.bench.choices import PowerAvailability
+from device.bench.conditions import find_caveats
 from device.bench.figures import find_interval
 from device.bench.machine import describe_machine
-from device.bench.result import Failure, Flag, Idle, Round, Window, WindowPower
-from device.bench.rounds import Job
-from device.bench.runner import Execute, Tell
+from device.bench.result import Caveat, Idle, InferenceWindow, Round, RoundFailure, WindowPower
+from device.bench.rounds import RoundJob
+from device.bench.runner import Execute, ProgressCallback
 from device.bench.table import format_power
 from device.contract.profile import Scope
 from device.core.errors import BenchError
 from device.tune.aims import Aim
-from device.tune.result import PointResult, State, TuneResult, TuneSettings
-from device.tune.search import Pick, Sample, Search, Trial, find_front
-from device.tune.space import Point, describe_point
+from device.tune.result import PointResult, PointState, TuneResult, TuneSettings
+from device.tune.search import Contender, Pick, PointMeasurement, Search, find_front
+from device.tune.space import OperatingPoint, describe_point
 
 UseGovernor = Callable[[str], None]
 
 
 class Tuner:
-    """A search under way.
+    """Measures operating points and chooses the best.
 
     Args:
         points: the space.
-        aim: what is better.
-        settings: how it is measured.
-        power: whether it is measured.
-        execute: does a job; `device.bench.child.run_in_child`.
+        aim: scores points.
+        settings: number and length of the measurements.
+        power: whether power can be measured.
+        execute: runs a job; `device.bench.child.run_in_child`.
         use_governor: sets a governor.
-        tell: takes lines for the person.
+        on_progress: called with lines of progress.
     """
 
     def __init__(
         self,
-        points: Sequence[Point],
+        points: Sequence[OperatingPoint],
         aim: Aim,
         settings: TuneSettings,
-        power: PowerOutlook,
+        power: PowerAvailability,
         *,
         execute: Execute,
         use_governor: UseGovernor,
-        tell: Tell,
+        on_progress: ProgressCallback,
     ) -> None:
         self._points = list(points)
         self._aim = aim
@@ -54,20 +54,20 @@ class Tuner:
         self._power = power
         self._execute = execute
         self._use_governor = use_governor
-        self._tell = tell
+        self._on_progress = on_progress
         self._governor: str | None = None
         self._meter: tuple[str, Scope, bool] | None = None
         self._idle: dict[str | None, Idle] = {}
-        self._rounds: dict[Point, list[Round]] = {point: [] for point in self._points}
+        self._rounds: dict[OperatingPoint, list[Round]] = {point: [] for point in self._points}
         self._search: Search | None = None
         self._started_at_utc = datetime.now(UTC).isoformat(timespec="seconds")
         self._started_s = time.monotonic()
 
     def run(self) -> TuneResult:
-        """Searches.
+        """Runs the search.
 
         Raises:
-            BenchError: ``failed`` where the idle machine could not be measured.
+            BenchError: ``failed`` if the idle machine couldn't be measured.
         """
         if self._aim.needs_power:
             for governor in dict.fromkeys(point.governor for point in self._points):
@@ -91,44 +91,44 @@ class Tuner:
 
     def _measure_idle(self, governor: str | None) -> Idle:
         self._set(governor)
-        self._tell(f"idle: {self._settings.idle_s:g} s" + (f", governor {governor}" if governor else ""))
-        outcome = self._execute(Job(str(self._points[0].candidate.bundle), None, 0.0, None, self._settings.idle_s))
+        self._on_progress(f"idle: {self._settings.idle_s:g} s" + (f", governor {governor}" if governor else ""))
+        outcome = self._execute(RoundJob(str(self._points[0].candidate.bundle), None, 0.0, None, self._settings.idle_s))
         if outcome.idle is None:
             raise BenchError("idle", outcome.failure.message if outcome.failure else "no answer", reason="failed")
         if outcome.idle.power:
             self._meter = self._meter or _name_meter(outcome.idle.power)
         return outcome.idle
 
-    def _measure(self, point: Point) -> Sample | Failure:
+    def _measure(self, point: OperatingPoint) -> PointMeasurement | RoundFailure:
         self._set(point.governor)
         settings = self._settings
-        job = Job(str(point.candidate.bundle), point.choice, settings.warm_up_s, None, settings.window_s, point.rate_fps)
+        job = RoundJob(str(point.candidate.bundle), point.choice, settings.warm_up_s, None, settings.window_s, point.rate_fps)
         outcome = self._execute(job)
         window = outcome.round.energy if outcome.round else None
         if outcome.round is None or window is None:
-            failure = outcome.failure or Failure("failed", "gave no round")
-            self._tell(f"{describe_point(point)}: failed: {failure.message}")
+            failure = outcome.failure or RoundFailure("failed", "gave no round")
+            self._on_progress(f"{describe_point(point)}: failed: {failure.message}")
             return failure
-        self._tell(f"{describe_point(point)}: {_describe_window(window)}")
+        self._on_progress(f"{describe_point(point)}: {_describe_window(window)}")
         power_w, reason = self._find_power_w(window)
         if power_w is None and self._aim.needs_power:
-            return Failure("no_power", reason)
+            return RoundFailure("no_power", reason)
         self._rounds[point].append(outcome.round)
-        return Sample(window.rate_fps, power_w)
+        return PointMeasurement(window.rate_fps, power_w)
 
-    def _find_power_w(self, window: Window) -> tuple[float | None, str]:
-        """The window's power, or why there is none."""
+    def _find_power_w(self, window: InferenceWindow) -> tuple[float | None, str]:
+        """The window's power, or the reason why there is none."""
         power = window.power
         if power is None:
-            return None, window.power_missing_reason or self._power.no_power_reason or "no figure of power"
-        # Watts of two meters don't compare, nor do those of a sensor and of a model: the first to give a figure is the meter.
+            return None, window.power_missing_reason or self._power.no_power_reason or "no power figure"
+        # Figures of different meters, or of a sensor and a model, can't be compared: the first meter to give one is used.
         self._meter = self._meter or _name_meter(power)
         if _name_meter(power) != self._meter:
             return None, f"another meter gave the figure: {power.source}"
         return power.power_w, ""
 
     def _summarise(self, search: Search, pick: Pick | None) -> TuneResult:
-        front = find_front(search.trials)
+        front = find_front(search.contenders)
         return TuneResult(
             started_at_utc=self._started_at_utc,
             duration_s=time.monotonic() - self._started_s,
@@ -138,59 +138,64 @@ class Tuner:
             idle={governor or "": idle for governor, idle in self._idle.items()},
             meters_missing=self._power.missing,
             no_power_reason=self._power.no_power_reason,
-            points=tuple(self._describe(trial, search, is_on_front=trial in front) for trial in search.trials),
-            pick=pick.trial.index if pick else None,
-            rivals=tuple(trial.index for trial in search.find_rivals(pick)) if pick else (),
+            points=tuple(self._describe(contender, search, is_on_front=contender in front) for contender in search.contenders),
+            pick=pick.contender.index if pick else None,
+            rivals=tuple(contender.index for contender in search.find_rivals(pick)) if pick else (),
             noise=search.noise,
         )
 
-    def _describe(self, trial: Trial, search: Search, *, is_on_front: bool) -> PointResult:
-        rounds = [] if trial.failure else self._rounds[trial.point]
+    def _describe(self, contender: Contender, search: Search, *, is_on_front: bool) -> PointResult:
+        rounds = [] if contender.failure else self._rounds[contender.point]
         windows = [one.energy for one in rounds if one.energy]
-        powers = [window.power for window in windows if window.power] if trial.power_w is not None else []
+        powers = [window.power for window in windows if window.power] if contender.power_w is not None else []
         return PointResult(
-            choice=trial.point.choice,
-            asked_rate_fps=trial.point.rate_fps,
-            governor=trial.point.governor,
-            state=_name_state(trial, search),
-            failure=trial.failure,
+            choice=contender.point.choice,
+            asked_rate_fps=contender.point.rate_fps,
+            governor=contender.point.governor,
+            state=_name_state(contender, search),
+            failure=contender.failure,
             rate_fps=find_interval([window.rate_fps for window in windows]) if windows else None,
             power_w=find_interval([power.power_w for power in powers]) if powers else None,
-            energy_j=trial.power_w / trial.rate_fps if trial.power_w is not None and windows else None,
+            energy_j=contender.power_w / contender.rate_fps if contender.power_w is not None and windows else None,
             p50_s=find_interval([window.latency_s.p50 for window in windows]) if windows else None,
             source=", ".join(dict.fromkeys(power.source for power in powers)) or None,
             scope=powers[0].scope if powers else None,
             is_estimate=any(power.is_estimate for power in powers) if powers else None,
             is_on_front=is_on_front,
-            flags=self._find_flags(trial.point, rounds, powers),
-            rounds=tuple(self._rounds[trial.point]),
+            flags=self._find_caveats(contender.point, rounds, powers),
+            rounds=tuple(self._rounds[contender.point]),
         )
 
-    def _find_flags(self, point: Point, rounds: Sequence[Round], powers: Sequence[WindowPower]) -> tuple[Flag, ...]:
-        flags: list[Flag] = []
+    def _find_caveats(
+        self, point: OperatingPoint, rounds: Sequence[Round], powers: Sequence[WindowPower]
+    ) -> tuple[Caveat, ...]:
+        caveats: list[Caveat] = []
         if rounds and not self._settings.conforms:
-            flags.append(Flag("too_short", f"windows of {self._settings.window_s:g} s: a first look, not a measurement"))
+            caveats.append(Caveat("too_short", f"windows of {self._settings.window_s:g} s: a first look, not a measurement"))
         conditions = [one.conditions for one in rounds]
         idle = self._idle.get(point.governor)
         if powers and idle:
             conditions.append(idle.conditions)
-        # A governor that was asked for is no accident.
-        return (*flags, *(flag for flag in find_flags(conditions) if flag.code != "governor" or point.governor is None))
+        # A governor that was set on purpose needs no caveat.
+        return (
+            *caveats,
+            *(caveat for caveat in find_caveats(conditions) if caveat.code != "governor" or point.governor is None),
+        )
 
 
-def _name_state(trial: Trial, search: Search) -> State:
-    if trial.failure:
+def _name_state(contender: Contender, search: Search) -> PointState:
+    if contender.failure:
         return "failed"
-    if search.is_done(trial):
+    if search.is_done(contender):
         return "measured"
-    return "stopped" if trial.samples else "skipped"
+    return "stopped" if contender.measurements else "skipped"
 
 
 def _name_meter(power: WindowPower) -> tuple[str, Scope, bool]:
     return power.source, power.scope, power.is_estimate
 
 
-def _describe_window(window: Window) -> str:
+def _describe_window(window: InferenceWindow) -> str:
     text = f"{window.rate_fps:.1f} FPS, {window.latency_s.p50 * 1e3:.2f} ms"
     if window.power:
         text += f", {format_power(window.power.power_w, is_estimate=window.power.is_estimate)}"

@@ -29,7 +29,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from device.bundle import Bundle, open_bundle
-from device.contract import Artefact, Limits, Preprocessing
+from device.contract import Artefact, Preprocessing, RateLimits
 from device.core.clock import SystemClock
 from device.core.errors import SourceError, UsageError
 from device.core.resources import Resource
@@ -250,7 +250,7 @@ def measure_ours(
             session,
             preprocessing=preprocessing,
             labels=labels,
-            limits=Limits(),
+            limits=RateLimits(),
             clock=SystemClock(),
             stall_timeout_s=10.0,
         ).run(stopwatch, max_frames=WARM_UP + frames)

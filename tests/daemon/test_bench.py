@@ -16,7 +16,7 @@ import pytest
 from device.bench.child import run_in_child
 from device.bench.plan import find_choices
 from device.bench.result import BenchResult, read_result
-from device.bench.rounds import Job
+from device.bench.rounds import RoundJob
 from device.bundle import open_bundle
 from tests.daemon.conftest import PROJECT, Run, environment, import_on_the_base_install
 
@@ -134,10 +134,10 @@ def test_a_process_that_crashes_is_a_failure_with_its_signal(
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{PROJECT}")
     choice = next(choice for choice in find_choices(open_bundle(bundle), 1) if choice.runtime == "litert")
-    outcome = run_in_child(Job(str(bundle), choice, 0.0, 0.1, None))
+    outcome = run_in_child(RoundJob(str(bundle), choice, 0.0, 0.1, None))
     assert outcome.failure is not None
     assert outcome.failure.reason == "crashed"
-    assert outcome.failure.message == "its process ended by signal SIGSEGV: about to crash"
+    assert outcome.failure.message == "its process ended with signal SIGSEGV: about to crash"
 
 
 def test_a_process_that_hangs_is_ended_and_said_so(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_a_process_that_hangs_is_ended_and_said_so(bundle: Path, monkeypatch: py
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{PROJECT}")
     monkeypatch.setattr("device.bench.child._limit_s", lambda _job: 2.0)
-    outcome = run_in_child(Job(str(bundle), find_choices(open_bundle(bundle), 1)[0], 0.0, 0.1, None))
+    outcome = run_in_child(RoundJob(str(bundle), find_choices(open_bundle(bundle), 1)[0], 0.0, 0.1, None))
     assert outcome.failure is not None
-    assert (outcome.failure.reason, outcome.failure.message) == ("hung", "gave no answer within 2 s")
+    assert (outcome.failure.reason, outcome.failure.message) == ("hung", "no answer within 2 s")
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
 
 
@@ -157,7 +157,7 @@ def test_a_bundle_that_is_changed_meanwhile_is_not_measured(bundle: Path, tmp_pa
     choice = find_choices(open_bundle(root), 1)[0]
     with (root / "manifest.json").open("a") as file:
         file.write("\n")
-    outcome = run_in_child(Job(str(root), choice, 0.0, 0.1, None))
+    outcome = run_in_child(RoundJob(str(root), choice, 0.0, 0.1, None))
     assert outcome.failure is not None
     assert outcome.failure.reason == "changed"
 

@@ -81,5 +81,5 @@ def test_a_video_that_breaks_off_ends_the_run_at_its_own_rate_too(bundle: Path, 
     run = daemon("--bundle", bundle, "--source", f"video:{path}", "--realtime", "--json", *RUNTIME)
     assert run.code == 20
     (line,) = run.error_lines
-    assert "breaks off" in line
+    assert "ends early" in line
     assert run.summary["interruptions"] == 0

@@ -120,7 +120,7 @@ def test_an_estimate_is_said_everywhere(env: dict[str, str], tmp_path: Path) -> 
 
 @pytest.mark.parametrize("aim", [("--for", "efficiency"), ("--fps", "5"), ("--watts", "3")])
 def test_without_a_meter_aims_of_power_are_refused_with_the_reason(aim: tuple[str, str], bundle: Path, tmp_path: Path) -> None:
-    refused(tune(*aim, "--bundle", bundle, cwd=tmp_path), 70, "no figure of power", "names no meter", "--for fps")
+    refused(tune(*aim, "--bundle", bundle, cwd=tmp_path), 70, "no power figure", "names no meter", "--for fps")
 
 
 @pytest.mark.parametrize(

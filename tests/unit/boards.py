@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from device.bench.conditions import Watch
-from device.bench.result import Choice, Conditions, Failure, Idle, Round
-from device.bench.rounds import Job, Outcome
+from device.bench.conditions import ConditionMonitor
+from device.bench.result import Choice, Conditions, Idle, Round, RoundFailure
+from device.bench.rounds import Outcome, RoundJob
 from device.bench.window import measure_idle_power, measure_window, warm_up
 from device.core.clock import ManualClock
 from device.core.resources import Resource
@@ -125,7 +125,7 @@ class SimulatedBoard:
         thermals: ThermalSample = STEADY,
         is_estimate: bool = False,
         has_meter: bool = True,
-        failures: dict[str, Failure] | None = None,
+        failures: dict[str, RoundFailure] | None = None,
     ) -> None:
         self._behave = behave
         self._idle_w = idle_w
@@ -133,27 +133,33 @@ class SimulatedBoard:
         self._is_estimate = is_estimate
         self._has_meter = has_meter
         self._failures = failures or {}
-        self.jobs: list[Job] = []
+        self.jobs: list[RoundJob] = []
         self._taken: dict[Choice, int] = {}
 
-    def execute(self, job: Job) -> Outcome:
+    def execute(self, job: RoundJob) -> Outcome:
         self.jobs.append(job)
         if job.choice and job.choice.runtime in self._failures:
             return Outcome(failure=self._failures[job.choice.runtime])
         clock = SampledClock()
         meter = BusyMeter(clock, self._idle_w, is_estimate=self._is_estimate)
         sampler = PowerSampler([meter], 10.0, clock)
-        watch = Watch(FixedThermals(self._thermals), clock, Path("/nowhere"))
-        watch.start()
+        monitor = ConditionMonitor(FixedThermals(self._thermals), clock, Path("/nowhere"))
+        monitor.start()
         if job.choice is None:
             clock.sampler = sampler
             clock.advance(0.2)
-            elapsed_s, power, reason = measure_idle_power(sampler, clock, job.energy_s or 0.0, watch.look)
-            return Outcome(idle=Idle(elapsed_s, power, reason, watch.finish()))
-        return Outcome(round=self._measure(job, job.choice, clock, meter, sampler, watch))
+            elapsed_s, power, reason = measure_idle_power(sampler, clock, job.energy_s or 0.0, monitor.observe)
+            return Outcome(idle=Idle(elapsed_s, power, reason, monitor.finish()))
+        return Outcome(round=self._measure(job, job.choice, clock, meter, sampler, monitor))
 
     def _measure(
-        self, job: Job, choice: Choice, clock: SampledClock, meter: BusyMeter, sampler: PowerSampler, watch: Watch
+        self,
+        job: RoundJob,
+        choice: Choice,
+        clock: SampledClock,
+        meter: BusyMeter,
+        sampler: PowerSampler,
+        monitor: ConditionMonitor,
     ) -> Round:
         number = self._taken[choice] = self._taken.get(choice, 0) + 1
         behaviour = self._behave(choice, number)
@@ -161,7 +167,7 @@ class SimulatedBoard:
         latency = energy = None
         if job.latency_s is not None:
             warm_up(session, IMAGES, clock, job.warm_up_s)
-            latency = measure_window(session, IMAGES, clock, job.latency_s, look=watch.look)
+            latency = measure_window(session, IMAGES, clock, job.latency_s, observe=monitor.observe)
         if job.energy_s is not None:
             clock.sampler = sampler if self._has_meter else None
             meter.extra_j = 0.0
@@ -171,7 +177,7 @@ class SimulatedBoard:
                 IMAGES,
                 clock,
                 job.energy_s,
-                look=watch.look,
+                observe=monitor.observe,
                 sampler=sampler if self._has_meter else None,
                 rate_fps=job.rate_fps,
             )
@@ -184,7 +190,7 @@ class SimulatedBoard:
             peak_rss_bytes=50_000_000,
             latency=latency,
             energy=energy,
-            conditions=watch.finish(),
+            conditions=monitor.finish(),
         )
 
 

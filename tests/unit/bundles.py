@@ -30,7 +30,7 @@ from device.contract import (
     ModelCard,
     Preprocessing,
     Profile,
-    Runtime,
+    RuntimeSettings,
     TensorSpec,
 )
 from device.contract.profile import Arch
@@ -62,7 +62,7 @@ def make_profile(
             compatible=compatible,
         ),
         model=Model(name="colours", weights="none", input_px=SIDE_PX, unknown_below=unknown_below),
-        runtime=Runtime(name="litert", threads=1),
+        runtime=RuntimeSettings(name="litert", threads=1),
         camera=Camera(uri="synthetic:"),
         inherits=inherits,
     )

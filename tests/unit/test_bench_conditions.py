@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from device.bench.conditions import Watch, find_flags, list_unknowns, read_batteries
+from device.bench.conditions import ConditionMonitor, find_caveats, list_unknowns, read_batteries
 from device.bench.machine import describe_machine, format_machine
 from device.core.clock import ManualClock
 from device.protocols import ThermalSample
@@ -31,14 +31,14 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "sysfs"
     ],
 )
 def test_each_condition_raises_its_flag(changes: dict[str, object], code: str, words: str) -> None:
-    (flag,) = find_flags([make_conditions(), make_conditions(**changes)])
+    (flag,) = find_caveats([make_conditions(), make_conditions(**changes)])
     assert flag.code == code
     assert words in flag.detail
 
 
 def test_a_quiet_machine_raises_none() -> None:
     quiet = make_conditions(batteries=("Discharging",), frequency_low_hz=1.79e9)
-    assert find_flags([quiet]) == ()
+    assert find_caveats([quiet]) == ()
     assert list_unknowns([quiet]) == ()
 
 
@@ -52,7 +52,7 @@ def test_what_a_machine_cannot_tell_is_neither_a_flag_nor_silence() -> None:
         stolen_share=None,
         throttle_unsupported=("under_voltage",),
     )
-    assert find_flags([mute]) == ()
+    assert find_caveats([mute]) == ()
     assert list_unknowns([mute]) == ("throttling", "governor", "frequency", "other load")
     assert list_unknowns([make_conditions(throttle_unsupported=("under_voltage",))]) == ("under voltage",)
 
@@ -60,7 +60,7 @@ def test_what_a_machine_cannot_tell_is_neither_a_flag_nor_silence() -> None:
 def test_rounds_at_different_frequencies_raise_the_flag_together() -> None:
     one = make_conditions(frequency_low_hz=1.8e9, frequency_high_hz=1.8e9)
     other = make_conditions(frequency_low_hz=1.2e9, frequency_high_hz=1.2e9)
-    assert [flag.code for flag in find_flags([one, other])] == ["frequency_moved"]
+    assert [flag.code for flag in find_caveats([one, other])] == ["frequency_moved"]
 
 
 def write_stat(root: Path, *ticks: int) -> None:
@@ -81,15 +81,15 @@ class Changing:
 def test_other_load_is_what_is_busy_without_this_process(tmp_path: Path) -> None:
     clock = ManualClock()
     own_s = [3.0]
-    watch = Watch(FixedThermals(STEADY), clock, tmp_path, lambda: own_s[0])
+    monitor = ConditionMonitor(FixedThermals(STEADY), clock, tmp_path, lambda: own_s[0])
     write_stat(tmp_path, 100, 0, 0, 900, 0, 0, 0, 0)
-    watch.start()
+    monitor.start()
     hertz = os.sysconf("SC_CLK_TCK")
     # Ten seconds on two cores: 12 busy, of which 9 are ours; 1 was stolen.
     write_stat(tmp_path, 100 + 10 * hertz, 0, 2 * hertz, 900 + 7 * hertz, 0, 0, 0, 1 * hertz)
     own_s[0] += 9.0
     clock.advance(10.0)
-    found = watch.finish()
+    found = monitor.finish()
     assert found.other_load_cores == pytest.approx(0.3)
     assert found.stolen_share == pytest.approx(1 / 20)
 
@@ -100,10 +100,10 @@ def test_a_kernel_that_does_not_count_is_unknown(text: str | None, tmp_path: Pat
     if text is not None:
         (tmp_path / "proc/stat").write_text(text)
     clock = ManualClock()
-    watch = Watch(FixedThermals(STEADY), clock, tmp_path)
-    watch.start()
+    monitor = ConditionMonitor(FixedThermals(STEADY), clock, tmp_path)
+    monitor.start()
     clock.advance(1.0)
-    found = watch.finish()
+    found = monitor.finish()
     assert (found.other_load_cores, found.stolen_share) == (None, None)
 
 
@@ -111,10 +111,10 @@ def test_the_range_of_what_was_seen_is_kept(tmp_path: Path) -> None:
     cool = msgspec.structs.replace(STEADY, temperature_c=40.0, frequency_hz=1.8e9)
     hot = msgspec.structs.replace(STEADY, temperature_c=80.0, frequency_hz=1.2e9, governor="schedutil")
     end = msgspec.structs.replace(STEADY, temperature_c=60.0, throttled_since_start=("throttled",))
-    watch = Watch(Changing(cool, hot, end), ManualClock(), tmp_path)
-    watch.start()
-    watch.look()
-    found = watch.finish()
+    monitor = ConditionMonitor(Changing(cool, hot, end), ManualClock(), tmp_path)
+    monitor.start()
+    monitor.observe()
+    found = monitor.finish()
     assert (found.temperature_low_c, found.temperature_high_c) == (40.0, 80.0)
     assert (found.frequency_low_hz, found.frequency_high_hz) == (1.2e9, 1.8e9)
     assert found.governors == ("performance", "schedutil")

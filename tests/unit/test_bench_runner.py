@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from device.bench.choices import describe_wait
 from device.bench.figures import find_interval, overlap
 from device.bench.plan import CONFORMING, QUICK, expected_s, find_choices
-from device.bench.result import BenchResult, Choice, Conditions, Failure, Flag, Settings, encode_result, read_result
-from device.bench.rounds import Job, Outcome
-from device.bench.runner import Bench, Candidate
-from device.bench.table import describe_flags, format_result
+from device.bench.result import BenchResult, BenchSettings, Caveat, Choice, Conditions, RoundFailure, encode_result, read_result
+from device.bench.rounds import Outcome, RoundJob
+from device.bench.runner import Benchmark, Candidate
+from device.bench.table import describe_caveats, format_result
 from device.bundle import open_bundle
 from device.core.errors import BenchError, UsageError
 from tests.unit.boards import STEADY, Behaviour, SimulatedBoard, make_choice, make_conditions
@@ -31,16 +31,16 @@ def steady(_choice: Choice, _number: int) -> Behaviour:
 
 
 def make_bench(
-    execute: Callable[[Job], Outcome],
+    execute: Callable[[RoundJob], Outcome],
     choices: Sequence[Choice],
-    settings: Settings = CONFORMING,
+    settings: BenchSettings = CONFORMING,
     *,
     no_energy_reason: str | None = None,
     is_strict: bool = False,
     said: list[str] | None = None,
     before: Conditions | None = None,
-) -> Bench:
-    return Bench(
+) -> Benchmark:
+    return Benchmark(
         [Candidate(Path("bundle"), choice) for choice in choices],
         settings,
         no_energy_reason=no_energy_reason,
@@ -48,12 +48,12 @@ def make_bench(
         before=before or make_conditions(),
         is_strict=is_strict,
         execute=execute,
-        tell=(said if said is not None else []).append,
+        on_progress=(said if said is not None else []).append,
     )
 
 
 def run(
-    board: SimulatedBoard, *choices: Choice, settings: Settings = CONFORMING, no_energy_reason: str | None = None
+    board: SimulatedBoard, *choices: Choice, settings: BenchSettings = CONFORMING, no_energy_reason: str | None = None
 ) -> BenchResult:
     bench = make_bench(board.execute, choices or [make_choice()], settings, no_energy_reason=no_energy_reason)
     bench.run()
@@ -108,7 +108,7 @@ def test_without_a_meter_there_is_no_figure_but_the_reason() -> None:
 def test_a_meter_that_falls_silent_spoils_the_figure_and_says_why() -> None:
     board = SimulatedBoard(steady)
 
-    def execute(job: Job) -> Outcome:
+    def execute(job: RoundJob) -> Outcome:
         outcome = board.execute(job)
         if outcome.round is None or outcome.round.energy is None or len(board.jobs) < 4:
             return outcome
@@ -143,7 +143,7 @@ def test_net_energy_that_drowns_in_the_idle_is_not_given_and_says_why() -> None:
 def test_idle_by_another_meter_is_not_subtracted_and_says_why() -> None:
     board = SimulatedBoard(steady)
 
-    def execute(job: Job) -> Outcome:
+    def execute(job: RoundJob) -> Outcome:
         outcome = board.execute(job)
         if outcome.idle is None or outcome.idle.power is None:
             return outcome
@@ -158,7 +158,7 @@ def test_idle_by_another_meter_is_not_subtracted_and_says_why() -> None:
 
 
 def test_a_choice_that_fails_is_a_row_with_its_reason_and_the_others_go_on() -> None:
-    board = SimulatedBoard(steady, failures={"executorch": Failure("crashed", "its process ended by signal SIGSEGV")})
+    board = SimulatedBoard(steady, failures={"executorch": RoundFailure("crashed", "its process ended by signal SIGSEGV")})
     said: list[str] = []
     bench = make_bench(board.execute, [make_choice("executorch"), make_choice()], said=said)
     bench.run()
@@ -179,7 +179,7 @@ def test_flags_stand_beside_every_figure() -> None:
         assert [flag.code for flag in one.flags] == ["throttled", "governor"]
     text = format_result(result)
     assert text.count("throttled, governor") == 2
-    assert "throttled: throttled while it was measured" in text
+    assert "throttled: throttled during the measurement" in text
 
 
 def test_a_quick_look_is_marked_as_too_short() -> None:
@@ -203,7 +203,7 @@ def test_strict_refuses_at_the_first_flag(unsteady: str) -> None:
 def test_strict_refuses_rounds_that_are_steady_each_but_not_together() -> None:
     board = SimulatedBoard(steady)
 
-    def execute(job: Job) -> Outcome:
+    def execute(job: RoundJob) -> Outcome:
         outcome = board.execute(job)
         if outcome.round is None or len(board.jobs) < 4:
             return outcome
@@ -219,7 +219,7 @@ def test_strict_refuses_rounds_that_are_steady_each_but_not_together() -> None:
 def test_strict_refuses_a_flag_that_idle_and_rounds_raise_only_together() -> None:
     board = SimulatedBoard(steady)
 
-    def execute(job: Job) -> Outcome:
+    def execute(job: RoundJob) -> Outcome:
         outcome = board.execute(job)
         if outcome.idle is None:
             return outcome
@@ -244,7 +244,7 @@ def test_what_is_so_beforehand_is_said_at_once_and_strict_refuses_it() -> None:
     board, said = SimulatedBoard(steady), list[str]()
     loaded = make_conditions(other_load_cores=1.5)
     make_bench(board.execute, [make_choice()], QUICK, before=loaded, said=said).run()
-    assert said[0].startswith("warning: other_load: other programs took up to 1.50 cores")
+    assert said[0].startswith("warning: other_load: other programs used up to 1.50 cores")
     board = SimulatedBoard(steady)
     with pytest.raises(BenchError) as caught:
         make_bench(board.execute, [make_choice()], before=loaded, is_strict=True).run()
@@ -255,7 +255,7 @@ def test_what_is_so_beforehand_is_said_at_once_and_strict_refuses_it() -> None:
 def test_an_interrupted_benchmark_keeps_what_it_has_and_says_so() -> None:
     board = SimulatedBoard(steady)
 
-    def execute(job: Job) -> Outcome:
+    def execute(job: RoundJob) -> Outcome:
         if len(board.jobs) == 4:
             raise KeyboardInterrupt
         return board.execute(job)
@@ -277,13 +277,13 @@ def test_an_interrupted_benchmark_keeps_what_it_has_and_says_so() -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_flags_of_a_kind_the_greatest_figure_is_told(order: int) -> None:
-    flags = (Flag("stolen_time", "gave up to 9%", 0.09), Flag("stolen_time", "gave up to 12%", 0.12))[::order]
-    assert describe_flags(flags) == ["stolen_time: gave up to 12%"]
+    flags = (Caveat("stolen_time", "gave up to 9%", 0.09), Caveat("stolen_time", "gave up to 12%", 0.12))[::order]
+    assert describe_caveats(flags) == ["stolen_time: gave up to 12%"]
 
 
 def test_flags_without_a_figure_are_all_told_once() -> None:
-    capped, low = Flag("throttled", "capped"), Flag("throttled", "under voltage")
-    assert describe_flags([low, capped, low]) == ["throttled: under voltage", "throttled: capped"]
+    capped, low = Caveat("throttled", "capped"), Caveat("throttled", "under voltage")
+    assert describe_caveats([low, capped, low]) == ["throttled: under voltage", "throttled: capped"]
 
 
 def test_the_table_tells_the_greatest_figure_of_all_choices() -> None:
@@ -291,7 +291,7 @@ def test_the_table_tells_the_greatest_figure_of_all_choices() -> None:
     stolen = {"litert": 0.12, "executorch": 0.09}
     moved_hz = {"litert": 0.9e9, "executorch": 0.95e9}
 
-    def execute(job: Job) -> Outcome:
+    def execute(job: RoundJob) -> Outcome:
         outcome = board.execute(job)
         if outcome.round is None or job.choice is None:
             return outcome
@@ -303,7 +303,7 @@ def test_the_table_tells_the_greatest_figure_of_all_choices() -> None:
     bench.run()
     text = format_result(bench.summarise(is_complete=True))
     assert "stolen_time: the hypervisor gave up to 12% of" in text
-    assert "frequency_moved: the frequency moved between 900 and 1800 MHz" in text
+    assert "frequency_moved: the frequency varied between 900 and 1800 MHz" in text
     assert "9%" not in text
     assert "between 950" not in text
 

@@ -24,7 +24,7 @@ def ignore() -> None:
 def test_a_window_lasts_its_time_and_counts_every_inference() -> None:
     clock = ManualClock()
     session = TimedSession(clock, 0.04)
-    window = measure_window(session, IMAGES, clock, 10.0, look=ignore)
+    window = measure_window(session, IMAGES, clock, 10.0, observe=ignore)
     assert window.inferences == 250
     assert window.duration_s == pytest.approx(10.0)
     assert window.rate_fps == pytest.approx(25.0)
@@ -35,7 +35,7 @@ def test_a_window_lasts_its_time_and_counts_every_inference() -> None:
 
 def test_a_slow_network_still_gets_ten_inferences_and_no_p99() -> None:
     clock = ManualClock()
-    window = measure_window(TimedSession(clock, 7.0), IMAGES, clock, 10.0, look=ignore)
+    window = measure_window(TimedSession(clock, 7.0), IMAGES, clock, 10.0, observe=ignore)
     assert window.inferences == 10
     assert window.duration_s == pytest.approx(70.0)
     assert window.latency_s.p99 is None
@@ -50,7 +50,7 @@ def test_warm_up_sees_every_image_even_where_it_has_no_time() -> None:
 
 def test_a_rate_is_kept_and_every_inference_has_its_share_of_waiting() -> None:
     clock = ManualClock()
-    window = measure_window(TimedSession(clock, 0.04), IMAGES, clock, 10.0, look=ignore, rate_fps=5.0)
+    window = measure_window(TimedSession(clock, 0.04), IMAGES, clock, 10.0, observe=ignore, rate_fps=5.0)
     assert window.inferences == 50
     assert window.rate_fps == pytest.approx(5.0)
     assert window.latency_s.p50 == pytest.approx(0.04)
@@ -66,7 +66,7 @@ def test_a_late_inference_is_not_made_up_for() -> None:
             clock.advance(0.5 if len(starts_ns) == 3 else 0.0)
             return super().run(pixels)
 
-    window = measure_window(LateOnce(clock, 0.04), IMAGES, clock, 10.0, look=ignore, rate_fps=10.0)
+    window = measure_window(LateOnce(clock, 0.04), IMAGES, clock, 10.0, observe=ignore, rate_fps=10.0)
     gaps_s = [(after - before) / 1e9 for before, after in pairwise(starts_ns)]
     # The next one follows the late one at once; from then on each has its turn.
     assert min(gaps_s) == pytest.approx(0.1)
@@ -76,7 +76,7 @@ def test_a_late_inference_is_not_made_up_for() -> None:
 
 def test_a_rate_that_is_too_high_is_not_made_up() -> None:
     clock = ManualClock()
-    window = measure_window(TimedSession(clock, 0.04), IMAGES, clock, 10.0, look=ignore, rate_fps=100.0)
+    window = measure_window(TimedSession(clock, 0.04), IMAGES, clock, 10.0, observe=ignore, rate_fps=100.0)
     assert window.rate_fps == pytest.approx(25.0)
 
 
@@ -84,11 +84,11 @@ def test_conditions_are_looked_at_once_a_second_and_never_in_an_inference() -> N
     clock = ManualClock()
     looks: list[int] = []
 
-    def look() -> None:
+    def observe() -> None:
         looks.append(clock.now_ns())
         clock.advance(0.001)
 
-    window = measure_window(TimedSession(clock, 0.04), IMAGES, clock, 10.0, look=look)
+    window = measure_window(TimedSession(clock, 0.04), IMAGES, clock, 10.0, observe=observe)
     assert 9 <= len(looks) <= 10
     assert window.latency_s.deciles[-1] == pytest.approx(0.04)
 
@@ -100,7 +100,7 @@ def run_with_meter(duration_s: float, energy_j: float, idle_w: float, rate_fps: 
     clock.sampler = PowerSampler([meter], 10.0, clock)
     session = TimedSession(clock, duration_s, meter, energy_j)
     warm_up(session, IMAGES, clock, 2.0, rate_fps)
-    window = measure_window(session, IMAGES, clock, 10.0, look=ignore, sampler=clock.sampler, rate_fps=rate_fps)
+    window = measure_window(session, IMAGES, clock, 10.0, observe=ignore, sampler=clock.sampler, rate_fps=rate_fps)
     assert window.power is not None
     return window.power.power_w * window.duration_s / window.inferences, window.power.power_w
 
@@ -152,7 +152,7 @@ def test_a_meter_that_covers_too_little_gives_no_figure_and_says_why() -> None:
     clock = SampledClock()
     meter = DyingMeter(clock, clock.now_ns() + 5_000_000_000)
     clock.sampler = PowerSampler([meter], 10.0, clock)
-    window = measure_window(TimedSession(clock, 0.04), IMAGES, clock, 10.0, look=ignore, sampler=clock.sampler)
+    window = measure_window(TimedSession(clock, 0.04), IMAGES, clock, 10.0, observe=ignore, sampler=clock.sampler)
     assert window.power is None
     assert window.power_missing_reason is not None
     assert "of 10.0 s" in window.power_missing_reason

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.calibrate.__main__ import Person, main, parse_watts
+from device.calibrate.__main__ import Operator, main, parse_watts
 from device.core.clock import ManualClock
 from device.core.errors import GhostwattError, MeterError, SinkError, UsageError
 from device.meters.calibration import (
@@ -74,9 +74,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(root: Path, clock: ManualClock, *flags: str, answers: str = "") -> str:
-    """Runs the command; returns what the person saw."""
+    """Runs the command; returns what the operator saw."""
     screen = io.StringIO()
-    assert main(["--duration", "12", *flags], root=root, clock=clock, person=Person(io.StringIO(answers), screen)) == 0
+    assert main(["--duration", "12", *flags], root=root, clock=clock, operator=Operator(io.StringIO(answers), screen)) == 0
     return screen.getvalue()
 
 
@@ -93,7 +93,7 @@ def make_calibration(root: Path, **changes: object) -> Calibration:
         board=board,
         idle=Point(0.0, 2.0),
         load=Point(1.0, 6.0),
-        meter="read by a person",
+        meter="read by a operator",
         scope="wall",
         load_kind="matrix products",
         measured_at_utc="2026-02-25T06:13:20+00:00",
@@ -123,7 +123,7 @@ def test_a_named_meter_is_read_at_idle_and_under_load(root: Path, capsys: pytest
 
 def test_a_person_reads_the_meter_while_the_load_goes_on(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     screen = run(root, LivingBoard(root), "--scope", "wall", answers="what?\n3,1\n7.4 W\n")
-    assert "'what?' is no power in watts" in screen
+    assert "'what?' isn't a power in watts" in screen
     calibration = stored(root)
     assert (calibration.idle.power_w, calibration.load.power_w, calibration.scope) == (3.1, 7.4, "wall")
     assert calibration.load.utilisation == pytest.approx(0.96, abs=1e-3)
@@ -169,7 +169,7 @@ def test_a_load_that_was_throttled_is_said(root: Path, capsys: pytest.CaptureFix
         ({}, ("--duration", "60"), "", "--scope board for a meter in", "flags"),
         ({}, ("--scope", "wall", "--idle-w", "2"), "", "only one given", "flags"),
         ({}, ("--meter", INA219, "--idle-w", "2", "--load-w", "5"), "", "one of the two", "flags"),
-        ({}, ("--meter", INA219, "--scope", "wall"), "", "says itself", "flags"),
+        ({}, ("--meter", INA219, "--scope", "wall"), "", "itself defines its scope", "flags"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_nothing_is_kept(

@@ -104,6 +104,48 @@ class TestSystem:
         assert row.verdict == "fail"
         assert "make convert" in row.fix
 
+    @pytest.mark.parametrize(
+        ("memory_kb", "part", "rows"),
+        [
+            # A Zero 2 W of 512 MB, as its kernel reports it, and other boards that claim to be one.
+            (426_444, "0xd03", []),
+            (217_000, "0xd03", ["board memory"]),
+            (426_444, "0xd08", ["board cores"]),
+            (217_000, "0xd0b", ["board memory", "board cores"]),
+            (8_000_000, "0xd4c", []),
+            (None, None, []),
+        ],
+    )
+    def test_memory_and_cores_are_compared_with_the_profile(
+        self, bundle: Callable[..., Bundle], tmp_path: Path, memory_kb: int | None, part: str | None, rows: list[str]
+    ) -> None:
+        made = bundle()
+        board = msgspec.structs.replace(made.manifest.profile.board, memory_mb=512, cpu="cortex-a53", title="Zero 2 W")
+        shutil.rmtree(made.root)
+        write_tiny_bundle(made.root, msgspec.structs.replace(made.manifest.profile, board=board))
+        if memory_kb is not None:
+            write(tmp_path, "proc/meminfo", f"MemTotal: {memory_kb} kB\nMemFree: 1000 kB\n")
+            write(tmp_path, "proc/cpuinfo", f"processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: {part}\n")
+        first, *others = examine(check_board, tmp_path, open_bundle(made.root))
+        assert first.verdict == "ok"
+        assert [row.check for row in others] == rows
+        assert all(row.verdict == "warn" and row.fix and "Zero 2 W" in row.finding for row in others)
+
+    @pytest.mark.parametrize(
+        ("parts", "words"),
+        [(("0xd03", "0xd08"), None), (("0xd05", "0xd0b"), "cortex-a55, cortex-a76, but"), (("0xd05", "0xd4c"), None)],
+    )
+    def test_cores_of_several_kinds(
+        self, bundle: Callable[..., Bundle], tmp_path: Path, parts: tuple[str, ...], words: str | None
+    ) -> None:
+        made = bundle()
+        board = msgspec.structs.replace(made.manifest.profile.board, cpu="cortex-a53")
+        shutil.rmtree(made.root)
+        write_tiny_bundle(made.root, msgspec.structs.replace(made.manifest.profile, board=board))
+        write(tmp_path, "proc/cpuinfo", "\n".join(f"CPU implementer\t: 0x41\nCPU part\t: {part}\n" for part in parts))
+        _, *others = examine(check_board, tmp_path, open_bundle(made.root))
+        assert [row.finding.startswith(words or "?") for row in others] == ([] if words is None else [True])
+
     def test_a_32_bit_userland_fails(self, tmp_path: Path) -> None:
         write(tmp_path, "etc/os-release", 'NAME="Raspbian"\nPRETTY_NAME="Raspbian GNU/Linux 12 (bookworm)"\n')
         rows = examine(check_system, tmp_path, process=Process.current()._replace(pointer_bits=32))

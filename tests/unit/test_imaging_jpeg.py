@@ -117,7 +117,7 @@ def test_padding_behind_the_end_is_allowed() -> None:
 def test_truncated_picture_is_noticed(share: float) -> None:
     data = encode(draw(320, 240))
     error = refuse(data[: int(len(data) * share)])
-    assert "breaks off" in error.found or "not a JPEG" in error.found
+    assert "truncated" in error.found or "not a JPEG" in error.found
 
 
 @given(st.data())
@@ -153,7 +153,7 @@ def test_jpeg_without_a_size_is_said_to_be_one() -> None:
 
 @pytest.mark.parametrize("length", [3, 20, 150])
 def test_jpeg_that_breaks_off_before_its_size_is_said_to(length: int) -> None:
-    assert refuse(encode(draw(64, 48))[:length]).found == f"the JPEG breaks off after {length} bytes"
+    assert refuse(encode(draw(64, 48))[:length]).found == f"the JPEG is truncated after {length} bytes"
 
 
 def test_size_is_the_pictures_and_not_its_thumbnails() -> None:

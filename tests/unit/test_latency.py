@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from device.contract import Limits, Preprocessing
+from device.contract import Preprocessing, RateLimits
 from device.core.clock import ManualClock
 from device.core.errors import SourceError
 from device.core.resources import Resource
@@ -138,7 +138,7 @@ def run(inference_s: float, sink: BlockedSink, background: BackgroundSink) -> li
             SteppingSession(clock, inference_s),
             preprocessing=Preprocessing(input_px=SIDE_PX),
             labels=LABELS,
-            limits=Limits(),
+            limits=RateLimits(),
             clock=clock,
             stall_timeout_s=60.0,
         )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from converter.work.machine import LoadMeter
 from converter.work.machine import describe_machine as describe_for_converter
 from converter.work.machine import format_machine as format_for_converter
-from device.bench.conditions import Watch
+from device.bench.conditions import ConditionMonitor
 from device.bench.machine import describe_machine as describe_for_bench
 from device.bench.machine import format_machine as format_for_bench
 from device.core.clock import ManualClock
@@ -66,15 +66,15 @@ def test_bench_and_converter_see_the_same_load(tmp_path: Path) -> None:
     clock, own_s = ManualClock(), [3.0]
     before = (7, 1, 2, 3, 4, 5, 6, 8)
     write_ticks(tmp_path, *before)
-    watch = Watch(FixedThermals(STEADY), clock, tmp_path, lambda: own_s[0])
-    watch.start()
+    monitor = ConditionMonitor(FixedThermals(STEADY), clock, tmp_path, lambda: own_s[0])
+    monitor.start()
     converter = LoadMeter(tmp_path, clock, lambda: own_s[0])
     # Thirty seconds on two cores, in the kernel's order of the kinds: 15 busy, of which 4 are ours; 4 stolen.
     seconds = (5, 4, 3, 30, 11, 2, 1, 4)
     write_ticks(tmp_path, *(ticks + of_kind * hertz for ticks, of_kind in zip(before, seconds, strict=True)))
     clock.advance(30.0)
     own_s[0] += 4.0
-    conditions, machine = watch.finish(), converter.finish(describe_for_converter({}, tmp_path))
+    conditions, machine = monitor.finish(), converter.finish(describe_for_converter({}, tmp_path))
     assert conditions.other_load_cores == machine.other_load_cores == pytest.approx(11 / 30)
     assert conditions.stolen_share == machine.stolen_share == pytest.approx(4 / 60)
 

@@ -317,7 +317,7 @@ def test_a_login_of_another_kind_is_told(home: Path) -> None:
     write_netrc(home)
     with FakePlug("shelly", password=SECRET) as plug:
         plug.challenge = 'Negotiate realm="house"'
-        with pytest.raises(MeterError, match=r"isn't supported.*expected Basic, or Digest") as caught:
+        with pytest.raises(MeterError, match=r"unsupported kind of login.*expected Basic, or Digest") as caught:
             open_meter(plug)
     assert caught.value.reason == "unauthorised"
 
@@ -403,7 +403,7 @@ def test_netrc_is_where_it_says_or_at_home(kind: str, home: Path, monkeypatch: p
 
 def test_a_netrc_that_is_named_and_not_there_is_told(plug: FakePlug, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", str(home / "none"))
-    with pytest.raises(MeterError, match="none: not there; expected the file that NETRC names") as caught:
+    with pytest.raises(MeterError, match="none: doesn't exist; expected the file that NETRC names") as caught:
         open_meter(plug)
     assert caught.value.reason == "missing"
 

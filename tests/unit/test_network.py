@@ -31,14 +31,14 @@ def test_the_system_names_an_error(error: object, name: str) -> None:
 
 
 def test_a_host_that_is_not_known_is_named_so() -> None:
-    assert connection_failure(socket.gaierror(socket.EAI_NONAME, CANARY)) == "no host of this name is known"
+    assert connection_failure(socket.gaierror(socket.EAI_NONAME, CANARY)) == "the host's name is unknown"
 
 
 def test_a_user_is_blamed_only_where_there_was_one() -> None:
     address = parse_address("rtsp", f"//me:{CANARY}@camera:8554/x?token={CANARY}")
     error = unauthorised(address, 403)
     assert str(error) == (
-        "rtsp://camera:8554/x?token=***: refuses this user or password (status 403); "
+        "rtsp://camera:8554/x?token=***: rejects this user or password (status 403); "
         "expected rtsp://USER:PASSWORD@camera:8554/..., or a line in the netrc file"
     )
-    assert "wants a user and a password (status 401)" in str(unauthorised(parse_address("http", "//camera/x"), 401))
+    assert "requires a user and a password (status 401)" in str(unauthorised(parse_address("http", "//camera/x"), 401))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from device.contract import Limits, Preprocessing
+from device.contract import Preprocessing, RateLimits
 from device.core.clock import ManualClock, SystemClock
 from device.core.errors import InferenceError, SourceError
 from device.core.resources import Resource
@@ -46,7 +46,7 @@ def make_pipeline(
     *sources: FrameSource,
     session: ColourSession | None = None,
     clock: Clock | None = None,
-    limits: Limits | None = None,
+    limits: RateLimits | None = None,
     labels: tuple[str, ...] = LABELS,
     temperature: float = 1.0,
     unknown_below: float | None = None,
@@ -57,7 +57,7 @@ def make_pipeline(
         session or ColourSession(),
         preprocessing=Preprocessing(input_px=SIDE_PX),
         labels=labels,
-        limits=limits or Limits(),
+        limits=limits or RateLimits(),
         clock=clock or SystemClock(),
         stall_timeout_s=5.0,
         temperature=temperature,
@@ -291,7 +291,7 @@ def test_keeps_to_the_profiles_rate() -> None:
     log = Log()
     session = ColourSession(clock, duration_s=0.05)
     pipeline = make_pipeline(
-        ListSource([coloured("red")] * 5, clock=clock), session=session, clock=clock, limits=Limits(max_rate_fps=2.0)
+        ListSource([coloured("red")] * 5, clock=clock), session=session, clock=clock, limits=RateLimits(max_rate_fps=2.0)
     )
     pipeline.run(log)
     # Four waits of half a second; a fifth if the end was seen late.
@@ -302,7 +302,9 @@ def test_heat_holds_the_loop_to_a_lower_rate_until_it_is_lifted() -> None:
     clock = ManualClock()
     sessions = ColourSession(clock, duration_s=0.05)
     frames = [coloured("red")] * 9
-    pipeline = make_pipeline(ListSource(frames, clock=clock), session=sessions, clock=clock, limits=Limits(max_rate_fps=4.0))
+    pipeline = make_pipeline(
+        ListSource(frames, clock=clock), session=sessions, clock=clock, limits=RateLimits(max_rate_fps=4.0)
+    )
 
     class Hot(Log):
         def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
@@ -324,7 +326,7 @@ def test_times_of_the_stages_are_told_apart() -> None:
     assert log.predictions[0].latency_s == 0.25
 
 
-SLOW = Limits(max_rate_fps=0.1)
+SLOW = RateLimits(max_rate_fps=0.1)
 
 
 def test_a_low_rate_does_not_lengthen_the_given_time() -> None:

@@ -383,11 +383,11 @@ def test_a_camera_with_many_damaged_frames_is_told_of_once_a_minute() -> None:
     bench = Bench(None, "none", sources=(DOOR,))
     for index in range(130):
         bench.clock.advance(0.5)
-        bench.recorder.on_bad_frame(DOOR.uri, SourceError(f"frame {index}", "the JPEG breaks off", reason="decode"))
+        bench.recorder.on_bad_frame(DOOR.uri, SourceError(f"frame {index}", "the JPEG is truncated", reason="decode"))
         bench.recorder.on_tick({})
     assert bench.troubles == [
-        "frame 0: the JPEG breaks off",
-        "frame 120: the JPEG breaks off (119 more frames since the last warning)",
+        "frame 0: the JPEG is truncated",
+        "frame 120: the JPEG is truncated (119 more frames since the last warning)",
     ]
     assert bench.recorder.bad_files == 0
     assert bench.recorder.finish().bad_frames == 130

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from device.contract import Backoff, Board, Camera, Limits, Model, Profile, Runtime
+from device.contract import Backoff, Board, Camera, Model, Profile, RateLimits, RuntimeSettings
 from device.core.clock import ManualClock
 from device.daemon.heartbeat import FramePatience, Heartbeat, patience_of
 from device.daemon.notify import Notifier, read_watchdog_s
@@ -191,19 +191,19 @@ def test_without_a_watchdog_no_sign_is_sent(notifier: Notifier, manager: Manager
     assert tick_for(heartbeat, clock, 10, manager) == []
 
 
-def profile(limits: Limits, give_up_after_s: float | None) -> Profile:
+def profile(limits: RateLimits, give_up_after_s: float | None) -> Profile:
     return Profile(
         name="x",
         description="",
         board=Board(name="x", title="", arch="aarch64", cpu="cortex-a72", cores=4, memory_mb=1024),
         model=Model(name="m", weights="w"),
-        runtime=Runtime(name="litert", threads=1),
+        runtime=RuntimeSettings(name="litert", threads=1),
         camera=Camera(uri="v4l2:0", stall_timeout_s=5.0, give_up_after_s=give_up_after_s, backoff=Backoff(0.5, 10.0)),
         limits=limits,
     )
 
 
 def test_patience_is_the_profiles() -> None:
-    slow = Limits(max_rate_fps=0.1, slow_above_c=80.0, slow_rate_fps=0.05)
+    slow = RateLimits(max_rate_fps=0.1, slow_above_c=80.0, slow_rate_fps=0.05)
     assert patience_of(profile(slow, None)) == FramePatience(25.0, None)
-    assert patience_of(profile(Limits(), 120.0)) == FramePatience(5.0, 142.0)
+    assert patience_of(profile(RateLimits(), 120.0)) == FramePatience(5.0, 142.0)

@@ -283,9 +283,9 @@ def test_password_is_tried_before_it_is_blamed() -> None:
         assert explain(port, f"me:{CANARY}@").reason == "missing"
     assert base64.b64encode(f"me:{CANARY}".encode()).decode() in asked[1]
     with answering(status(401, challenge), status(401, challenge)) as (port, _):
-        assert "refuses this user or password" in str(explain(port, f"me:{CANARY}@"))
+        assert "rejects this user or password" in str(explain(port, f"me:{CANARY}@"))
     with answering(status(401, challenge)) as (port, _):
-        assert "wants a user and a password" in str(explain(port))
+        assert "requires a user and a password" in str(explain(port))
 
 
 def test_camera_that_says_nothing() -> None:
@@ -306,7 +306,7 @@ def test_nobody_listens_as_ffmpeg_finds_out() -> None:
 
 def test_unknown_host_and_no_tls() -> None:
     unknown = explain_failure(parse_address("rtsp", "//no-such-host.invalid/x"), timeout_s=SLOW_S)
-    assert (unknown.reason, "no host of this name" in str(unknown)) == ("unreachable", True)
+    assert (unknown.reason, "the host's name is unknown" in str(unknown)) == ("unreachable", True)
     with answering(b"RTSP/1.0 400 Bad Request\r\n\r\n") as (port, _):
         plain = explain_failure(parse_address("rtsps", f"//127.0.0.1:{port}/x"), timeout_s=SLOW_S)
     assert (plain.reason, "no TLS" in str(plain)) == ("unreachable", True)

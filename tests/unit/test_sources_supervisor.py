@@ -66,7 +66,7 @@ class Camera(Resource):
         if word == GONE:
             raise SourceError(URI, "the camera is gone", reason="ended")
         if word == DAMAGED:
-            raise SourceError(URI, "the JPEG breaks off", reason="decode")
+            raise SourceError(URI, "the JPEG is truncated", reason="decode")
         pixels = np.full((8, 8, 3), 0 if word == DARK else 200, np.uint8)
         if word not in (FREEZE, DARK):
             pixels[0, 0] = self._clock.now_ns() // 10**8 % 16, self._clock.now_ns() // 1_600_000_000 % 16, 1

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.contract import Limits
+from device.contract import RateLimits
 from device.daemon.heat_limit import MIN_SLOW_S, ThermalLimit
 
-LIMITS = Limits(slow_above_c=75.0, slow_rate_fps=2.0)
+LIMITS = RateLimits(slow_above_c=75.0, slow_rate_fps=2.0)
 TEMPERATURES = st.none() | st.floats(40.0, 100.0)
 
 
-def run(*readings: tuple[float, float | None], limits: Limits = LIMITS) -> tuple[list[float | None], list[str]]:
+def run(*readings: tuple[float, float | None], limits: RateLimits = LIMITS) -> tuple[list[float | None], list[str]]:
     """Rates and lines after readings of (seconds, °C)."""
     lines: list[str] = []
     limit = ThermalLimit(limits, lines.append)
@@ -39,7 +39,7 @@ def test_a_slow_spell_lasts_its_least_time() -> None:
 
 
 def test_the_profile_may_widen_the_hysteresis() -> None:
-    limits = Limits(slow_above_c=75.0, slow_rate_fps=2.0, slow_hysteresis_c=10.0)
+    limits = RateLimits(slow_above_c=75.0, slow_rate_fps=2.0, slow_hysteresis_c=10.0)
     assert run((0, 76.0), (20, 66.0), (30, 65.0), limits=limits)[0] == [2.0, 2.0, None]
 
 
@@ -50,7 +50,7 @@ def test_a_temperature_that_can_not_be_read_is_said_once_and_changes_nothing() -
 
 
 def test_a_profile_without_the_limit_is_left_alone() -> None:
-    assert run((0, None), (1, 120.0), limits=Limits(max_rate_fps=5.0)) == ([None, None], [])
+    assert run((0, None), (1, 120.0), limits=RateLimits(max_rate_fps=5.0)) == ([None, None], [])
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 5.0), TEMPERATURES), max_size=60))
@@ -89,4 +89,4 @@ def test_whatever_the_heat_does(steps: list[tuple[float, float | None]]) -> None
 )
 def test_a_limit_that_makes_no_sense_is_refused(limits: dict[str, float], match: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=match):
-        msgspec.convert(limits, Limits)
+        msgspec.convert(limits, RateLimits)

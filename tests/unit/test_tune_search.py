@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device.bench.result import Failure
+from device.bench.result import RoundFailure
 from device.bench.runner import Candidate
 from device.tune.aims import Aim, LeastEnergy, LeastPowerAtRate, MostFrames, MostFramesWithinPower
-from device.tune.search import NOISE, Measure, Pick, Sample, Search, find_front
-from device.tune.space import Point, build_space, describe_point
+from device.tune.search import NOISE, Measure, Pick, PointMeasurement, Search, find_front
+from device.tune.space import OperatingPoint, build_space, describe_point
 from tests.unit.boards import make_choice
 
 ROUNDS = 3
@@ -46,20 +46,20 @@ class Board:
         self.idle_w = idle_w
         self.noise = noise
         self.fails = fails
-        self._given: dict[tuple[Point, int], Sample] = {}
+        self._given: dict[tuple[OperatingPoint, int], PointMeasurement] = {}
 
     def __repr__(self) -> str:
         speeds = {f"{one.choice.runtime} {one.choice.threads}": tuple(speed) for one, speed in self.speeds.items()}
         return f"Board({speeds}, idle {self.idle_w}, {len(self.fails)} fail)"
 
-    def make_measure(self, asked: list[Point]) -> Measure:
+    def make_measure(self, asked: list[OperatingPoint]) -> Measure:
         """What measures, and writes down what it was asked for."""
-        counts: dict[Point, int] = {}
+        counts: dict[OperatingPoint, int] = {}
 
-        def measure(point: Point) -> Sample | Failure:
+        def measure(point: OperatingPoint) -> PointMeasurement | RoundFailure:
             asked.append(point)
             if point.candidate in self.fails:
-                return Failure("crashed", "as it does")
+                return RoundFailure("crashed", "as it does")
             number = counts[point] = counts.get(point, 0) + 1
             if (point, number) not in self._given:
                 self._given[point, number] = self.sample(point)
@@ -67,12 +67,12 @@ class Board:
 
         return measure
 
-    def sample(self, point: Point) -> Sample:
+    def sample(self, point: OperatingPoint) -> PointMeasurement:
         """One round's figures."""
         speed = self.speeds[point.candidate]
         rate_fps = min(speed.full_fps, point.rate_fps or math.inf)
         power_w = self.idle_w + rate_fps * speed.energy_j
-        return Sample(min(rate_fps * self.noise(), point.rate_fps or math.inf), power_w * self.noise())
+        return PointMeasurement(min(rate_fps * self.noise(), point.rate_fps or math.inf), power_w * self.noise())
 
 
 def candidates(count: int) -> list[Candidate]:
@@ -80,8 +80,8 @@ def candidates(count: int) -> list[Candidate]:
     return [Candidate(Path("bundle"), choice) for choice in choices[:count]]
 
 
-def search(board: Board, aim: Aim, *, exhaustive: bool = False) -> tuple[Pick | None, list[Point], Search]:
-    asked: list[Point] = []
+def search(board: Board, aim: Aim, *, exhaustive: bool = False) -> tuple[Pick | None, list[OperatingPoint], Search]:
+    asked: list[OperatingPoint] = []
     points = build_space(list(board.speeds), aim, CAMERA_FPS)
     found = Search(points, aim, board.make_measure(asked), rounds=ROUNDS, idle_w={None: board.idle_w * board.noise()})
     return (found.run_exhaustively() if exhaustive else found.run()), asked, found
@@ -110,7 +110,7 @@ def test_the_pick_is_that_of_measuring_everything(aim: Aim, board: Board) -> Non
     assert len(asked) <= len(asked_all)
     assert (pick is None) == (everything is None)
     if pick and everything:
-        assert describe_point(pick.trial.point) == describe_point(everything.trial.point)
+        assert describe_point(pick.contender.point) == describe_point(everything.contender.point)
         assert pick.score == everything.score
 
 
@@ -138,7 +138,7 @@ def test_what_is_clearly_slower_is_measured_once() -> None:
     one, two, three = candidates(3)
     pick, asked, _ = search(quiet({one: Speed(20, 0.1), two: Speed(40, 0.1), three: Speed(5, 0.1)}), MostFrames())
     assert pick is not None
-    assert pick.trial.point.candidate == two
+    assert pick.contender.point.candidate == two
     assert [sum(point.candidate == candidate for point in asked) for candidate in (one, two, three)] == [1, 3, 1]
 
 
@@ -146,7 +146,7 @@ def test_more_threads_that_hurt_do_not_end_the_search() -> None:
     one, _, two, _, three, _ = candidates(6)  # litert with 1, 2 and 3 threads
     pick, _, _ = search(quiet({one: Speed(20, 0.1), two: Speed(10, 0.1), three: Speed(50, 0.1)}), MostFrames())
     assert pick is not None
-    assert pick.trial.point.candidate == three
+    assert pick.contender.point.candidate == three
 
 
 def test_rates_that_draw_too_much_are_left_and_the_highest_that_fits_is_taken() -> None:
@@ -154,7 +154,7 @@ def test_rates_that_draw_too_much_are_left_and_the_highest_that_fits_is_taken() 
     # 2 W idle, 0.1 J each: within 3 W there are 10 a second.
     pick, asked, _ = search(quiet({one: Speed(25, 0.1)}), MostFramesWithinPower(3.0))
     assert pick is not None
-    assert pick.trial.point.rate_fps == 10
+    assert pick.contender.point.rate_fps == 10
     assert all(point.rate_fps is None or 10 <= point.rate_fps < 25 for point in asked)
 
 
@@ -164,18 +164,18 @@ def test_of_points_that_keep_the_same_rate_the_thriftiest_is_taken(lateness: flo
     one, two, three = candidates(3)
     draws_w = {one: 2.8, two: 2.4, three: 2.6}
 
-    def measure(point: Point) -> Sample:
+    def measure(point: OperatingPoint) -> PointMeasurement:
         if point.rate_fps is None:
-            return Sample(50.0, 9.0)
+            return PointMeasurement(50.0, 9.0)
         # The hungrier it is, the less late it comes: by nothing that anybody would pay watts for.
         rate_fps = point.rate_fps * (1 - lateness * (3.0 - draws_w[point.candidate]))
-        return Sample(rate_fps, draws_w[point.candidate] if point.rate_fps <= 10 else 9.0)
+        return PointMeasurement(rate_fps, draws_w[point.candidate] if point.rate_fps <= 10 else 9.0)
 
     points = build_space([one, two, three], MostFramesWithinPower(3.0), CAMERA_FPS)
     found = Search(points, MostFramesWithinPower(3.0), measure, rounds=ROUNDS, idle_w={None: 2.0})
     pick = found.run_exhaustively() if exhaustive else found.run()
     assert pick is not None
-    assert (pick.trial.point.candidate, pick.trial.point.rate_fps) == (two, 10.0)
+    assert (pick.contender.point.candidate, pick.contender.point.rate_fps) == (two, 10.0)
 
 
 def test_where_idle_alone_is_too_much_little_is_measured() -> None:
@@ -188,26 +188,26 @@ def test_where_idle_alone_is_too_much_little_is_measured() -> None:
 def test_a_limit_above_full_speed_is_not_taken_for_one() -> None:
     (one,) = candidates(1)
 
-    def measure(point: Point) -> Sample:
+    def measure(point: OperatingPoint) -> PointMeasurement:
         # The same thing measured twice, the second time with more luck.
-        return Sample(10.2 if point.rate_fps == 12 else min(10.0, point.rate_fps or 10.0), 3.0)
+        return PointMeasurement(10.2 if point.rate_fps == 12 else min(10.0, point.rate_fps or 10.0), 3.0)
 
     for exhaustively in (False, True):
         points = build_space([one], MostFramesWithinPower(5.0), 12.0)
         found = Search(points, MostFramesWithinPower(5.0), measure, rounds=3, idle_w={})
         pick = found.run_exhaustively() if exhaustively else found.run()
         assert pick is not None
-        assert pick.trial.point.rate_fps is None
+        assert pick.contender.point.rate_fps is None
 
 
 def test_a_rate_at_the_least_power() -> None:
     one, two = candidates(2)
     pick, _, _ = search(quiet({one: Speed(100, 0.2), two: Speed(20, 0.1)}), LeastPowerAtRate(15.0))
     assert pick is not None
-    assert pick.trial.point.candidate == two
+    assert pick.contender.point.candidate == two
     pick, _, _ = search(quiet({one: Speed(100, 0.2), two: Speed(14, 0.1)}), LeastPowerAtRate(15.0))
     assert pick is not None
-    assert pick.trial.point.candidate == one
+    assert pick.contender.point.candidate == one
     pick, _, _ = search(quiet({one: Speed(10, 0.2), two: Speed(14, 0.1)}), LeastPowerAtRate(15.0))
     assert pick is None
 
@@ -216,7 +216,7 @@ def test_least_energy_is_at_full_speed_where_idle_costs() -> None:
     (one,) = candidates(1)
     pick, asked, _ = search(quiet({one: Speed(25, 0.1)}), LeastEnergy())
     assert pick is not None
-    assert pick.trial.point.rate_fps is None
+    assert pick.contender.point.rate_fps is None
     # At 1 a second 2 W of idle make 2 J: there is no need to measure that.
     assert all(point.rate_fps is None or point.rate_fps > 5 for point in asked)
 
@@ -227,58 +227,58 @@ def test_noise_that_is_seen_reopens_what_was_given_up() -> None:
     rounds = {one: [100.0, 60.0, 100.0], two: [80.0, 120.0, 120.0]}
     counts = {one: 0, two: 0}
 
-    def measure(point: Point) -> Sample:
+    def measure(point: OperatingPoint) -> PointMeasurement:
         counts[point.candidate] += 1
-        return Sample(rounds[point.candidate][counts[point.candidate] - 1], None)
+        return PointMeasurement(rounds[point.candidate][counts[point.candidate] - 1], None)
 
-    found = Search([Point(one), Point(two)], MostFrames(), measure, rounds=3, idle_w={})
+    found = Search([OperatingPoint(one), OperatingPoint(two)], MostFrames(), measure, rounds=3, idle_w={})
     pick = found.run()
     assert pick is not None
-    assert pick.trial.point.candidate == two
+    assert pick.contender.point.candidate == two
     assert found.noise == pytest.approx(100 / 60)
-    assert [trial.point.candidate for trial in found.find_rivals(pick)] == [one]
+    assert [contender.point.candidate for contender in found.find_rivals(pick)] == [one]
 
 
 def test_a_meter_that_gives_nothing_leaves_the_point_out() -> None:
     one, two = candidates(2)
 
-    def measure(point: Point) -> Sample:
-        return Sample(20.0, None if point.candidate == one else 3.0)
+    def measure(point: OperatingPoint) -> PointMeasurement:
+        return PointMeasurement(20.0, None if point.candidate == one else 3.0)
 
-    found = Search([Point(one), Point(two)], LeastEnergy(), measure, rounds=1, idle_w={})
+    found = Search([OperatingPoint(one), OperatingPoint(two)], LeastEnergy(), measure, rounds=1, idle_w={})
     pick = found.run()
     assert pick is not None
-    assert pick.trial.point.candidate == two
-    assert found.trials[0].failure is not None
+    assert pick.contender.point.candidate == two
+    assert found.contenders[0].failure is not None
 
 
 @settings(deadline=None)
 @given(board=boards())
 def test_the_front_is_what_nothing_beats(board: Board) -> None:
     _, _, found = search(board, MostFramesWithinPower(3.0), exhaustive=True)
-    front = find_front(found.trials)
-    measured = [trial for trial in found.trials if trial.samples and not trial.failure]
+    front = find_front(found.contenders)
+    measured = [contender for contender in found.contenders if contender.measurements and not contender.failure]
     assert bool(front) == bool(measured)
-    for trial in measured:
+    for contender in measured:
         better = [
             other
             for other in measured
-            if (other.rate_fps, -(other.power_w or 0)) != (trial.rate_fps, -(trial.power_w or 0))
-            and other.rate_fps >= trial.rate_fps
-            and (other.power_w or 0) <= (trial.power_w or 0)
+            if (other.rate_fps, -(other.power_w or 0)) != (contender.rate_fps, -(contender.power_w or 0))
+            and other.rate_fps >= contender.rate_fps
+            and (other.power_w or 0) <= (contender.power_w or 0)
         ]
-        assert (trial in front) == (not better)
+        assert (contender in front) == (not better)
 
 
 def test_without_power_the_front_is_the_fastest() -> None:
     one, two = candidates(2)
 
-    def measure(point: Point) -> Sample:
-        return Sample(20.0 if point.candidate == one else 30.0, None)
+    def measure(point: OperatingPoint) -> PointMeasurement:
+        return PointMeasurement(20.0 if point.candidate == one else 30.0, None)
 
-    found = Search([Point(one), Point(two)], MostFrames(), measure, rounds=1, idle_w={})
+    found = Search([OperatingPoint(one), OperatingPoint(two)], MostFrames(), measure, rounds=1, idle_w={})
     found.run_exhaustively()
-    assert [trial.point.candidate for trial in find_front(found.trials)] == [two]
+    assert [contender.point.candidate for contender in find_front(found.contenders)] == [two]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converter.profiles import FOLDER, LoadedProfile, load_profile
-from device.bench.choices import PowerOutlook
-from device.bench.result import Choice, Failure
-from device.bench.rounds import Job, Outcome
+from device.bench.choices import PowerAvailability
+from device.bench.result import Choice, RoundFailure
+from device.bench.rounds import Outcome, RoundJob
 from device.bench.runner import Candidate
 from device.contract import Profile
 from device.core.errors import BenchError, UsageError
@@ -51,10 +51,10 @@ def tune(
         points,
         aim,
         msgspec.structs.replace(SETTINGS, is_exhaustive=is_exhaustive),
-        PowerOutlook((), no_power_reason, False),
+        PowerAvailability((), no_power_reason, False),
         execute=(board or SimulatedBoard(behave)).execute,
         use_governor=(set_governors if set_governors is not None else []).append,
-        tell=lambda _line: None,
+        on_progress=lambda _line: None,
     ).run()
 
 
@@ -125,7 +125,7 @@ def test_an_estimate_is_said_beside_every_figure() -> None:
 
 
 def test_a_choice_that_crashes_is_named_and_left_out() -> None:
-    board = SimulatedBoard(behave, failures={"executorch": Failure("crashed", "its process ended by signal SIGILL")})
+    board = SimulatedBoard(behave, failures={"executorch": RoundFailure("crashed", "its process ended by signal SIGILL")})
     result = tune(MostFrames(), board)
     assert picked(result) == ("litert", 2, None)
     assert "failed: executorch, 1 thread, int8, 32 px: its process ended by signal SIGILL" in format_tuning(result)
@@ -141,7 +141,7 @@ def test_without_a_meter_speed_is_found_and_the_reason_said() -> None:
 class _PlugThatGoes(SimulatedBoard):
     """Its meter is there for the idle machine and for one runtime; for the other, the profile's next one stands in."""
 
-    def execute(self, job: Job) -> Outcome:
+    def execute(self, job: RoundJob) -> Outcome:
         outcome = super().execute(job)
         if job.choice is None or job.choice.runtime == "executorch":
             return outcome
@@ -178,7 +178,7 @@ def test_a_point_answers_for_the_idle_of_its_own_governor_alone() -> None:
     used: list[str] = []
 
     class Board(SimulatedBoard):
-        def execute(self, job: Job) -> Outcome:
+        def execute(self, job: RoundJob) -> Outcome:
             governor, outcome = used[-1], super().execute(job)
             hz = steady_hz[governor]
             calm = make_conditions(frequency_low_hz=hz, frequency_high_hz=hz, governors=(governor,))
