@@ -384,12 +384,12 @@ MeterReason = Literal[
     "address",
     "ambiguous",
     "busy",
-    "channel",
     "charging",
     "chip",
     "implausible",
     "malformed",
     "missing",
+    "options",
     "other_board",
     "permission",
     "range",
@@ -404,12 +404,12 @@ MeterReason = Literal[
 - ``address``: the profile's makes no sense for this meter.
 - ``ambiguous``: several meters fit.
 - ``busy``: a kernel driver has the chip.
-- ``channel``: the profile's makes no sense for this meter.
 - ``charging``: the battery isn't being drained.
 - ``chip``: another chip is there.
 - ``implausible``: the figures of a power model can't be true.
 - ``malformed``: its answer, or a file that it needs, makes no sense.
 - ``missing``: no such meter, or it gives no figure.
+- ``options``: a key that this kind doesn't take, a wrong value, or a required key that isn't there.
 - ``other_board``: the power model was measured on another board.
 - ``permission``: this user may not read it.
 - ``range``: more than it can measure.
