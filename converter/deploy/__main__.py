@@ -14,11 +14,12 @@ from converter.deploy.payload import read_bundle
 from converter.deploy.rollout import BoardResult, Rollout, RolloutSettings, Target
 from converter.deploy.transport import LocalTransport, SshTransport, Transport
 from device.core.errors import DeployError, exit_with_one_line
+from device.service.plugins import read_plugins
 
 PROJECT = Path(__file__).parents[2]
 
-EXTRAS = ("fnirsi", "i2c", "mqtt", "prometheus", "video")
-"""Extras in pyproject.toml that a service may need because of its flags, which no profile names."""
+EXTRAS = tuple(sorted({plugin.extra for plugin in read_plugins() if plugin.extra and plugin.kind != "runtime"}))
+"""Those of pyproject.toml that a service may need by flags of its own, which no profile tells of."""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""The doctor: what of this machine works, what doesn't, and what to do. ``python -m device.doctor``.
+"""The doctor, ``python -m device.doctor``: what works on this machine, what doesn't, and how to fix it.
 
-`check` has what a check is and how checks are run; each ``checks_*`` module looks at one part of the machine; `table` prints.
+`check` runs the checks; each ``checks_*`` module looks at one part of the machine; `plugins` lists plug-ins; `table` formats.
 """

@@ -1,4 +1,4 @@
-"""``python -m device.doctor``: looks at all that ghostwatt needs of this machine, and says what to do about what is missing."""
+"""``python -m device.doctor``: checks what ghostwatt needs of this machine, and says how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from device import __version__
 from device.bundle import Bundle, find_bundle, open_bundle
 from device.core.errors import DoctorError, GhostwattError, exit_with_one_line
 from device.core.state import find_state_folder
-from device.doctor.check import PROBE_TIMEOUT_S, Check, Patient, Probe, examine, make_patient
+from device.doctor.check import PROBE_TIMEOUT_S, Check, CheckContext, Probe, examine, make_context
 from device.doctor.checks_cameras import camera_check, source_kinds
 from device.doctor.checks_health import check_clock, check_disk, check_governor, check_heat, check_memory
 from device.doctor.checks_meters import METER_TIMEOUT_S, check_buses, look_once, meter_check, power_check, wanted_meters
@@ -56,8 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def list_probes(patient: Patient) -> list[Probe]:
-    """All that is looked at, in the order of the table."""
+def list_probes(context: CheckContext) -> list[Probe]:
+    """Every check, in the order of the table."""
     short, look = PROBE_TIMEOUT_S, look_once()
     return [
         ("board", check_board, short),
@@ -65,9 +65,9 @@ def list_probes(patient: Patient) -> list[Probe]:
         ("python", check_python, short),
         ("processor", check_processor, short),
         ("bundle", check_bundle, short),
-        *((f"runtime {name}", runtime_check(name), ATTEMPT_TIMEOUT_S + short) for name in runtime_names(patient)),
+        *((f"runtime {name}", runtime_check(name), ATTEMPT_TIMEOUT_S + short) for name in runtime_names(context)),
         *((f"camera {kind}", camera_check(kind), 2 * short) for kind in source_kinds()),
-        *((f"meter {meter['kind']}", meter_check(meter, look), METER_TIMEOUT_S) for meter in wanted_meters(patient)),
+        *((f"meter {meter['kind']}", meter_check(meter, look), METER_TIMEOUT_S) for meter in wanted_meters(context)),
         ("power", power_check(look), METER_TIMEOUT_S),
         ("buses", check_buses, short),
         ("governor", check_governor, short),
@@ -98,7 +98,7 @@ def show(checks: Sequence[Check], *, as_json: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses flags, looks, and prints.
+    """Parses flags, runs the checks or lists the plug-ins, and prints.
 
     Raises:
         DoctorError: something doesn't work.
@@ -110,8 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     bundle, error = open_wanted(flags.bundle, flags.root)
     telemetry = flags.telemetry or find_state_folder(flags.root)
-    patient = make_patient(flags.root, bundle, error, telemetry)
-    checks = examine(patient, list_probes(patient))
+    context = make_context(flags.root, bundle, error, telemetry)
+    checks = examine(context, list_probes(context))
     show(checks, as_json=flags.json)
     failed = [check.check for check in checks if check.verdict == "fail"]
     if failed:

@@ -1,7 +1,7 @@
-"""What a check is, what it may look at, and how checks are run: side by side, each on its own.
+"""What a check is, what it may look at, and how checks are run: all at once, each in a thread of its own.
 
-A check that crashes is a row that says so, and one that hangs is a row too: neither ends the others. What may bring the process
-down, such as a runtime's native library, is tried in a process of its own.
+A check that crashes or hangs becomes a row that says so, and the others go on. What may crash the process, such as a runtime's
+native library, is tried in a process of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Process(NamedTuple):
-    """What this process is, where no file of the machine's tells."""
+    """What this process is: no file of the machine says it."""
 
     pointer_bits: int
     python: tuple[int, int, int]
@@ -57,11 +57,11 @@ class Process(NamedTuple):
 
     @classmethod
     def current(cls) -> Process:
-        """This one."""
+        """The process that asks."""
         return cls(struct.calcsize("P") * 8, sys.version_info[:3], platform.libc_ver(), sys.platform)
 
 
-class Patient(NamedTuple):
+class CheckContext(NamedTuple):
     """What checks may look at.
 
     Attributes:
@@ -86,30 +86,30 @@ class Patient(NamedTuple):
 
     @property
     def profile(self) -> Profile | None:
-        """The bundle's."""
+        """The bundle's profile; None without a bundle."""
         return self.bundle.manifest.profile if self.bundle else None
 
     @property
     def is_raspberry_pi(self) -> bool:
-        """What the device tree says."""
+        """Whether the device tree names a Raspberry Pi."""
         return any(name.startswith("raspberrypi,") for name in self.facts.compatible)
 
 
-Probe = tuple[str, Callable[[Patient], Iterable[Check]], float]
-"""Name, what looks, and for how many seconds at most."""
+Probe = tuple[str, Callable[[CheckContext], Iterable[Check]], float]
+"""Name, check, and the most seconds that it may take."""
 
 
-def examine(patient: Patient, probes: Sequence[Probe]) -> list[Check]:
+def examine(context: CheckContext, probes: Sequence[Probe]) -> list[Check]:
     """Runs all probes at once; gives their rows in the probes' order."""
     found: list[list[Check] | None] = [None] * len(probes)
 
-    def look(index: int, name: str, probe: Callable[[Patient], Iterable[Check]]) -> None:
+    def look(index: int, name: str, probe: Callable[[CheckContext], Iterable[Check]]) -> None:
         try:
-            found[index] = list(probe(patient))
+            found[index] = list(probe(context))
         except Exception as error:  # Whatever it is, the other rows are still worth having.
             found[index] = [describe_crash(name, error)]
 
-    # Daemons: one that hangs in a driver's call can't be ended, and must not keep the process.
+    # Daemons: a thread that hangs in a driver's call can't be ended, and must not keep the process alive.
     threads = [
         threading.Thread(target=look, args=(index, name, probe), name=f"doctor-{name}", daemon=True)
         for index, (name, probe, _) in enumerate(probes)
@@ -126,14 +126,14 @@ def examine(patient: Patient, probes: Sequence[Probe]) -> list[Check]:
 
 
 def describe_crash(name: str, error: Exception) -> Check:
-    """The row of a check that failed itself."""
+    """The row of a check that raised an error."""
     if isinstance(error, GhostwattError):
         return of_error(name, error)
     return Check(name, "fail", f"the check itself failed: {type(error).__name__}: {' '.join(str(error).split())}", _REPORT)
 
 
 def of_error(name: str, error: GhostwattError, verdict: Verdict = "fail") -> Check:
-    """A row of an error of ours, which knows what to do."""
+    """The row of an error of ours, whose remedy is the fix."""
     found = f"{error.where}: {error.found}" + (f"; expected {error.expected}" if error.expected else "")
     return Check(name, verdict, " ".join(found.split()), " ".join(error.remedy.split()))
 
@@ -147,11 +147,11 @@ def read_long(path: Path) -> str:
         return ""
 
 
-def make_patient(
+def make_context(
     root: Path, bundle: Bundle | None, bundle_error: GhostwattError | None, telemetry: Path, command: Run = run_program
-) -> Patient:
-    """This machine, and this process."""
-    return Patient(root, detect_board(root), bundle, bundle_error, telemetry, Process.current(), os.environ, command)
+) -> CheckContext:
+    """The context of this machine and this process."""
+    return CheckContext(root, detect_board(root), bundle, bundle_error, telemetry, Process.current(), os.environ, command)
 
 
 _MAX_CHARACTERS = 1 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from device.core.errors import GhostwattError
-from device.doctor.check import Check, Patient, Verdict, of_error
+from device.doctor.check import Check, CheckContext, Verdict, of_error
 from device.sources.base import BaseSource, Diagnosis
 from device.sources.registry import SOURCES
 
@@ -15,17 +15,17 @@ def source_kinds() -> tuple[str, ...]:
     return SOURCES.names()
 
 
-def camera_check(kind: str) -> Callable[[Patient], Iterable[Check]]:
+def camera_check(kind: str) -> Callable[[CheckContext], Iterable[Check]]:
     """Makes the check of one kind of source; it gives no row where the kind has nothing to look for."""
 
-    def check(patient: Patient) -> Iterator[Check]:
-        is_wanted = patient.profile is not None and any(uri.startswith(f"{kind}:") for uri in patient.profile.camera.uris)
+    def check(context: CheckContext) -> Iterator[Check]:
+        is_wanted = context.profile is not None and any(uri.startswith(f"{kind}:") for uri in context.profile.camera.uris)
         try:
             source_class: type[BaseSource] = SOURCES.load(kind)
         except GhostwattError as error:
             yield of_error(f"camera {kind}", error, "fail" if is_wanted else "warn")
             return
-        for diagnosis in source_class.diagnose(patient.root, patient.command):
+        for diagnosis in source_class.diagnose(context.root, context.command):
             yield judge(diagnosis, is_wanted=is_wanted)
 
     return check

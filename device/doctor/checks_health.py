@@ -14,7 +14,7 @@ from pathlib import Path
 
 from device.core.clock import SystemClock
 from device.core.errors import MeterError
-from device.doctor.check import Check, Patient, read_long
+from device.doctor.check import Check, CheckContext, read_long
 from device.machine.sysfs import read_int, read_text
 from device.machine.thermals import THROTTLE_FLAGS, SysfsThermals
 from device.machine.vcio import Mailbox
@@ -26,7 +26,7 @@ LITTLE_MEMORY_MB = 100
 """The daemon takes 75 MB on photographs, and a camera's buffers some."""
 
 LITTLE_CMA_MB = 24
-"""Four buffers of 1280x720 in YUV420 and what the display holds."""
+"""Enough for four buffers of 1280x720 in YUV420 and for the display."""
 
 LITTLE_DISK_MB = 500
 NO_DISK_MB = 50
@@ -35,12 +35,12 @@ _POWER_FIX = "use the board's own supply and a short thick cable; take USB devic
 _HEAT_FIX = "fit a heat sink or a fan, or let the profile slow down: limits.slow_above_c"
 
 
-def check_governor(patient: Patient) -> Iterator[Check]:
-    """Which cpufreq governor is at work."""
-    governor = patient.facts.governor
+def check_governor(context: CheckContext) -> Iterator[Check]:
+    """Which cpufreq governor sets the clock."""
+    governor = context.facts.governor
     if governor is None:
         yield Check("governor", "unsupported", "no cpufreq: the clock is the hypervisor's or the firmware's")
-    elif governor == "powersave" and patient.is_raspberry_pi:
+    elif governor == "powersave" and context.is_raspberry_pi:
         fix = "echo schedutil | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
         yield Check("governor", "warn", "powersave: the clock stays at its lowest", fix)
     elif governor == "performance":
@@ -49,9 +49,9 @@ def check_governor(patient: Patient) -> Iterator[Check]:
         yield Check("governor", "ok", f"{governor}: the clock follows the load; a benchmark is steadier with performance")
 
 
-def check_heat(patient: Patient) -> Iterator[Check]:
-    """Temperature, and what throttles or has throttled."""
-    sample = SysfsThermals(patient.root).read()
+def check_heat(context: CheckContext) -> Iterator[Check]:
+    """Temperature, and throttling now and since the start."""
+    sample = SysfsThermals(context.root).read()
     if sample.temperature_c is None:
         yield Check("temperature", "unsupported", "no sensor of the processor")
     elif sample.temperature_c >= WARM_C:
@@ -59,11 +59,13 @@ def check_heat(patient: Patient) -> Iterator[Check]:
     else:
         yield Check("temperature", "ok", f"{sample.temperature_c:.0f} °C")
     if sample.throttled is None:
-        yield Check("throttling", "unsupported", "nothing on this machine can tell")
+        yield Check("throttling", "unsupported", "this machine has no way to report it")
         return
-    occurred = _occurred(patient.root)
+    occurred = _occurred(context.root)
     flags = [flag for flag in THROTTLE_FLAGS if flag in sample.throttled or flag in occurred]
-    silent = f"; can't tell of {', '.join(_words(flag) for flag in sample.unsupported)}" if sample.unsupported else ""
+    silent = (
+        f"; this board doesn't report {', '.join(_words(flag) for flag in sample.unsupported)}" if sample.unsupported else ""
+    )
     if not flags:
         yield Check("throttling", "ok", f"none{silent}")
         return
@@ -80,9 +82,9 @@ def check_heat(patient: Patient) -> Iterator[Check]:
     )
 
 
-def check_memory(patient: Patient) -> Iterator[Check]:
+def check_memory(context: CheckContext) -> Iterator[Check]:
     """Memory, contiguous memory for cameras, and swap."""
-    values = _read_meminfo(patient.root)
+    values = _read_meminfo(context.root)
     total, free = values.get("MemTotal"), values.get("MemAvailable")
     if total is None or free is None:
         yield Check("memory", "unsupported", "/proc/meminfo doesn't say")
@@ -92,13 +94,13 @@ def check_memory(patient: Patient) -> Iterator[Check]:
     else:
         yield Check("memory", "ok", f"{free} of {total} MB are free")
     yield _judge_cma(values.get("CmaTotal"), values.get("CmaFree"))
-    yield _judge_swap(patient.root)
+    yield _judge_swap(context.root)
 
 
-def check_disk(patient: Patient) -> Iterator[Check]:
-    """Room where telemetry is kept, what it lies on, and whether it may be written."""
-    folder = _nearest(patient.telemetry)
-    device, options = _find_mount(patient.root, folder)
+def check_disk(context: CheckContext) -> Iterator[Check]:
+    """Space where telemetry is kept, the device that it is on, and whether this user may write there."""
+    folder = _nearest(context.telemetry)
+    device, options = _find_mount(context.root, folder)
     usage = shutil.disk_usage(folder)
     free_mb = usage.free // 1_000_000
     kind = " (an SD card: telemetry is written once a minute to spare it)" if "mmcblk" in device else ""
@@ -121,10 +123,10 @@ def check_disk(patient: Patient) -> Iterator[Check]:
             "name another place with --telemetry, or run it as the service's user",
         )
     else:
-        yield Check("telemetry", "ok", f"{patient.telemetry} can be written")
+        yield Check("telemetry", "ok", f"{context.telemetry} can be written")
 
 
-def check_clock(_patient: Patient) -> Iterator[Check]:
+def check_clock(_context: CheckContext) -> Iterator[Check]:
     """Whether the wall clock has been set: a Pi has none of its own."""
     if SystemClock().wall_is_synchronised():
         yield Check("clock", "ok", "set by a time server")
@@ -161,7 +163,7 @@ def _judge_swap(root: Path) -> Check:
 
 
 def _read_meminfo(root: Path) -> dict[str, int]:
-    """Megabytes."""
+    """The fields of ``/proc/meminfo``, in megabytes."""
     values = {}
     for line in (read_text(root / "proc/meminfo") or "").splitlines():
         name, _, rest = line.partition(":")
@@ -184,20 +186,20 @@ def _occurred(root: Path) -> tuple[str, ...]:
 
 
 def _nearest(path: Path) -> Path:
-    """The folder that it would lie in, or the nearest that is there."""
+    """The nearest folder above a path that exists."""
     absolute = path.absolute()
     return next(folder for folder in (absolute, *absolute.parents) if folder.is_dir())
 
 
 def _find_mount(root: Path, folder: Path) -> tuple[str, frozenset[str]]:
-    """Device and options of the file system that a folder is on; the longest place that contains it."""
+    """Device and options of the file system that a folder is on."""
     best: tuple[int, str, frozenset[str]] = (-1, "", frozenset())
     for line in read_long(root / "proc/mounts").splitlines():
         fields = line.split()
         if len(fields) < 4:
             continue
         place = Path(fields[1].replace("\\040", " "))
-        # Of two at one place the later lies on top.
+        # The deepest mount point wins; of two at the same one, the later.
         if folder.is_relative_to(place) and len(place.parts) >= best[0]:
             best = (len(place.parts), fields[0], frozenset(fields[3].split(",")))
     return best[1], best[2]

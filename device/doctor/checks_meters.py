@@ -16,7 +16,7 @@ import msgspec
 from device.contract import MeterConfig
 from device.core.errors import GhostwattError
 from device.core.plugin import Needs
-from device.doctor.check import Check, Patient, of_error
+from device.doctor.check import Check, CheckContext, of_error
 from device.machine.board import CONFIG_TXT
 from device.machine.vcio import NODES
 from device.meters.meter import Meter, MeterContext
@@ -31,20 +31,20 @@ I2C = Needs(devices=("char-i2c",), groups=("i2c",))
 FIRMWARE = Needs(devices=tuple(f"/{node}" for node in NODES), groups=("video",))
 
 
-def wanted_meters(patient: Patient) -> tuple[MeterConfig, ...]:
+def wanted_meters(context: CheckContext) -> tuple[MeterConfig, ...]:
     """The profile's meters; without one, those that find out by themselves whether they are there."""
-    if patient.profile:
-        return patient.profile.power.meters
+    if context.profile:
+        return context.profile.power.meters
     return tuple({"kind": kind} for kind in METERS.own_names() if _load(kind).is_findable)
 
 
-Look = Callable[[Patient, MeterConfig], PowerOrigin]
+Look = Callable[[CheckContext, MeterConfig], PowerOrigin]
 """Opens a meter and closes it; raises what opening it raises."""
 
 
-def look_at(patient: Patient, config: MeterConfig) -> PowerOrigin:
+def look_at(context: CheckContext, config: MeterConfig) -> PowerOrigin:
     """Looks at a meter. See `Look`."""
-    with open_meter(config, MeterContext(patient.root)) as meter:
+    with open_meter(config, MeterContext(context.root)) as meter:
         return meter.origin
 
 
@@ -53,14 +53,14 @@ def look_once() -> Look:
     found: dict[bytes, Future[PowerOrigin]] = {}
     lock = threading.Lock()
 
-    def look(patient: Patient, config: MeterConfig) -> PowerOrigin:
+    def look(context: CheckContext, config: MeterConfig) -> PowerOrigin:
         key = msgspec.json.encode(config, order="sorted")
         with lock:
             is_first = key not in found
             future = found.setdefault(key, Future())
         if is_first:
             try:
-                future.set_result(look_at(patient, config))
+                future.set_result(look_at(context, config))
             except Exception as error:
                 future.set_exception(error)
         return future.result()
@@ -68,31 +68,31 @@ def look_once() -> Look:
     return look
 
 
-def meter_check(config: MeterConfig, look: Look = look_at) -> Callable[[Patient], Iterable[Check]]:
+def meter_check(config: MeterConfig, look: Look = look_at) -> Callable[[CheckContext], Iterable[Check]]:
     """Makes the check of one meter. A missing one is a warning: another may replace it, see `power_check`."""
 
-    def check(patient: Patient) -> Iterator[Check]:
+    def check(context: CheckContext) -> Iterator[Check]:
         name = f"meter {config['kind']}"
         try:
-            origin = look(patient, config)
+            origin = look(context, config)
         except GhostwattError as error:
-            yield of_error(name, error, "warn" if patient.profile else "unsupported")
+            yield of_error(name, error, "warn" if context.profile else "unsupported")
         else:
             yield Check(name, "ok", f"{origin.source}, {origin.scope}, {origin.kind}")
 
     return check
 
 
-def power_check(look: Look = look_at) -> Callable[[Patient], Iterable[Check]]:
+def power_check(look: Look = look_at) -> Callable[[CheckContext], Iterable[Check]]:
     """Makes the check of whether a run would have a power figure, and of what kind."""
 
-    def check(patient: Patient) -> Iterator[Check]:
-        if patient.profile is None:
-            yield from _name_sensors(patient)
+    def check(context: CheckContext) -> Iterator[Check]:
+        if context.profile is None:
+            yield from _name_sensors(context)
             return
-        for config in patient.profile.power.meters:
+        for config in context.profile.power.meters:
             try:
-                yield _judge_headline(look(patient, config))
+                yield _judge_headline(look(context, config))
             except GhostwattError:
                 continue
             return
@@ -101,10 +101,10 @@ def power_check(look: Look = look_at) -> Callable[[Patient], Iterable[Check]]:
     return check
 
 
-def _name_sensors(patient: Patient) -> Iterator[Check]:
+def _name_sensors(context: CheckContext) -> Iterator[Check]:
     for kind in METERS.own_names():
         plugin = _load(kind)
-        if sensors := plugin.find_unnamed(patient.root):
+        if sensors := plugin.find_unnamed(context.root):
             keys = ", ".join(field.name for field in msgspec.structs.fields(plugin.Options) if field.required)
             fix = f"name it in the profile: kind {kind}" + (f", with its {keys}" if keys else "")
             yield Check("power", "ok", f"there is {', '.join(sensors)}", fix)
@@ -117,13 +117,13 @@ def _judge_headline(origin: PowerOrigin) -> Check:
     return Check("power", "ok", f"headline: {origin.source}, {origin.scope}, {origin.kind}")
 
 
-def check_buses(patient: Patient) -> Iterator[Check]:
+def check_buses(context: CheckContext) -> Iterator[Check]:
     """Sensors' nodes that a user may be locked out of: I2C and the firmware's mailbox."""
-    if not patient.is_raspberry_pi:
+    if not context.is_raspberry_pi:
         yield Check("bus i2c", "unsupported", "no Raspberry Pi: no header")
         return
-    yield _judge_i2c(patient)
-    nodes = [patient.root / node for node in NODES if (patient.root / node).exists()]
+    yield _judge_i2c(context)
+    nodes = [context.root / node for node in NODES if (context.root / node).exists()]
     if not nodes:
         fix = "sudo modprobe vcio; Raspberry Pi OS has it built in"
         yield Check("bus firmware", "warn", "no /dev/vcio: no PMIC, and no throttle flags from it", fix)
@@ -133,11 +133,11 @@ def check_buses(patient: Patient) -> Iterator[Check]:
         yield _locked("bus firmware", nodes[0].name, FIRMWARE)
 
 
-def _judge_i2c(patient: Patient) -> Check:
-    buses = sorted((patient.root / "dev").glob("i2c-*"))
+def _judge_i2c(context: CheckContext) -> Check:
+    buses = sorted((context.root / "dev").glob("i2c-*"))
     if not buses:
         # The kernel's drivers need no node; whether one is bound is said by its meter's row.
-        wanted = any(_uses_i2c(config["kind"]) for config in wanted_meters(patient))
+        wanted = any(_uses_i2c(config["kind"]) for config in wanted_meters(context))
         fix = f"dtparam=i2c_arm=on in {CONFIG_TXT}, then reboot"
         return Check("bus i2c", "warn" if wanted else "unsupported", "no /dev/i2c-*: the bus is off", fix if wanted else "")
     locked = [bus.name for bus in buses if not os.access(bus, os.R_OK | os.W_OK)]

@@ -12,42 +12,42 @@ from device.bundle import Bundle
 from device.core.errors import GhostwattError
 from device.core.programs import HUNG, Done
 from device.doctor.attempt import Attempt
-from device.doctor.check import Check, Patient, Verdict, of_error
+from device.doctor.check import Check, CheckContext, Verdict, of_error
 from device.runtimes.registry import RUNTIMES
 
 ATTEMPT_TIMEOUT_S = 60.0
 """A Zero 2 W takes some ten seconds to load a runtime and run eight images."""
 
 
-def check_bundle(patient: Patient) -> Iterator[Check]:
+def check_bundle(context: CheckContext) -> Iterator[Check]:
     """Whether there is a bundle, whole and unchanged."""
-    if patient.bundle:
-        model = patient.bundle.manifest.model
+    if context.bundle:
+        model = context.bundle.manifest.model
         yield Check(
-            "bundle", "ok", f"{patient.bundle.root}: {model.name} for {patient.bundle.manifest.profile.name}, all files whole"
+            "bundle", "ok", f"{context.bundle.root}: {model.name} for {context.bundle.manifest.profile.name}, all files whole"
         )
-    elif patient.bundle_error:
+    elif context.bundle_error:
         # Without one there may be none yet; one that is there and damaged is another matter.
-        verdict: Verdict = "warn" if patient.bundle_error.reason == "missing" else "fail"
-        yield of_error("bundle", patient.bundle_error, verdict)
+        verdict: Verdict = "warn" if context.bundle_error.reason == "missing" else "fail"
+        yield of_error("bundle", context.bundle_error, verdict)
 
 
-def runtime_check(name: str) -> Callable[[Patient], Iterable[Check]]:
+def runtime_check(name: str) -> Callable[[CheckContext], Iterable[Check]]:
     """Makes the check of one runtime."""
 
-    def check(patient: Patient) -> Iterator[Check]:
-        bundle = patient.bundle
+    def check(context: CheckContext) -> Iterator[Check]:
+        bundle = context.bundle
         tried = [str(bundle.root)] if bundle and _runs(name, bundle) else []
-        done = patient.command([sys.executable, "-m", "device.doctor.attempt", name, *tried], ATTEMPT_TIMEOUT_S)
-        is_wanted = patient.profile is not None and patient.profile.runtime.name == name
+        done = context.command([sys.executable, "-m", "device.doctor.attempt", name, *tried], ATTEMPT_TIMEOUT_S)
+        is_wanted = context.profile is not None and context.profile.runtime.name == name
         yield _judge(name, done, "fail" if is_wanted else "warn", has_bundle=bundle is not None)
 
     return check
 
 
-def runtime_names(patient: Patient) -> tuple[str, ...]:
+def runtime_names(context: CheckContext) -> tuple[str, ...]:
     """Every runtime, ours and outsiders', and the one that the profile names, even if it isn't installed."""
-    wanted = {patient.profile.runtime.name} if patient.profile else set()
+    wanted = {context.profile.runtime.name} if context.profile else set()
     return tuple(sorted({*RUNTIMES.names(), *wanted}))
 
 

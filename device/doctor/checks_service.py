@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from device.doctor.check import COMMAND_TIMEOUT_S, Check, Patient, Verdict
+from device.doctor.check import COMMAND_TIMEOUT_S, Check, CheckContext, Verdict
 from device.service.layout import Layout
 
 _UNITS = "ghostwatt@*.service"
 
 
-def check_service(patient: Patient) -> Iterator[Check]:
+def check_service(context: CheckContext) -> Iterator[Check]:
     """Whether the installed service runs."""
-    if not (patient.root / "run/systemd/system").is_dir():
+    if not (context.root / "run/systemd/system").is_dir():
         yield Check("service", "unsupported", "systemd doesn't run here")
         return
-    if not Layout(patient.root).unit.exists():
+    if not Layout(context.root).unit.exists():
         yield Check("service", "unsupported", "not installed")
         return
     columns = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", _UNITS]
-    done = patient.command(columns, COMMAND_TIMEOUT_S)
+    done = context.command(columns, COMMAND_TIMEOUT_S)
     if done.code:
         yield Check("service", "warn", f"systemctl can't be asked: {done.err.strip() or done.code}")
         return

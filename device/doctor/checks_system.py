@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from device.contract import Board
-from device.doctor.check import Check, Patient, read_long
+from device.doctor.check import Check, CheckContext, read_long
 from device.machine.memory import read_total_bytes
 from device.machine.sysfs import read_text
 
@@ -34,44 +34,44 @@ _ARM_FEATURES = {"asimddp": "int8 dot products", "asimdhp": "fp16", "i8mm": "int
 _X86_FEATURES = {"avx2": "AVX2", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "f16c": "fp16 conversion"}
 
 
-def check_board(patient: Patient) -> Iterator[Check]:
+def check_board(context: CheckContext) -> Iterator[Check]:
     """Whether the bundle was made for this board."""
-    here = patient.facts.model or f"{patient.facts.machine}, no device tree"
-    if patient.profile is None:
+    here = context.facts.model or f"{context.facts.machine}, no device tree"
+    if context.profile is None:
         yield Check("board", "ok", here)
         return
-    board = patient.profile.board
-    is_board = bool(set(board.compatible) & set(patient.facts.compatible)) or not board.compatible
-    if board.arch == patient.facts.machine and is_board:
+    board = context.profile.board
+    is_board = bool(set(board.compatible) & set(context.facts.compatible)) or not board.compatible
+    if board.arch == context.facts.machine and is_board:
         yield Check("board", "ok", f"{here}: what the bundle is for")
-        yield from _check_hardware(patient, board)
-    elif board.arch == patient.facts.machine:
+        yield from _check_hardware(context, board)
+    elif board.arch == context.facts.machine:
         yield Check("board", "warn", f"{here}, but the bundle is for {board.title}", "make convert PROFILE=... for this board")
     else:
         yield Check(
             "board",
             "fail",
-            f"{here} ({patient.facts.machine}), but the bundle is for {board.title} ({board.arch})",
+            f"{here} ({context.facts.machine}), but the bundle is for {board.title} ({board.arch})",
             "make convert PROFILE=... for this board, or run a 64-bit system",
         )
 
 
-def _check_hardware(patient: Patient, board: Board) -> Iterator[Check]:
+def _check_hardware(context: CheckContext, board: Board) -> Iterator[Check]:
     """Warns if memory or cores aren't those of the profile's board; what can't be determined isn't reported."""
-    total_bytes = read_total_bytes(patient.root)
+    total_bytes = read_total_bytes(context.root)
     total_mb = None if total_bytes is None else total_bytes // 2**20
     if total_mb is not None and total_mb < LEAST_MEMORY_SHARE * board.memory_mb:
         fix = "make convert PROFILE=... for this board; if it has more memory, look for mem= in /proc/cmdline"
         yield Check("board memory", "warn", f"{total_mb} MB, but {board.title} has at least {board.memory_mb} MB", fix)
-    cores = _read_cores(patient)
+    cores = _read_cores(context)
     if cores and board.cpu in _ARM_CORES.values() and board.cpu not in cores:
         finding = f"{', '.join(sorted(cores))}, but the bundle is for {board.title} ({board.cpu})"
         yield Check("board cores", "warn", finding, "make convert PROFILE=... for this board")
 
 
-def _read_cores(patient: Patient) -> frozenset[str]:
+def _read_cores(context: CheckContext) -> frozenset[str]:
     """Names of the kinds of cores; empty unless all of them are known."""
-    text = read_long(patient.root / "proc/cpuinfo")
+    text = read_long(context.root / "proc/cpuinfo")
     implementers, parts = (
         {int(number, 16) for number in re.findall(rf"^CPU {field}\s*:\s*(0x[0-9a-f]+)$", text, re.MULTILINE)}
         for field in ("implementer", "part")
@@ -80,35 +80,35 @@ def _read_cores(patient: Patient) -> frozenset[str]:
     return frozenset(_ARM_CORES[part] for part in parts) if is_known else frozenset()
 
 
-def check_system(patient: Patient) -> Iterator[Check]:
+def check_system(context: CheckContext) -> Iterator[Check]:
     """Distribution and kernel, and whether programs are of 64 bits."""
-    lines = (read_text(patient.root / "etc/os-release") or "").splitlines()
+    lines = (read_text(context.root / "etc/os-release") or "").splitlines()
     names = dict(line.partition("=")[::2] for line in lines if "=" in line)
     title = names.get("PRETTY_NAME", "").strip("\"'")
-    yield Check("system", "ok" if title else "unsupported", f"{title or 'no /etc/os-release'}, Linux {patient.facts.kernel}")
-    bits = patient.process.pointer_bits
+    yield Check("system", "ok" if title else "unsupported", f"{title or 'no /etc/os-release'}, Linux {context.facts.kernel}")
+    bits = context.process.pointer_bits
     if bits == 64:
         yield Check("userland", "ok", "64-bit")
     else:
         yield Check(
             "userland",
             "fail",
-            f"{bits}-bit Python on a {patient.facts.machine} kernel: neither runtime has such wheels",
+            f"{bits}-bit Python on a {context.facts.machine} kernel: neither runtime has such wheels",
             "install the 64-bit Raspberry Pi OS",
         )
 
 
-def check_python(patient: Patient) -> Iterator[Check]:
+def check_python(context: CheckContext) -> Iterator[Check]:
     """Python's version, and the C library's."""
-    version = ".".join(map(str, patient.process.python))
-    if OLDEST_PYTHON <= patient.process.python[:2] <= NEWEST_PYTHON:
+    version = ".".join(map(str, context.process.python))
+    if OLDEST_PYTHON <= context.process.python[:2] <= NEWEST_PYTHON:
         yield Check("python", "ok", version)
     else:
         span = " to ".join(".".join(map(str, end)) for end in (OLDEST_PYTHON, NEWEST_PYTHON))
         yield Check(
             "python", "fail", f"{version}, expected {span}", "make a virtual environment with another: python3.11 -m venv"
         )
-    name, number = patient.process.libc
+    name, number = context.process.libc
     parts = tuple(int(part) for part in re.findall(r"\d+", number)[:2])
     oldest = ".".join(map(str, OLDEST_GLIBC))
     if name != "glibc":
@@ -121,23 +121,23 @@ def check_python(patient: Patient) -> Iterator[Check]:
         yield Check("glibc", "warn", f"{number}: litert needs {oldest}", fix)
 
 
-def check_processor(patient: Patient) -> Iterator[Check]:
-    """What the processor can do that int8 and fp16 networks are fast by."""
-    flags = _read_flags(patient)
+def check_processor(context: CheckContext) -> Iterator[Check]:
+    """The processor's instructions that make int8 and fp16 networks fast."""
+    flags = _read_flags(context)
     if not flags:
         yield Check("processor", "unsupported", "/proc/cpuinfo lists no features")
         return
     is_arm = "asimd" in flags or "fp" in flags
     wanted = _ARM_FEATURES if is_arm else _X86_FEATURES
     there = [title for name, title in wanted.items() if name in flags]
-    cores = f"{patient.facts.cores} core" + ("s" if patient.facts.cores != 1 else "")
+    cores = f"{context.facts.cores} core" + ("s" if context.facts.cores != 1 else "")
     missing = "" if there else "no " + ", no ".join(list(wanted.values())[:2])
     if is_arm and "asimddp" not in flags:
         missing = "no int8 dot products (so are a Pi 4 and older): int8 takes 1.7 times the instructions"
     yield Check("processor", "ok", "; ".join(part for part in (cores, ", ".join(there), missing) if part))
 
 
-def _read_flags(patient: Patient) -> frozenset[str]:
-    text = read_long(patient.root / "proc/cpuinfo")
+def _read_flags(context: CheckContext) -> frozenset[str]:
+    text = read_long(context.root / "proc/cpuinfo")
     found = re.search(r"^(?:Features|flags)\s*:(.*)$", text, re.MULTILINE)
     return frozenset(found[1].split()) if found else frozenset()

@@ -186,21 +186,7 @@ class _Undeclared(NamedTuple):
         return ""
 
 
-_OPENCV = Needs(extra="video")
 _UNDECLARED = {
-    "images": _OPENCV,
-    "video": _OPENCV,
-    "v4l2": _OPENCV,
-    "rtsp": _OPENCV._replace(is_networked=True),
-    "rtsps": _OPENCV._replace(is_networked=True),
-    "http": _OPENCV._replace(is_networked=True),
-    "https": _OPENCV._replace(is_networked=True),
-    "picamera2": Needs(
-        system_packages=("python3-picamera2",),
-        devices=("char-video4linux", "char-media", "char-drm", "char-dma_heap", "/dev/udmabuf"),
-        groups=("video", "render"),
-    ),
-    "litert": Needs(extra="litert"),
     "prometheus": Needs(extra="prometheus", is_networked=True),
     "mqtt": Needs(extra="mqtt", is_networked=True),
 }

@@ -1,4 +1,4 @@
-"""Prints what was found."""
+"""Formats the rows, and sums them up for programs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Findings(msgspec.Struct, frozen=True):
     """What ``--json`` prints.
 
     Attributes:
-        verdict: the worst of the checks, of which ``unsupported`` is none.
+        verdict: the worst of the checks; ``unsupported`` doesn't count.
         checks: in order.
         version: of ghostwatt.
-        kind: tells this from other output.
+        kind: distinguishes this output from others.
         schema: of it.
     """
 
@@ -40,7 +40,7 @@ def sum_up(checks: Sequence[Check]) -> Findings:
 
 
 def format_table(checks: Sequence[Check], columns: int) -> str:
-    """A row a check, and what to do below it; lines are no longer than ``columns``, but for words that are."""
+    """A row for each check with its fix below, wrapped to ``columns``; only a longer word exceeds them."""
     wide = max((len(check.check) for check in checks), default=0)
     indent = " " * (6 + wide + 2)
     lines = []

@@ -1,4 +1,4 @@
-"""A battery that is being drained: what it gives is what the machine takes. Says nothing while it is plugged in.
+"""A battery that is being drained: it gives what the machine takes. There is no figure while it is plugged in.
 
 References:
     Linux kernel, Documentation/ABI/testing/sysfs-class-power and Documentation/power/power_supply_class.rst: ``current_now``
@@ -183,7 +183,7 @@ class TermuxBatteryMeter(SlowMeter):
 
 
 class _Report(NamedTuple):
-    """What we use of the command's answer, still in its own units."""
+    """The fields of the command's answer that are used, in its own units."""
 
     status: str
     plugged: str
@@ -236,7 +236,7 @@ def _decode_report(text: bytes) -> _Report:
 
 
 def _run(command: str, timeout_s: float) -> bytes:
-    """Runs the command; what it started dies with it."""
+    """Runs the command; kills its whole process group at the end."""
     try:
         process = subprocess.Popen(
             [command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True

@@ -1,4 +1,4 @@
-"""A board's own power model: what a meter showed when the board was idle, and when it was busy.
+"""A board's own power model: what a meter showed when the board was idle and when it was busy.
 
 Two points make a straight line through utilisation. What lies on it is still an estimate: it knows nothing of cameras, USB or
 the network, and two loads of the same utilisation may draw different power.
@@ -67,13 +67,13 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Two readings, and everything that must be said beside them.
+    """Two readings, and how they were taken.
 
     Attributes:
         board: where they were taken.
-        idle: the board left alone.
-        load: every core busy.
-        meter: what was read.
+        idle: with nothing to do.
+        load: with every core busy.
+        meter: where the figures come from.
         scope: what that meter's wires enclose.
         load_kind: what kept the cores busy.
         measured_at_utc: when, by the board's clock.

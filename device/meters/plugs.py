@@ -1,7 +1,7 @@
-"""Plugs that meter what is drawn from the wall, asked over HTTP on the local network. They see the power supply's loss too.
+"""Plugs that measure what is drawn from the wall, asked over HTTP on the local network. The power supply's loss is included.
 
 The address stands in the profile; a password never does: it is taken from the netrc file, see `device.net.address`, by the
-plug's host, and stands in no message.
+plug's host, and appears in no message.
 
 References:
     Shelly, "Gen2+ device API": ``GET /rpc/Switch.GetStatus?id=0`` with ``apower`` in watts; ``/shelly`` tells the generation
@@ -40,7 +40,7 @@ MAX_POWER_W = 10_000.0
 MAX_ANSWER_BYTES = 65_536
 
 MAX_DECIMALS = 3
-"""Of watts: Tasmota's ``WattRes`` goes up to 3. More are what is left of a plug's own arithmetic."""
+"""Of watts: Tasmota's ``WattRes`` goes up to 3. More come from rounding in a plug's own arithmetic."""
 
 
 class PlugOptions(MeterOptions, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ class PlugMeter(SlowMeter):
         # bool is an int to Python, and NaN and Infinity are numbers to its JSON reader.
         if isinstance(answer, bool) or not isinstance(answer, int | float) or not 0 <= answer <= MAX_POWER_W:
             raise self._malformed(f"{str(answer)[:40]!r} as power")
-        # The finest that it has shown: 3.0 may be 3.00.
+        # The finest step that it has shown so far: 3.0 may be 3.00.
         self.resolution_w = min(_find_step(answer), self.resolution_w or math.inf)
         return float(answer)
 
@@ -132,7 +132,7 @@ class PlugMeter(SlowMeter):
 
     def _read_body(self, response: http.client.HTTPResponse, deadline_s: float) -> bytes:
         body = b""
-        # A piece at a time: the timeout is each piece's, and a plug that drips would never end.
+        # In pieces: the timeout holds for each of them, and a plug that sends byte by byte would never end.
         while piece := response.read1(4096):
             body += piece
             if len(body) > MAX_ANSWER_BYTES:
@@ -179,7 +179,7 @@ class ShellyMeter(PlugMeter):
             return self._pick(self._get("/rpc/Switch.GetStatus", f"id={self._channel}"), "apower")
         meter = self._pick(self._get("/status"), "meters", self._channel)
         if self._pick(meter, "is_valid") is not True:
-            raise self._malformed("a power that the plug itself calls invalid")
+            raise self._malformed("a power that the plug itself marks as invalid")
         return self._pick(meter, "power")
 
     def _ask_generation(self) -> int:

@@ -1,7 +1,7 @@
 """The Raspberry Pi 5's power chip, which measures the voltage and the current of twelve rails.
 
-Their sum is what the processor, its memory and the board's own chips draw. It knows nothing of what hangs on 5 V (USB, HATs,
-NVMe, a camera's light) and nothing of the loss in the regulators, so its scope is ``soc``, never the whole board.
+Their sum is what the processor, its memory and the board's own chips draw. It leaves out what is supplied from 5 V (USB, HATs,
+NVMe, a camera's light) and the loss in the regulators, so its scope is ``soc``, never the whole board.
 
 References:
     Raspberry Pi documentation, ``vcgencmd pmic_read_adc``: one line a channel, ``VDD_CORE_A current(7)=1.11000000A`` and
@@ -42,7 +42,7 @@ RAILS = frozenset(
 )
 
 MAX_POWER_W = 40.0
-"""More than the board's supply can give (5 A at 5.1 V) by half: such a sum is a misread line."""
+"""Half more than the board's supply can give (5 A at 5.1 V): such a sum comes from a misread line."""
 
 _LINE = re.compile(r"([A-Z0-9]+(?:_[A-Z0-9]+)*)_(?:A current\(\d+\)=(\d+\.\d+)A|V volt(?:age)?\(\d+\)=(\d+\.\d+)V)", re.ASCII)
 
@@ -60,7 +60,7 @@ WHOLE_BOARD = Correction(1.1451, 0.5879)
 def parse_rails_w(text: str) -> dict[str, float]:
     """Pairs each rail's current with its voltage.
 
-    A sum that lacks a rail, or that holds one that nobody knows, would be a wrong figure: any such text is refused whole.
+    A sum without one of the rails, or with an unknown one, would be wrong: such a text is refused.
 
     Args:
         text: what ``pmic_read_adc`` gives.

@@ -17,6 +17,7 @@ METERS = Registry(
         "battery": "device.meters.battery:BatteryMeter",
         "termux_battery": "device.meters.battery:TermuxBatteryMeter",
         "fnirsi": "device.meters.fnirsi:FnirsiMeter",
+        "joulescope": "device.meters.joulescope:JoulescopeMeter",
         "shelly": "device.meters.plugs:ShellyMeter",
         "tasmota": "device.meters.plugs:TasmotaMeter",
         "estimate": "device.meters.estimate:EstimateMeter",

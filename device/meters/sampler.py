@@ -1,4 +1,4 @@
-"""Reads the meters while a run goes on, and integrates what they say."""
+"""Reads the meters during a run, and integrates what they give."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MIN_GAP_S = 0.5
 On a busy board a thread may well be late by a few periods of a fast sampler."""
 
 MAX_GAP_METER_PERIODS = 2.5
-"""The same, in periods of a meter that is slower than the sampler: one answer may be missed, or come late, but not two."""
+"""The same for a meter that is slower than the sampler, in its own periods: one answer may be missed or late, but not two."""
 
 
 class PowerSampler(Resource):
     """Reads each meter in a thread of its own, at a steady rate.
 
-    A meter that fails leaves a gap: that time has no figure, and no old one stands in. A meter that hangs leaves a gap too, and
-    holds up no other; `stop` gives up on it.
+    A meter that fails leaves a gap: that time has no figure, and no older one replaces it. A meter that hangs leaves a gap too,
+    and doesn't delay the others; `stop` gives up on it.
 
     ``with`` starts and stops it; in between, `take` as often as wanted, from one thread. It is a `PowerReader` of the headline
     meter, and knows the other meters by their place in the list. The meters belong to the caller, who closes them afterwards.
@@ -91,14 +91,14 @@ class PowerSampler(Resource):
         return tuple(track.describe() for track in self._tracks)
 
     def error(self, meter: int = 0) -> str | None:
-        """Says why a meter gives nothing now: a read failed since its latest sample, or it hangs; None where neither is so."""
+        """Why a meter gives nothing now: a read failed since its latest sample, or it hangs; None where neither is so."""
         return self._tracks[meter].error()
 
     @property
     def overhead_cpu_s(self) -> float:
         """Processor time that the sampling itself has taken: what it adds to the power that it measures.
 
-        That of programs which a meter spawns isn't in it.
+        Programs that a meter spawns aren't included.
         """
         return sum(track.cpu_time_s for track in self._tracks)
 

@@ -23,6 +23,7 @@ from device.meters.select import open_meter, open_meters
 from device.protocols import PowerMeter
 from tests.unit.firmware import firmware_ioctl
 from tests.unit.i2c import FakeSMBus, poke
+from tests.unit.joulescope_driver import FakeInstrument
 from tests.unit.plugs import FakePlug
 from tests.unit.usb_meter import UsbPort
 
@@ -153,7 +154,20 @@ def usb(root: Path) -> Iterator[MeterConfig]:
     USB.path = root / "nothing"
 
 
+def spend_joulescope(root: Path, power_w: float, duration_s: float) -> None:
+    JOULESCOPE.send(power_w, duration_s)
+
+
+@contextmanager
+def joulescope(root: Path) -> Iterator[MeterConfig]:
+    JOULESCOPE.path = root / "js220"
+    JOULESCOPE.path.mkdir()
+    yield {"kind": "joulescope"}
+    JOULESCOPE.path = root / "nothing"
+
+
 USB = UsbPort(Path("/nonexistent"))
+JOULESCOPE = FakeInstrument(Path("/nonexistent"))
 NO_PLUG = "http://127.0.0.1:1"
 BUS = "dev/i2c-1"
 
@@ -171,6 +185,7 @@ CASES = {
     "battery": Case({"kind": "battery"}, "android-phone", spend_battery, "sys/class/power_supply/battery", False, "battery"),
     "termux_battery": Case({"kind": "termux_battery"}, "android-phone", spend_termux, "data/data/com.termux", False, "battery"),
     "fnirsi": Case({"kind": "fnirsi"}, "unknown-board", spend_fnirsi, "usb", False, "board", usb),
+    "joulescope": Case({"kind": "joulescope"}, "unknown-board", spend_joulescope, "js220", False, "board", joulescope),
     "shelly": Case({"kind": "shelly", "address": NO_PLUG}, "unknown-board", spend_plug, "plug", False, "wall", plug("shelly")),
     "tasmota": Case(
         {"kind": "tasmota", "address": NO_PLUG}, "unknown-board", spend_plug, "plug", False, "wall", plug("tasmota")
@@ -199,8 +214,9 @@ def i2c(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def usb_meter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plays the library's part: it needs a newer Python than the oldest that we run on."""
+    """Plays the libraries' part: nothing is plugged in, and one needs a newer Python than the oldest that we run on."""
     monkeypatch.setitem(sys.modules, "usb_multimeter", USB.library())
+    monkeypatch.setitem(sys.modules, "pyjoulescope_driver", JOULESCOPE.library())
 
 
 @pytest.fixture(params=sorted(CASES))
@@ -263,6 +279,7 @@ RESOLUTIONS_W = {
     "shelly": 0.1,
     "tasmota": 0.1,
     "estimate": None,
+    "joulescope": None,
     "battery": None,
     "termux_battery": None,
     "pmic": None,

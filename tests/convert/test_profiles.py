@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.profiles import FOLDER, SCHEMA_NAME, encode_schema, load_profile, profile_names
+from converter.profiles import FOLDER, SCHEMA_NAME, encode_schema, json_schema, load_profile, profile_names
 from device.contract import Profile
 from device.core.errors import ProfileError
+from device.meters.meter import Meter
+from device.meters.registry import METERS
 
 pytestmark = pytest.mark.host
 
@@ -264,3 +269,77 @@ def test_a_board_may_have_several_cameras(folder: Path) -> None:
 def test_a_camera_that_makes_no_sense_is_refused(folder: Path, new: str, parts: tuple[str, ...]) -> None:
     message = refusal(folder, 'uri: "picamera2:0"', new)
     assert all(part in message for part in parts), message
+
+
+OUTSIDE_METER = """
+from typing import Annotated
+import msgspec
+from device.meters.meter import Meter, MeterOptions
+
+class Options(MeterOptions, frozen=True, kw_only=True):
+    port: Annotated[int, msgspec.Meta(ge=0, description="number of the serial port")]
+    rate_hz: float = 1.0
+
+class SerialMeter(Meter):
+    Options = Options
+"""
+
+
+@pytest.fixture
+def outsider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package of someone else's with a meter ``serial``."""
+    site = tmp_path / "site"
+    info = site / "serial_meter-1.dist-info"
+    info.mkdir(parents=True)
+    (site / "serial_meter.py").write_text(OUTSIDE_METER)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: serial-meter\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[ghostwatt.meters]\nserial = serial_meter:SerialMeter\n")
+    monkeypatch.syspath_prepend(site)
+    yield
+    sys.modules.pop("serial_meter", None)
+
+
+@pytest.mark.usefixtures("outsider")
+def test_a_meter_from_outside_is_checked_against_its_own_options(folder: Path) -> None:
+    good = BASE.replace("kind: ina2xx\n      shunt_ohm: 0.1", "kind: serial\n      port: 3")
+    (folder / "base.yaml").write_text(good)
+    profile = load_profile("base", folder).profile
+    assert profile.power.meters == ({"kind": "serial", "port": 3},)
+    assert msgspec.json.decode(msgspec.json.encode(profile), type=Profile) == profile
+    for keys, parts in {
+        "prot: 3": ("base.yaml:22 power.meters[0].prot: is no key of serial", "did you mean 'port'?"),
+        "port: -1": ("base.yaml:22 power.meters[0].port: -1", ">= 0"),
+        "rate_hz: 2": ("base.yaml:21 power.meters[0].kind: serial without port", "number of the serial port"),
+        "port: 3\n      rate_hz: fast": ("base.yaml:23 power.meters[0].rate_hz: 'fast'", "a bare number of hertz"),
+    }.items():
+        message = refusal(folder, "kind: ina2xx\n      shunt_ohm: 0.1", f"kind: serial\n      {keys}")
+        assert all(part in message for part in parts), message
+
+
+def test_a_meter_without_a_kind_is_refused(folder: Path) -> None:
+    message = refusal(folder, "kind: ina2xx\n      shunt_ohm: 0.1", "shunt_ohm: 0.1")
+    assert "power" in message
+    assert "a kind for each of meters" in message
+
+
+def meter_branches() -> dict[str, dict[str, Any]]:
+    """Kind -> what the editors' schema says about a meter of this kind."""
+    branches = json_schema()["$defs"]["Power"]["properties"]["meters"]["items"]["anyOf"]
+    return {branch["properties"]["kind"]["const"]: branch for branch in branches if "const" in branch["properties"]["kind"]}
+
+
+def test_editors_know_the_keys_of_every_kind_of_meter() -> None:
+    branches = meter_branches()
+    assert set(branches) == set(METERS.own_names())
+    for kind, branch in branches.items():
+        plugin: type[Meter] = METERS.load(kind)
+        assert set(branch["properties"]) == {"kind", *plugin.Options.__struct_fields__}
+        assert branch["additionalProperties"] is False
+    assert "printed on the shunt" in str(branches["ina219"]["properties"]["shunt_ohm"])
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_the_schema_takes_the_meters_of_the_shipped_profiles(name: str) -> None:
+    branches = meter_branches()
+    for meter in load_profile(name).profile.power.meters:
+        assert set(meter) <= set(branches[meter["kind"]]["properties"])

@@ -134,10 +134,10 @@ def name_facts() -> Iterator[str]:
     """Names that a profile, a flag, the environment or a package from outside uses."""
     for table in (SOURCES, RUNTIMES, METERS, SINKS):
         for name in table.own_names():
-            entry = table.find_entry(name)
-            assert entry is not None
-            keys = f" needs={','.join(entry.needs)}" if entry.needs else ""
-            keys += f" takes={','.join(entry.takes)}" if entry.takes else ""
+            options = () if table.find_entry(name) else msgspec.structs.fields(table.load(name).Options)
+            needs = ",".join(field.name for field in options if field.required)
+            takes = ",".join(field.name for field in options if not field.required)
+            keys = (f" needs={needs}" if needs else "") + (f" takes={takes}" if takes else "")
             yield f"entry point ghostwatt.{table.kind}s {name}{keys}"
     words = {node.value for node in _nodes() if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     yield from sorted(f"variable or field {word}" for word in words if re.fullmatch("GHOSTWATT_[A-Z_]+", word))

@@ -12,53 +12,55 @@ from hypothesis import strategies as st
 from device.core.errors import MeterError
 from device.core.programs import NOT_THERE, Done
 from device.doctor.__main__ import list_probes
-from device.doctor.check import Check, Patient, examine, make_patient
+from device.doctor.check import Check, CheckContext, examine, make_context
 from device.doctor.table import Findings, format_table, sum_up
 
 TREES = Path(__file__).parents[1] / "fixtures/sysfs"
 
 
 @pytest.fixture
-def patient(tmp_path: Path) -> Patient:
-    return make_patient(tmp_path, None, None, tmp_path, lambda argv, timeout_s: Done(NOT_THERE, "", "not there"))
+def context(tmp_path: Path) -> CheckContext:
+    return make_context(tmp_path, None, None, tmp_path, lambda argv, timeout_s: Done(NOT_THERE, "", "not there"))
 
 
-def fine(_: Patient) -> Iterator[Check]:
+def fine(_: CheckContext) -> Iterator[Check]:
     yield Check("fine", "ok", "all is well")
 
 
 class TestExamine:
-    def test_a_crash_is_a_row_and_not_the_end(self, patient: Patient) -> None:
-        def crash(_: Patient) -> Iterator[Check]:
+    def test_a_crash_is_a_row_and_not_the_end(self, context: CheckContext) -> None:
+        def crash(_: CheckContext) -> Iterator[Check]:
             yield Check("half", "ok", "begun")
             raise ZeroDivisionError("by\nnought")
 
-        rows = examine(patient, [("crash", crash, 5.0), ("fine", fine, 5.0)])
+        rows = examine(context, [("crash", crash, 5.0), ("fine", fine, 5.0)])
         assert [(row.check, row.verdict) for row in rows] == [("crash", "fail"), ("fine", "ok")]
         assert rows[0].finding == "the check itself failed: ZeroDivisionError: by nought"
 
-    def test_an_error_of_ours_says_what_to_do(self, patient: Patient) -> None:
-        def refuse(_: Patient) -> list[Check]:
+    def test_an_error_of_ours_says_what_to_do(self, context: CheckContext) -> None:
+        def refuse(_: CheckContext) -> list[Check]:
             raise MeterError("x", "is gone", expected="a sensor", remedy="plug it in", reason="missing")
 
-        assert examine(patient, [("x", refuse, 5.0)]) == [Check("x", "fail", "x: is gone; expected a sensor", "plug it in")]
+        assert examine(context, [("x", refuse, 5.0)]) == [Check("x", "fail", "x: is gone; expected a sensor", "plug it in")]
 
-    def test_one_that_hangs_is_a_row_and_keeps_nobody(self, patient: Patient) -> None:
+    def test_one_that_hangs_is_a_row_and_keeps_nobody(self, context: CheckContext) -> None:
         release = threading.Event()
 
-        def hang(_: Patient) -> Iterator[Check]:
+        def hang(_: CheckContext) -> Iterator[Check]:
             release.wait(60.0)
             yield Check("hang", "ok", "at last")
 
-        rows = examine(patient, [("hang", hang, 0.1), ("fine", fine, 5.0)])
+        rows = examine(context, [("hang", hang, 0.1), ("fine", fine, 5.0)])
         release.set()
         assert [(row.check, row.verdict) for row in rows] == [("hang", "fail"), ("fine", "ok")]
         assert "no answer within 0.1 s" in rows[0].finding
 
     @pytest.mark.parametrize("name", [*sorted(path.name for path in TREES.iterdir() if path.is_dir()), ""])
-    def test_every_captured_tree_and_none_at_all_gives_a_row_a_check(self, name: str, patient: Patient, tmp_path: Path) -> None:
-        patient = make_patient(TREES / name if name else tmp_path, None, None, tmp_path, patient.command)
-        rows = examine(patient, list_probes(patient))
+    def test_every_captured_tree_and_none_at_all_gives_a_row_a_check(
+        self, name: str, context: CheckContext, tmp_path: Path
+    ) -> None:
+        context = make_context(TREES / name if name else tmp_path, None, None, tmp_path, context.command)
+        rows = examine(context, list_probes(context))
         names = {row.check for row in rows}
         assert {
             "board",

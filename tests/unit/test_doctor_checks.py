@@ -16,7 +16,7 @@ from device.core.programs import NOT_THERE, Done
 from device.doctor import check
 from device.doctor.__main__ import list_probes
 from device.doctor.attempt import Attempt, Failure
-from device.doctor.check import Check, Patient, Process, make_patient
+from device.doctor.check import Check, CheckContext, Process, make_context
 from device.doctor.checks_cameras import camera_check, judge
 from device.doctor.checks_health import check_disk, check_governor, check_heat, check_memory
 from device.doctor.checks_meters import check_buses, meter_check, power_check
@@ -51,11 +51,11 @@ def answers(**programs: Done) -> Callable[[Sequence[str], float], Done]:
 
 
 def examine(
-    check: Callable[[Patient], Iterable[Check]], root: Path, bundle: Bundle | None = None, **changes: object
+    check: Callable[[CheckContext], Iterable[Check]], root: Path, bundle: Bundle | None = None, **changes: object
 ) -> list[Check]:
     """Looks at a tree."""
-    patient = make_patient(root, bundle, None, root, answers())
-    return list(check(patient._replace(**changes)))  # type: ignore[arg-type]
+    context = make_context(root, bundle, None, root, answers())
+    return list(check(context._replace(**changes)))  # type: ignore[arg-type]
 
 
 def one(rows: Iterable[Check], name: str) -> Check:
@@ -320,9 +320,9 @@ class TestMeters:
         port = UsbPort()
         monkeypatch.setitem(sys.modules, "usb_multimeter", port.library())
         made = bundle({"kind": "fnirsi", "scope": "board"})
-        patient = make_patient(made.root, made, None, made.root, answers())
-        probes = [probe for probe in list_probes(patient) if probe[0] in ("meter fnirsi", "power")]
-        rows = check.examine(patient, probes)
+        context = make_context(made.root, made, None, made.root, answers())
+        probes = [probe for probe in list_probes(context) if probe[0] in ("meter fnirsi", "power")]
+        rows = check.examine(context, probes)
         assert [(row.check, row.verdict) for row in rows] == [("meter fnirsi", "ok"), ("power", "ok")]
         assert rows[1].finding == "headline: fnirsi FNB58, board, measured"
         assert port.openings == 1
@@ -334,8 +334,8 @@ class TestMeters:
             "pmic_vcgencmd": VcgencmdPmicMeter,
         }
         made = bundle(*({"kind": kind, "address": "http://plug" if kind == "shelly" else None} for kind in slow))
-        patient = make_patient(made.root, made, None, made.root, answers())
-        limits_s = {name: limit_s for name, _, limit_s in list_probes(patient)}
+        context = make_context(made.root, made, None, made.root, answers())
+        limits_s = {name: limit_s for name, _, limit_s in list_probes(context)}
         for kind, meter in slow.items():
             assert limits_s[f"meter {kind}"] >= meter.timeout_s + 5.0
             assert limits_s["power"] >= limits_s[f"meter {kind}"]
@@ -393,7 +393,7 @@ class TestHealth:
         assert fix in row.fix
 
     def test_what_a_board_can_not_tell_is_said(self) -> None:
-        assert "can't tell of under voltage" in one(examine(check_heat, TREES / "rpi-zero2w"), "throttling").finding
+        assert "this board doesn't report under voltage" in one(examine(check_heat, TREES / "rpi-zero2w"), "throttling").finding
 
     def test_heat(self, tree: Callable[[str], Path]) -> None:
         root = tree("rpi4-ina219")

@@ -96,3 +96,9 @@ def test_every_option_says_what_it_means(kind: str) -> None:
     assert plugin.summary()
     for field in msgspec.structs.fields(plugin.Options):
         assert describe_option(field.type), field.name
+
+
+@pytest.mark.parametrize("meter", [{}, {"kind": None}, {"kind": 3}, {"shunt_ohm": 0.1}])
+def test_a_manifest_with_a_meter_of_no_kind_is_malformed(meter: MeterConfig) -> None:
+    with pytest.raises(msgspec.ValidationError, match="a kind for each of meters"):
+        msgspec.convert({"meters": [meter]}, Power)
