@@ -282,7 +282,7 @@ def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
 
 
 def _complete_own_options(document: _Document, name: str) -> None:
-    """Checks what is said to one kind of source alone, and fills in what isn't said: a manifest holds every key."""
+    """Checks the options that only one kind of source takes, and fills in the defaults: a manifest holds every key."""
     camera = document.values.get("camera")
     if not isinstance(camera, dict):
         return  # conversion says so, with the place

@@ -22,7 +22,7 @@ Arch = Literal["aarch64", "x86_64"]
 Scope = Literal["board", "soc", "cpu", "battery", "wall"]
 
 OwnOptions = dict[str, str | bool | int | float | None]
-"""What a profile says to one plug-in alone. The plug-in's class declares which keys there are; its room checks them."""
+"""Options of one plug-in. Its class declares which keys there are, and its room checks them."""
 
 
 class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,8 +71,8 @@ class Runtime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What runs the network, and on how many threads.
 
     Attributes:
-        name: of a runtime, ours or an outsider's. `device.runtimes.registry` knows which there are.
-        threads: for inference.
+        name: of a runtime in `device.runtimes.registry`, or of one that another package brings.
+        threads: of inference.
     """
 
     name: Name
@@ -80,13 +80,13 @@ class Runtime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long to wait before a camera is opened again.
+    """Delays before a camera is opened again.
 
-    Each wait is twice the one before, up to ``max_s``, give or take a fifth, so that many boards don't return to one camera
-    at the same moment.
+    Each delay is twice the one before, up to ``max_s``. Each is changed at random by up to a fifth: many boards must not
+    return to one camera at the same moment.
 
     Attributes:
-        first_s: the first wait.
+        first_s: the first delay.
         max_s: the longest.
     """
 
@@ -99,18 +99,19 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         uri: a source, as ``--source`` takes it (``picamera2:0``, ``v4l2:/dev/video0``, ``rtsp://camera/stream``), or several:
-            they share the network in turn, and everything below holds for each.
-        width_px: of the frames to ask for. A camera that scales by itself (picamera2) delivers the network's size instead.
-        height_px: likewise.
-        rate_fps: likewise.
-        rotate_deg: clockwise, of frames that the camera can't turn by itself.
-        stall_timeout_s: without a good frame for this long, a camera counts as stalled and is opened again; longer than a
-            frame lasts at ``rate_fps``.
-        frozen_timeout_s: the same picture, to the last bit, for this long counts as a stall too; None never does. A camera's
-            noise changes every picture, but a stream of a still scene may really stand still. A black one never counts.
-        give_up_after_s: a camera that gives no good frame for this long ends the run, for a service manager to start it anew;
-            None tries for ever.
-        backoff: between attempts to open a camera again.
+            they take turns at the network, and all the other keys hold for each.
+        width_px: width of the frames to ask for. A camera that scales by itself delivers the network's size instead.
+        height_px: height of the frames to ask for.
+        rate_fps: frames a second to ask for.
+        rotate_deg: how far to turn frames clockwise, for a camera that can't turn them itself.
+        stall_timeout_s: a camera that delivers no good frame for this long counts as stalled and is opened again; longer than
+            a frame lasts at ``rate_fps``.
+        frozen_timeout_s: a camera whose picture stays the same, to the last bit, for this long counts as stalled too; None
+            for never. Noise changes every picture of a camera, but a stream of a still scene may really stand still. A black
+            picture never counts.
+        give_up_after_s: a camera that delivers no good frame for this long ends the run, and a service manager may start it
+            again; None for never.
+        backoff: delays between attempts to open a camera again.
         picamera2: for cameras on the Pi's ribbon cable: see `device.sources.picamera2.Picamera2Options`.
     """
 
@@ -136,7 +137,7 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def own_options(self) -> dict[str, OwnOptions]:
-        """What is said to one kind of source alone: its kind, which is also the key here, and its options."""
+        """Options that only one kind of source takes: the kind, which is also their key here, and the options."""
         return {"picamera2": self.picamera2}
 
 
