@@ -33,6 +33,10 @@ class Failure(msgspec.Struct, frozen=True):
         """Takes an error apart."""
         return cls(error.where, error.found, error.expected, error.remedy, error.reason, error.exit_code)
 
+    def to_error(self) -> GhostwattError:
+        """The error again, without its family."""
+        return GhostwattError(self.where, self.found, expected=self.expected, remedy=self.remedy, reason=self.reason)
+
 
 class Attempt(msgspec.Struct, frozen=True):
     """What came out.
