@@ -44,6 +44,12 @@ class LoadedProfile(NamedTuple):
     profile: Profile
     positions: dict[KeyPath, Position]
 
+    @property
+    def artefact(self) -> str:
+        """The artefact that the profile's runtime runs: the name of the runtime that it is exported for."""
+        artefact: str = RUNTIMES.load(self.profile.runtime.name).artefact
+        return artefact
+
     def where(self, *path: str | int) -> str:
         """``rpi4.yaml:12 camera.rate_fps``: the place to point at when the value turns out wrong later."""
         return _where(self.positions, path, self.profile.name)
