@@ -44,6 +44,12 @@ class LoadedProfile(NamedTuple):
     profile: Profile
     positions: dict[KeyPath, Position]
 
+    @property
+    def artefact(self) -> str:
+        """The artefact that the profile's runtime runs: the name of the runtime that it is exported for."""
+        artefact: str = RUNTIMES.load(self.profile.runtime.name).artefact
+        return artefact
+
     def where(self, *path: str | int) -> str:
         """``rpi4.yaml:12 camera.rate_fps``: the place to point at when the value turns out wrong later."""
         return _where(self.positions, path, self.profile.name)
@@ -282,7 +288,7 @@ def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
 
 
 def _complete_own_options(document: _Document, name: str) -> None:
-    """Checks what is said to one kind of source alone, and fills in what isn't said: a manifest holds every key."""
+    """Checks the options that only one kind of source takes, and fills in the defaults: a manifest holds every key."""
     camera = document.values.get("camera")
     if not isinstance(camera, dict):
         return  # conversion says so, with the place

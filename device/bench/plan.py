@@ -22,6 +22,7 @@ from device.bench.result import BenchSettings, Choice
 from device.bundle import Bundle
 from device.contract import Artefact
 from device.core.errors import UsageError, nearest
+from device.runtimes.registry import RUNTIMES
 
 CONFORMING = BenchSettings(conforms=True, rounds=5, warm_up_s=2.0, latency_s=10.0, energy_s=10.0, idle_s=30.0)
 QUICK = BenchSettings(conforms=False, rounds=3, warm_up_s=0.2, latency_s=1.0, energy_s=2.0, idle_s=3.0)
@@ -42,25 +43,36 @@ def find_choices(bundle: Bundle, cores: int, runtimes: Sequence[str] = (), threa
     Raises:
         UsageError: the bundle has no artefact for a runtime, or there are more threads than cores.
     """
-    artefacts = bundle.manifest.artefacts
-    names = {artefact.runtime for artefact in artefacts}
-    for name in runtimes:
-        if name not in names:
-            raise UsageError(
-                "--runtime", f"{bundle.root} has no model for {name!r}", expected=nearest(name, names), reason="runtime"
-            )
+    own = [artefact.runtime for artefact in bundle.manifest.artefacts]
+    # The profile may name a runtime from another package, which runs one of the artefacts.
+    names = dict.fromkeys((*(name for name in own if name in runtimes), *runtimes)) or dict.fromkeys(
+        (*own, bundle.manifest.profile.runtime.name)
+    )
+    artefacts = {name: _artefact_for(bundle, name) for name in names}
     counts = sorted(set(threads)) or list(range(1, cores + 1))
     if counts[-1] > cores:
-        raise UsageError("--threads", str(counts[-1]), expected=f"at most {cores}, this machine's cores", reason="threads")
-    chosen = [artefact for artefact in artefacts if not runtimes or artefact.runtime in runtimes]
-    return [_choice(bundle, artefact, count) for artefact in chosen for count in counts]
+        raise UsageError("--threads", str(counts[-1]), expected=f"at most {cores}, the cores of this machine", reason="threads")
+    return [_choice(bundle, name, artefact, count) for name, artefact in artefacts.items() for count in counts]
 
 
-def _choice(bundle: Bundle, artefact: Artefact, threads: int) -> Choice:
+def _artefact_for(bundle: Bundle, runtime: str) -> Artefact:
+    """The artefact that a runtime runs; one that the bundle's artefacts don't name says so in its class."""
+    artefacts = {artefact.runtime: artefact for artefact in bundle.manifest.artefacts}
+    found = artefacts.get(runtime)
+    if found is None and runtime in RUNTIMES.names():
+        found = artefacts.get(RUNTIMES.load(runtime).artefact)
+    if found is None:
+        raise UsageError(
+            "--runtime", f"{bundle.root} has nothing for {runtime!r}", expected=nearest(runtime, artefacts), reason="runtime"
+        )
+    return found
+
+
+def _choice(bundle: Bundle, runtime: str, artefact: Artefact, threads: int) -> Choice:
     return Choice(
         profile=bundle.manifest.profile.name,
         model=bundle.manifest.model.name,
-        runtime=artefact.runtime,
+        runtime=runtime,
         threads=threads,
         precision=artefact.precision,
         recipe=artefact.recipe,

@@ -33,9 +33,13 @@ class Failure(msgspec.Struct, frozen=True):
         """Takes an error apart."""
         return cls(error.where, error.found, error.expected, error.remedy, error.reason, error.exit_code)
 
+    def to_error(self) -> GhostwattError:
+        """The error again, without its family."""
+        return GhostwattError(self.where, self.found, expected=self.expected, remedy=self.remedy, reason=self.reason)
+
 
 class Attempt(msgspec.Struct, frozen=True):
-    """What came out.
+    """The result of an attempt.
 
     Attributes:
         version: the library's name and version; empty where it failed.
@@ -64,7 +68,7 @@ def attempt(name: str, root: Path | None) -> Attempt:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints what came out; returns the exit code of what failed, or 0."""
+    """Prints the result; returns the exit code of the error, or 0."""
     name, *roots = sys.argv[1:] if arguments is None else arguments
     try:
         found = attempt(name, Path(roots[0]) if roots else None)

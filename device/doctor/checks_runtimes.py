@@ -73,10 +73,7 @@ def _judge(name: str, done: Done, verdict: Verdict, *, has_bundle: bool) -> Chec
     except msgspec.DecodeError:
         return Check(label, verdict, done.last_line, "try it by hand: python -m device.run --self-test")
     if found.failure is not None:
-        failure = found.failure
-        parts = {"expected": failure.expected, "remedy": failure.remedy, "reason": failure.reason}
-        error = GhostwattError(failure.where, failure.found, **parts)
-        return of_error(label, error, verdict)
+        return of_error(label, found.failure.to_error(), verdict)
     if found.self_test is None:
         why = "the bundle has no network for it" if has_bundle else "no bundle"
         return Check(label, "ok", f"{found.version}; not tried: {why}")

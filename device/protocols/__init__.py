@@ -1,8 +1,7 @@
 """The seams: what a source, a runtime, a meter and a sink must do, may do, and in which order they are called.
 
-Whatever opens is a context manager whose ``close`` may be called twice. Implementations are named in
-`device.core.registry`; each protocol has one conformance suite under ``tests/conformance/`` that every
-implementation passes.
+Whatever opens is a context manager whose ``close`` may be called twice. Implementations are listed in the ``registry`` of their
+room; each protocol has one conformance suite under ``tests/conformance/`` that every implementation passes.
 
 Times are nanoseconds of the monotonic clock, so that an adjusted wall clock moves nothing.
 """

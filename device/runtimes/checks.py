@@ -1,4 +1,4 @@
-"""What every session checks the same way: the file, its signature, and the array that it is given."""
+"""The checks that all runtimes share: of a model's file, of its signature, and of the array that a session is given."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ IDENTIFIER_BYTES = 4
 
 _CONVERT_AGAIN = "convert the network again"
 SCALE_TOLERANCE = 1e-5
-"""Files keep scales as float32, manifests as decimal text."""
+"""Relative. Files keep scales as float32, manifests as decimal text."""
 
 
 def check_file(model: Path, identifier: bytes, *, kind: str) -> None:
-    """Refuses what can't be a model of this kind before a library reads it.
+    """Refuses a file that can't be a model of this format, before a library reads it.
 
     Args:
         model: the artefact.
-        identifier: of the FlatBuffers file, at offset 4: two letters for the format, two characters for its version.
+        identifier: of the FlatBuffers schema: two letters for the format, two characters for its version.
         kind: the format's name, for the message.
 
     Raises:
         ModelLoadError: ``missing``, ``unreadable``, ``malformed``, or ``version``.
 
     References:
-        FlatBuffers, "File identification": four characters behind the root offset.
+        FlatBuffers, "File identification": four characters at offset 4.
     """
     try:
         with model.open("rb") as file:
@@ -82,7 +82,7 @@ def refuse_signature(model: Path, which: str, found: str, expected: str) -> NoRe
 
 
 def pixel_spec(name: str, side_px: int) -> TensorSpec:
-    """The input of every session: raw pixels."""
+    """The spec of raw pixels, which every session takes."""
     return TensorSpec(
         name=name,
         shape=(1, side_px, side_px, 3),
@@ -94,7 +94,7 @@ def pixel_spec(name: str, side_px: int) -> TensorSpec:
 
 
 def check_spec(model: Path, which: str, *, found: TensorSpec, promised: TensorSpec) -> None:
-    """Compares what a file has with what the manifest promised. Names aren't compared: converters choose them freely.
+    """Compares a file's tensor with what the manifest promises. Names aren't compared: converters choose them freely.
 
     Args:
         model: the artefact, for the message.

@@ -35,7 +35,7 @@ class SourceOptions(msgspec.Struct, frozen=True):
         realtime: files play at their own rate (image files at ``rate_fps``), and a slow reader loses frames as with a camera.
             Otherwise they wait for their reader.
         preprocessing: what the network needs, for sources that can scale by themselves; None for the whole picture.
-        own: the kind of a source -> options that it alone takes, see `BaseSource.Options`.
+        own: options that only one kind of source takes, by that kind; see `BaseSource.Options`.
         clock: paces playback, and stamps frames that have no time of their own.
     """
 
@@ -53,12 +53,12 @@ AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
 
 
 def own_options(kind: str, struct: type[AnyStruct], options: SourceOptions) -> AnyStruct:
-    """Reads what a profile says to one kind of source alone.
+    """Reads the options that only one kind of source takes.
 
     Args:
         kind: the source's.
         struct: its `BaseSource.Options`.
-        options: whose ``own`` holds it.
+        options: whose ``own`` holds them.
 
     Raises:
         ProfileError: ``invalid``: an unknown key, or a wrong value.
@@ -70,14 +70,14 @@ def own_options(kind: str, struct: type[AnyStruct], options: SourceOptions) -> A
 
 
 class Diagnosis(NamedTuple):
-    """What a kind of source finds on a machine when it is looked over: a device, or the lack of one.
+    """A device that a source could open, or the lack of one; for the doctor's table.
 
     Attributes:
-        subject: what was looked at, such as ``/dev/video0`` or the source's kind.
+        subject: what was examined, such as ``/dev/video0`` or the source's kind.
         state: ``ok``; ``doubtful``: it may work; ``broken``: it is there and can't be used; ``absent``: there is none;
-            ``unsupported``: this machine can't have one, or can't tell.
-        finding: what is there, in one line.
-        remedy: what to do, in one line; empty where there is nothing to do.
+            ``unsupported``: this machine can't have one, or doesn't say.
+        finding: the result, in one line.
+        remedy: what to do, in one line; empty if there is nothing to do.
     """
 
     subject: str
@@ -89,20 +89,21 @@ class Diagnosis(NamedTuple):
 class BaseSource(Resource, Plugin, ABC):
     """Base class of the sources; see `device.protocols.FrameSource` for what an open one must do.
 
-    A source that a table names overrides `from_uri`, or `opener` as well where it must remember what it opened. Every source
-    overrides `read`, which must call `_require_open` first. Those that hold a resource extend `close`. The module of a source
-    imports nothing beyond the base install; its constructor imports the rest, by `device.core.plugin.import_package`.
+    A source that a table names must override `from_uri`, and `opener` too if it remembers what it opened. Every source must
+    override `read`, which must call `_require_open` first. One that holds a resource extends `close`. One that has devices
+    overrides `diagnose`. The module of a source imports only the base install; its constructor imports the rest, by
+    `device.core.plugin.import_package`.
 
     Attributes:
-        Options: what a profile may say to this kind alone, under its name in ``camera``; `SourceOptions.own` brings it.
-        is_live: True of cameras and streams, which deliver at their own pace and may be away for a while. False of sources
-            that wait for their reader, unless they are asked to play in real time; `SourceSpec.is_live` says so of an open one.
-        is_recorded: frames lie in files; opened again, it begins again.
+        Options: options that only this kind takes, under its name in the profile's ``camera``; see `own_options`.
+        is_live: True for cameras and streams, which deliver at their own pace and may be absent for a while. False for sources
+            that wait for their reader; one that is asked to play in real time is live all the same, see `SourceSpec.is_live`.
+        is_recorded: frames lie in files; opened again, the source begins again.
 
     Args:
         uri: without credentials.
         is_live: of this one.
-        rate_fps: nominal; None where frames come as fast as they are read, or nobody knows.
+        rate_fps: nominal; None if frames come as fast as they are read, or it isn't known.
     """
 
     is_live: ClassVar[bool] = False
@@ -138,7 +139,9 @@ class BaseSource(Resource, Plugin, ABC):
 
     @classmethod
     def diagnose(cls, root: Path, run: Run) -> Iterable[Diagnosis]:  # noqa: ARG003  # for those that override it
-        """Looks over the devices of this kind, for the doctor: opens each for a moment at most, and takes no picture.
+        """Examines the devices of this kind, for the doctor. May open each briefly, but takes no picture.
+
+        Called on the class, from any thread; one that hangs in a driver is abandoned.
 
         Args:
             root: folder that holds ``sys``, ``proc`` and ``dev``.

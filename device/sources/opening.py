@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 
 from device.contract import Camera, Preprocessing
-from device.core.errors import SourceError, UsageError
+from device.core.errors import SourceError, SourceReason, UsageError
 from device.protocols import Clock, FrameSource, Interruption
 from device.sources.absent import AbsentCamera
 from device.sources.base import SourceOptions
@@ -29,7 +29,7 @@ def camera_options(camera: Camera, preprocessing: Preprocessing, *, clock: Clock
     )
 
 
-AWAY = frozenset({"missing", "unreachable", "stalled", "ended", "busy"})
+AWAY: frozenset[SourceReason] = frozenset({"missing", "unreachable", "stalled", "ended", "busy"})
 """Reasons why a camera is absent that may pass by themselves. Any other reason needs somebody to change something."""
 
 

@@ -346,7 +346,7 @@ def _raise_explained(uri: str, error: Exception) -> NoReturn:
         ) from error
     reason: SourceReason = "failed"
     if isinstance(error, PermissionError):
-        reason, remedy = "permission", "add the user to the group video"
+        reason, remedy = "permission", Picamera2Source.needs.permission_remedy
     elif "allocat" in text.lower():
         remedy = "ask for fewer buffers (camera.picamera2.buffer_count), or give the kernel more CMA memory"
     else:

@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from device.bench.plan import find_choices
+from device.bundle import open_bundle
 from device.core.errors import UsageError
 from tests.daemon.conftest import PROJECT, Run
 from tests.unit.bundles import copy_bundle, make_profile
@@ -83,6 +85,16 @@ def test_the_doctor_tries_it(chosen: Path, site: Path, tmp_path: Path) -> None:
     (row,) = (row for row in done.summary["checks"] if row["check"] == "runtime accelerated")
     assert row["verdict"] == "ok"
     assert "accelerated 3.1 takes the network" in row["finding"]
+
+
+def test_it_is_measured_where_a_flag_or_the_profile_names_it(
+    bundle: Path, chosen: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(site)
+    (named,) = find_choices(open_bundle(bundle), 4, ["accelerated"], [2])
+    assert (named.runtime, named.file, named.threads) == ("accelerated", open_bundle(bundle).artefact("litert").file, 2)
+    assert {choice.runtime for choice in find_choices(open_bundle(bundle), 1)} == {"litert", "executorch"}
+    assert {choice.runtime for choice in find_choices(open_bundle(chosen), 1)} == {"litert", "executorch", "accelerated"}
 
 
 def test_where_it_is_not_installed_the_profiles_runtime_is_unknown(chosen: Path, tmp_path: Path) -> None:

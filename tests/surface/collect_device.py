@@ -44,6 +44,7 @@ from device.sinks.prometheus import PrometheusSink
 from device.sinks.registry import SINKS
 from device.sinks.telemetry import TelemetryStore
 from device.sources.registry import SOURCES
+from device.sources.uri import option_structs
 from device.tune.result import TuneResult
 from tests.surface.mqtt_broker import Broker, Message
 from tests.surface.shapes import describe_type, describe_value
@@ -307,6 +308,8 @@ def manifest_facts() -> Iterator[str]:
     """What a manifest holds, and within it a profile."""
     yield f"manifest schema {MANIFEST_SCHEMA}, oldest that is read {OLDEST_MANIFEST_SCHEMA}, profile schema {PROFILE_SCHEMA}"
     yield from describe_type("manifest", Manifest)
+    for kind, struct in option_structs().items():
+        yield from describe_type(f"manifest.profile.camera.{kind}", struct)
 
 
 def output_facts() -> Iterator[str]:

@@ -376,6 +376,19 @@ def test_what_the_camera_lacks_is_refused(hardware: Hardware, wish: Picamera2Opt
     assert hardware.held is None
 
 
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [({"hflipp": True}, "hflipp"), ({"buffer_count": 1}, "buffer_count"), ({"focus": "manual"}, "lens_position together")],
+)
+def test_options_of_a_manifest_are_checked_before_the_camera_opens(
+    hardware: Hardware, own: dict[str, str | bool | int | float | None], found: str
+) -> None:
+    with pytest.raises(ProfileError, match=rf"^camera\.picamera2: .*{found}") as caught:
+        open_source("picamera2:0", options(own={"picamera2": own}))
+    assert caught.value.reason == "invalid"
+    assert hardware.opened == []
+
+
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
@@ -554,7 +567,7 @@ def test_busy_camera_leaks_nothing_however_often_it_is_tried(hardware: Hardware,
 @pytest.mark.parametrize(
     ("error", "reason", "remedy"),
     [
-        (PermissionError(13, "Permission denied", "/dev/dma_heap/linux,cma"), "permission", "group video"),
+        (PermissionError(13, "Permission denied", "/dev/dma_heap/linux,cma"), "permission", "join the group video"),
         (OSError(12, "Cannot allocate memory"), "failed", "buffer_count"),
         (RuntimeError("Could not start"), "failed", "rpicam-hello"),
     ],

@@ -5,9 +5,9 @@
 Compiles ``ghostwatt_executorch.cpp`` against the headers and shared libraries that the executorch wheel ships, and puts the
 result beside copies of the three libraries that it needs. Nothing else goes to a board: no executorch package, no torch.
 
-For this machine's own architecture the installed executorch package is taken, without importing it. Where there is none, and
-for another architecture, its wheel is fetched by pip and kept in ``build/cache``. Compiles only when an input has changed. On a
-board without a compiler, what another computer made of the same sources and copied there will do.
+For this machine's own architecture the installed executorch package is used, without importing it. If there is none, or for
+another architecture, pip downloads the wheel into ``build/cache``. Compiles only when an input has changed. A board without a
+compiler can use a library that another computer built from the same sources.
 
 The wheel's libraries need glibc 2.27, libstdc++ and libgcc_s, which every supported board has; they come stripped.
 """
@@ -37,7 +37,7 @@ STAMP = "STAMP"
 
 HERE = Path(__file__).parent
 SOURCES = ("ghostwatt_executorch.cpp", "ghostwatt_executorch.h")
-PROJECT = HERE.parents[1]
+PROJECT = HERE.parents[2]
 
 FLAGS = (
     "-std=c++17",
@@ -48,17 +48,17 @@ FLAGS = (
     "-fPIC",
     "-fvisibility=hidden",
     "-shared",
-    # The headers' own copy of c10's macros, instead of those that a build of PyTorch generates.
+    # Use the headers' own copy of c10's macros instead of the one that a build of PyTorch generates.
     "-DC10_USING_CUSTOM_GENERATED_MACROS",
     f'-DGW_EXECUTORCH_VERSION="{EXECUTORCH_VERSION}"',
-    # Nothing of the build's place or time: the same inputs give the same bytes.
+    # Without a build id, the same inputs give the same bytes.
     "-Wl,--build-id=none",
     "-s",
 )
 
 
 class Compiler(NamedTuple):
-    """Compiler of an architecture, and the Debian package that has it."""
+    """The compiler for an architecture, and the Debian package that brings it."""
 
     command: str
     package: str
@@ -71,7 +71,7 @@ CROSS_COMPILERS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Builds; prints where the result is, and its size."""
+    """Builds the library; prints where it is, and its size."""
     parser = argparse.ArgumentParser(
         prog="python -m device.runtimes.native.build", description=(__doc__ or "").partition("\n")[0]
     )
@@ -95,16 +95,16 @@ def build(arch: str, *, out: Path, wheel: Path | None = None, cache: Path = PROJ
 
     Args:
         arch: ``x86_64`` or ``aarch64``.
-        out: directory of the result; other files in it are left alone.
+        out: folder of the result; other files in it are left alone.
         wheel: an executorch wheel, in place of the installed package or pip's download.
         cache: where wheels are kept.
 
     Returns:
-        True where it was built, False where it was up to date.
+        True if it was built, False if it was up to date.
 
     Raises:
-        MissingDependencyError: ``compiler``, where ``out`` holds none of the same sources either; ``executorch``; ``compile``
-            where the compiler refuses the source.
+        MissingDependencyError: ``compiler``, unless ``out`` holds a library of the same sources; ``executorch``; ``compile`` if
+            the compiler rejects the source.
     """
     try:
         compiler = find_compiler(arch)
@@ -124,7 +124,7 @@ def build(arch: str, *, out: Path, wheel: Path | None = None, cache: Path = PROJ
 
 
 def find_compiler(arch: str) -> str:
-    """Path of the compiler for an architecture.
+    """Finds the compiler for an architecture.
 
     Raises:
         MissingDependencyError: ``compiler``.
@@ -142,13 +142,13 @@ def find_compiler(arch: str) -> str:
 
 
 def installed_package() -> Path | None:
-    """Directory of the installed executorch package, which is not imported: that would take torch along.
+    """Finds the folder of the installed executorch package, without importing it: that would import torch.
 
     Returns:
-        The directory, or None where executorch isn't installed.
+        The folder, or None if executorch isn't installed.
 
     Raises:
-        MissingDependencyError: ``executorch``, for another version than the one that this library is written for.
+        MissingDependencyError: ``executorch``: this library is written for another version.
     """
     try:
         found = distribution("executorch")
@@ -166,10 +166,10 @@ def installed_package() -> Path | None:
 
 
 def download(arch: str, cache: Path) -> Path:
-    """Fetches the wheel for an architecture, unless ``cache`` has it.
+    """Downloads the wheel for an architecture, unless ``cache`` has it.
 
     Raises:
-        MissingDependencyError: ``executorch``, where pip can't get it.
+        MissingDependencyError: ``executorch``: pip can't download it.
     """
     pattern = f"executorch-{EXECUTORCH_VERSION}-*{ABI_TAG}_{arch}.whl"
     if not list(cache.glob(pattern)):
@@ -190,10 +190,10 @@ def unpack(wheel: Path, to: Path) -> Path:
     """Unpacks the headers and libraries of a wheel.
 
     Returns:
-        The package's directory.
+        The package's folder.
 
     Raises:
-        MissingDependencyError: ``executorch``, for a file that is no executorch wheel.
+        MissingDependencyError: ``executorch``: the file is no executorch wheel.
     """
     wanted = ("executorch/include/", *(f"executorch/lib/{name}" for name in NEEDED))
     try:
@@ -212,7 +212,7 @@ def unpack(wheel: Path, to: Path) -> Path:
 
 
 def fingerprint(package: Path, compiler: str) -> str:
-    """Sha256 of everything that the result depends on."""
+    """The SHA-256 of everything that the result depends on."""
     digest = hashlib.sha256()
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     digest.update(version + "\0".join(FLAGS).encode())
@@ -222,7 +222,7 @@ def fingerprint(package: Path, compiler: str) -> str:
 
 
 def fingerprint_sources() -> str:
-    """Sha256 of what can be told without a compiler and a wheel: our sources, the flags, and executorch's version."""
+    """The SHA-256 of what is known without a compiler or a wheel: our sources, the flags, and executorch's version."""
     digest = hashlib.sha256("\0".join((EXECUTORCH_VERSION, *FLAGS)).encode())
     for name in SOURCES:
         digest.update(name.encode() + b"\0" + hashlib.sha256((HERE / name).read_bytes()).digest())
@@ -240,7 +240,7 @@ def _is_current(out: Path, stamp: str) -> bool:
 
 
 def _read_stamp(out: Path) -> tuple[str, ...]:
-    """What a whole result was made from: `fingerprint`, and `fingerprint_sources`. Nothing where there is no whole one."""
+    """What a complete result was made from: `fingerprint` and `fingerprint_sources`. Empty if there is no complete one."""
     complete = all((out / name).is_file() for name in (LIBRARY, *NEEDED, STAMP))
     return tuple((out / STAMP).read_text().split()) if complete else ()
 
@@ -249,14 +249,14 @@ def compile_library(package: Path, compiler: str, scratch: Path) -> Path:
     """Compiles and links the library into ``scratch``.
 
     Raises:
-        MissingDependencyError: ``compile``; the compiler's own words go to stderr.
+        MissingDependencyError: ``compile``; the compiler's own messages go to stderr.
     """
     include = package / "include"
     library = scratch / LIBRARY
     command = [compiler, *FLAGS, SOURCES[0], "-o", str(library)]
     # As system headers, so that their warnings don't stop the build.
     command += ["-isystem", str(include), "-isystem", str(include / "executorch/runtime/core/portable_type/c10")]
-    # The XNNPACK backend registers itself when it is loaded: the linker sees no symbol of it in use.
+    # The XNNPACK backend registers itself when it is loaded, so the linker would drop it as unused.
     command += ["-L", str(package / "lib"), "-Wl,--no-as-needed"]
     command += [f"-l{name.removeprefix('lib').removesuffix('.so')}" for name in NEEDED]
     command += ["-Wl,-rpath,$ORIGIN"]
@@ -269,12 +269,12 @@ def compile_library(package: Path, compiler: str, scratch: Path) -> Path:
 
 def _install(library: Path, package: Path, stamp: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    # Without its stamp, a build that breaks off here is not taken for a whole one.
+    # Without its stamp, a build that is interrupted here isn't mistaken for a complete one.
     (out / STAMP).unlink(missing_ok=True)
     for path in (library, *(package / "lib" / name for name in NEEDED)):
         fresh = out / f".{path.name}.new"
         shutil.copyfile(path, fresh)
-        # A process that runs with the old file keeps it.
+        # Replaced, not overwritten: a running process keeps the old file.
         fresh.replace(out / path.name)
     (out / STAMP).write_text(f"{stamp}\n{fingerprint_sources()}\n")
 
