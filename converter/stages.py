@@ -48,6 +48,7 @@ from device.bundle import (
     write_golden,
 )
 from device.contract import MANIFEST_SCHEMA, Artefact, Manifest, ModelCard, Preprocessing, Profile
+from device.core.durable import replacing_folder
 from device.core.errors import ConversionError
 
 RUNTIMES = ("executorch", "litert")
@@ -364,16 +365,10 @@ def time_all(prepared: Prepared, photographs: Photographs, exports: Exports, res
 
 def write_bundle(made: Conversion) -> Manifest:
     """Writes the bundle beside its place, opens it as the board will, and only then puts it there."""
-    place = made.request.out
-    place.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
-        manifest = _fill(scratch, made)
-        open_bundle(scratch)
-        scratch.chmod(0o755)
-        replace_folder(scratch, place)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    made.request.out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(made.request.out) as folder:
+        manifest = _fill(folder, made)
+        open_bundle(folder)
     return manifest
 
 
@@ -470,22 +465,6 @@ def _make_report(made: Conversion, model: ModelCard, versions: dict[str, str], f
 
 def _describe_photographs(images: ImageSet) -> PhotographSet:
     return PhotographSet(len(images.pixels), images.origin, images.sha256, images.labels is not None)
-
-
-def replace_folder(new: Path, place: Path) -> None:
-    """Puts ``new`` at ``place``; what was there stays whole until then, and comes back if the exchange is interrupted."""
-    if not place.exists():
-        new.replace(place)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
-    place.replace(old / place.name)
-    try:
-        new.replace(place)
-    except BaseException:
-        (old / place.name).replace(place)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def convert(request: Request, tell: Tell) -> Manifest:

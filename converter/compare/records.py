@@ -9,6 +9,7 @@ import msgspec
 
 from converter.compare.networks import Published
 from converter.work.machine import Machine
+from device.core.durable import write_durably
 from device.core.errors import ConversionError
 
 SCHEMA = 1
@@ -191,6 +192,4 @@ def with_arm_counts(row: Row, counts: ArmCounts) -> Row:
 def replace_file(path: Path, data: bytes) -> None:
     """Writes a file, atomically; its folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_bytes(data)
-    scratch.replace(path)
+    write_durably(path, data)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from converter.data.datasets import Sample, list_images, read_labelled_folder
 from converter.weights.checkpoints import Checkpoint
 from device.contract import Preprocessing
+from device.core.durable import write_durably
 from device.core.errors import ConversionError, GhostwattError
 from device.image.opencv import decode_bytes, decode_image
 from device.image.preprocess import fit_frame
@@ -200,9 +201,7 @@ def write_pack(path: Path, halves: dict[str, tuple[Sample, ...]], labels: tuple[
             for index, sample in enumerate(samples):
                 entry = zipfile.ZipInfo(f"{half}/{labels[sample.label]}/{index:04d}.jpg", _PACK_DATE)
                 archive.writestr(entry, _encode(decode_image(sample.path)))
-    scratch = path.with_suffix(".partial")
-    scratch.write_bytes(buffer.getvalue())
-    scratch.replace(path)
+    write_durably(path, buffer.getvalue())
 
 
 def spread(samples: tuple[Sample, ...], count: int) -> tuple[Sample, ...]:

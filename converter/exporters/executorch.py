@@ -36,6 +36,7 @@ from converter.quantise.equalisation import artefact_input
 from converter.quantise.recipes import Recipe
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
+from device.core.durable import write_durably
 from device.core.errors import ConversionError
 
 _OVERLOAD = re.compile("_(default|tensor|scalar|dim)$")
@@ -67,9 +68,7 @@ class ExecuTorchExporter:
             require_one_delegate(out, delegates, outside)
             tell("write")
             data = bytes(manager.to_executorch().buffer)
-        scratch = out.with_suffix(".partial")
-        scratch.write_bytes(data)
-        scratch.replace(out)
+        write_durably(out, data)
         side = pixels.shape[1]
         classes = network(artefact_input(pixels[:1])).shape[1]
         return Exported(

@@ -27,6 +27,7 @@ from converter.quantise.equalisation import artefact_input
 from converter.quantise.recipes import Recipe
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
+from device.core.durable import write_durably
 from device.core.errors import ConversionError
 
 Ranges = dict[str, dict[str, NDArray[np.float32]]]
@@ -56,9 +57,7 @@ class LiteRtExporter:
                 ) from error
             delegates, outside = _inspect(interpreter)
         require_one_delegate(out, delegates, outside)
-        scratch = out.with_suffix(".partial")
-        scratch.write_bytes(data)
-        scratch.replace(out)
+        write_durably(out, data)
         side = pixels.shape[1]
         (logits,) = interpreter.get_output_details()
         scale, zero_point = logits["quantization"]

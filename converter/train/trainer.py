@@ -16,6 +16,7 @@ References:
 from __future__ import annotations
 
 import copy
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ from converter.train.augmentation import AugmentedImages
 from converter.train.noise import QuantisationNoise
 from converter.weights.checkpoints import load_strictly, read_card, read_state
 from device.contract import Preprocessing
+from device.core.durable import write_durably
 from device.core.errors import TrainingError
 from device.image.opencv import decode_image
 from device.image.preprocess import fit_frame
@@ -238,7 +240,6 @@ class Trainer:
     def save_state(self) -> None:
         """Writes what `resume` reads, atomically."""
         self.state_path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.state_path.with_suffix(".partial")
         state = {
             "recipe": msgspec.to_builtins(self.recipe),
             "model": self.model.state_dict(),
@@ -247,8 +248,9 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "history": msgspec.to_builtins(self.history),
         }
-        torch.save(state, scratch)
-        scratch.replace(self.state_path)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_durably(self.state_path, buffer.getvalue())
 
     def input_px(self, epoch: int) -> int:
         """Side of the training images, growing in steps of 32 over the run."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 import torch
 from msgspec import Meta
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from converter.models import classifier_name, create_model
@@ -22,6 +22,7 @@ from converter.weights.imagenet import imagenet_labels
 from converter.weights.published import IMAGENET, PUBLISHED, VALIDATION_IMAGES, Published, find_by_sha256, find_imagenet
 from device.contract import Preprocessing
 from device.contract.profile import Positive
+from device.core.durable import write_durably
 from device.core.errors import ConversionError, nearest
 
 SHIPPED = Path(__file__).parent
@@ -259,10 +260,5 @@ def save_checkpoint(path: Path, model: nn.Module, card: Card) -> None:
         if not name.endswith("num_batches_tracked")
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".partial")
-    save_file(state, scratch)
-    scratch.chmod(0o644)  # safetensors makes files for their owner alone
-    scratch.replace(path)
-    text = msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
-    scratch.write_bytes(text)
-    scratch.replace(card_path(path))
+    write_durably(path, save(state))
+    write_durably(card_path(path), msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +15,8 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 
 import msgspec
+
+from device.core.durable import filling_folder
 
 LOWERING_PACKAGES = ("ai-edge-litert", "ai-edge-quantizer", "executorch", "litert-torch", "numpy", "torch", "torchao")
 """Distributions whose version shapes the artefacts; those that aren't there are left out."""
@@ -88,13 +88,7 @@ class Cache:
 
     @contextlib.contextmanager
     def store(self, key: str) -> Iterator[Path]:
-        """Gives a scratch folder, and keeps it under ``key`` unless the block fails or is interrupted."""
+        """Gives an empty folder to fill, and keeps it under ``key`` unless the block fails or is interrupted."""
         self.root.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.root))
-        try:
-            yield scratch
-            # Another conversion may have stored the same result meanwhile; it is as good.
-            with contextlib.suppress(OSError):
-                os.replace(scratch, self.root / key)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with filling_folder(self.root / key) as folder:
+            yield folder
