@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from converter.evaluate.accuracy import Score
+from converter.exporters import default_recipe, exporter_names, load_exporter
 from converter.models import model_names
 from converter.profiles import FOLDER, SCHEMA_NAME, encode_schema, load_profile, profile_names
-from converter.quantise.recipes import RECIPES, default_recipe, find_recipe
+from converter.quantise.recipes import RECIPES, find_recipe
 from converter.report.record import ConversionReport, read_report
-from converter.stages import RUNTIMES, Request, convert
+from converter.stages import Request, convert
 from converter.weights.checkpoints import find_checkpoint, known_names
-from converter.work.progress import StageProgress
+from converter.work.progress import TaskProgress
 from device.bundle import open_bundle
 from device.contract import Manifest
 from device.core.errors import ProfileError, exit_with_one_line, nearest
@@ -29,9 +30,10 @@ CACHE = BUILD / "cache"
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
+    suffixes = " and ".join(f".{load_exporter(name).suffix}" for name in exporter_names())
     parser = argparse.ArgumentParser(
         prog="python -m converter",
-        description="Lowers a network to .pte and .tflite for a board, checks what it computes, and writes the bundle.",
+        description=f"Lowers a network to {suffixes} for a board, checks what it computes, and writes the bundle.",
     )
     parser.add_argument("--profile", metavar="NAME", help=f"a profile of firmware_profiles/ ({', '.join(profile_names())})")
     parser.add_argument("--model", metavar="NAME", help=f"instead of the profile's ({', '.join(model_names())})")
@@ -80,7 +82,7 @@ def list_recipes() -> Table:
     """The recipes, each with the formats whose default it is, and its reason."""
     table = Table("recipe", "default of", "reason", box=None, header_style="bold")
     for name, recipe in RECIPES.items():
-        formats = [runtime for runtime in RUNTIMES if default_recipe(recipe.precision, runtime) is recipe]
+        formats = [runtime for runtime in exporter_names() if default_recipe(recipe.precision, runtime) is recipe]
         table.add_row(name, ", ".join(formats) or "–", recipe.reason)
     return table
 
@@ -159,8 +161,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     started_s = time.monotonic()
     find_checkpoint(request.model, request.weights)  # a download shows its own progress, so not below
-    with StageProgress(flags.cache / "durations.json") as progress:
-        manifest = convert(request, progress.tell)
+    with TaskProgress(flags.cache / "durations.json") as progress:
+        manifest = convert(request, progress.report)
     if flags.json:
         print(msgspec.json.encode(manifest).decode())
         return 0

@@ -6,36 +6,35 @@ run in processes of their own: two at once on two cores, and their memory is giv
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import fx
 
 from converter.data.photographs import ImageSet, Photographs, choose_photographs
 from converter.evaluate.accuracy import change
 from converter.evaluate.latency import Latency, measure_latency
-from converter.evaluate.sensitivity import IMAGES, LayerNoise, measure_sensitivity
+from converter.evaluate.sensitivity import IMAGES, SENSITIVITY_TARGET, LayerNoise, SensitivityRequest, read_layers
 from converter.evaluate.verify import Verification, artefact_logits, compare, eager_logits, require_floor
-from converter.exporters import Exported, load_exporter
-from converter.exporters.quiet import quiet
+from converter.exporters import Exported, default_recipe, exporter_names, toolchain_versions
+from converter.exporters.job import EXPORT_TARGET, ExportRequest, Lowered, TrainedNetwork, read_artefact, toolchain_key
 from converter.models.counting import count_macs, count_parameters
 from converter.profiles import LoadedProfile
 from converter.quantise.folding import fold
-from converter.quantise.recipes import Recipe, default_recipe, find_recipe
+from converter.quantise.recipes import Recipe, find_recipe
 from converter.report.page import write_page
 from converter.report.record import ArtefactReport, ConversionReport, PhotographSet, judge, summarise_noise, write_report
 from converter.weights.checkpoints import Checkpoint, load_checkpoint
-from converter.work.cache import Cache, hash_sources, installed_versions, make_key
+from converter.work.cache import Cache, hash_imported, make_key
+from converter.work.jobs import Job, run_jobs
+from converter.work.progress import ProgressCallback
 from device import __version__
 from device.bundle import (
     GOLDEN_NAME,
@@ -49,20 +48,12 @@ from device.bundle import (
 )
 from device.contract import MANIFEST_SCHEMA, Artefact, Manifest, ModelCard, Preprocessing, Profile
 from device.core.durable import replacing_folder
-from device.core.errors import ConversionError
-
-RUNTIMES = ("executorch", "litert")
-"""Formats of a bundle, the one that takes longer to make first."""
+from device.core.errors import GhostwattError
 
 GOLDEN_IMAGES = 8
-EXPORTED_NAME = "exported.json"
 SENSITIVITY = "sensitivity"
-LAYERS_NAME = "layers.json"
 
 T = TypeVar("T")
-
-Tell = Callable[[str, str], None]
-"""Told of progress: a stage's name, and ``start``, ``done`` or ``cached``."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -107,41 +98,15 @@ class Prepared(msgspec.Struct, frozen=True):
     recipes: dict[str, Recipe]
 
 
-class Job(msgspec.Struct, frozen=True):
-    """A long stage in a process of its own, and all that it needs.
-
-    Attributes:
-        stage: `SENSITIVITY`, or the export's name.
-        runtime: whose format to export to, or whose recipe to simulate.
-        model: variant.
-        weights: as the user named them.
-        input_px: side of the square that the network sees.
-        recipe: by name.
-        calibration: ``.npy`` file of the pixels.
-        verification: likewise.
-        out: folder that the stage makes and fills.
-    """
-
-    stage: str
-    runtime: str
-    model: str
-    weights: str
-    input_px: int
-    recipe: str
-    calibration: Path
-    verification: Path
-    out: Path
-
-
-class Exports(msgspec.Struct, frozen=True):
+class ExportResults(msgspec.Struct, frozen=True):
     """What the long stages made.
 
     Attributes:
-        folders: runtime name -> folder with the artefact and `EXPORTED_NAME`.
-        layers: what each rounding costs, worst first; empty where nothing is rounded.
+        artefacts: runtime name -> the artefact.
+        layers: what each rounding costs, worst first; empty if nothing is rounded.
     """
 
-    folders: dict[str, Path]
+    artefacts: dict[str, Lowered]
     layers: tuple[LayerNoise, ...]
 
 
@@ -171,7 +136,7 @@ class Conversion(msgspec.Struct, frozen=True):
     request: Request
     prepared: Prepared
     photographs: Photographs
-    exports: Exports
+    exports: ExportResults
     results: Results
     latency: Latency
 
@@ -179,7 +144,8 @@ class Conversion(msgspec.Struct, frozen=True):
 def load(request: Request) -> Prepared:
     """Loads the checkpoint, checks it, folds it."""
     checkpoint = load_checkpoint(request.model, request.weights)
-    return _prepare(checkpoint, request.profile.profile.model.input_px, choose_recipes(request))
+    preprocessing = msgspec.structs.replace(checkpoint.card.preprocessing, input_px=request.profile.profile.model.input_px)
+    return Prepared(checkpoint, preprocessing, fold(checkpoint.model, preprocessing), choose_recipes(request))
 
 
 def choose_recipes(request: Request) -> dict[str, Recipe]:
@@ -189,61 +155,69 @@ def choose_recipes(request: Request) -> dict[str, Recipe]:
         UsageError: there is no recipe of that name.
     """
     if request.recipe is not None:
-        return dict.fromkeys(RUNTIMES, find_recipe(request.recipe))
+        return dict.fromkeys(exporter_names(), find_recipe(request.recipe))
     precision = request.profile.profile.model.precision
-    return {runtime: default_recipe(precision, runtime) for runtime in RUNTIMES}
-
-
-def _prepare(checkpoint: Checkpoint, input_px: int, recipes: dict[str, Recipe]) -> Prepared:
-    preprocessing = msgspec.structs.replace(checkpoint.card.preprocessing, input_px=input_px)
-    return Prepared(checkpoint, preprocessing, fold(checkpoint.model, preprocessing), recipes)
+    return {runtime: default_recipe(precision, runtime) for runtime in exporter_names()}
 
 
 def export_all(
-    request: Request, prepared: Prepared, photographs: Photographs, tell: Tell, *, is_sensitivity_wanted: bool = True
-) -> Exports:
+    request: Request,
+    prepared: Prepared,
+    photographs: Photographs,
+    report: ProgressCallback,
+    *,
+    is_sensitivity_wanted: bool = True,
+) -> ExportResults:
     """Exports to every format, and measures what each rounding costs; what an earlier conversion made is taken from the cache.
 
-    The measurement comes last, so that it runs beside the export that takes longer.
+    The measurement comes last: it then runs beside the export that takes longest.
 
     Raises:
         ConversionError: the graph is not wholly inside one delegate.
     """
-    cache = Cache(request.cache)
-    keys = {_export_name(runtime): export_key(runtime, request, prepared, photographs) for runtime in RUNTIMES}
-    if is_sensitivity_wanted and prepared.recipes[request.profile.profile.runtime.name].precision == "int8":
-        keys[SENSITIVITY] = sensitivity_key(request, prepared, photographs)
-    missing = [stage for stage, key in keys.items() if cache.find(key) is None]
-    for stage in keys:
-        if stage not in missing:
-            tell(stage, "cached")
-    if missing:
-        with tempfile.TemporaryDirectory(prefix="ghostwatt-") as scratch:
-            jobs = _make_jobs(missing, request, prepared, photographs, Path(scratch))
-            _run_jobs(jobs, request.jobs, tell)
-            for job in jobs:
-                with cache.store(keys[job.stage]) as folder:
-                    shutil.copytree(job.out, folder, dirs_exist_ok=True)
-    found = {stage: path for stage, key in keys.items() if (path := cache.find(key)) is not None}
-    layers: tuple[LayerNoise, ...] = ()
-    if SENSITIVITY in found:
-        layers = msgspec.json.decode((found[SENSITIVITY] / LAYERS_NAME).read_bytes(), type=tuple[LayerNoise, ...])
-    return Exports({runtime: found[_export_name(runtime)] for runtime in RUNTIMES}, layers)
+    with tempfile.TemporaryDirectory(prefix="ghostwatt-") as scratch:
+        calibration, verification = Path(scratch) / "calibration.npy", Path(scratch) / "verification.npy"
+        np.save(calibration, photographs.calibration.pixels)
+        np.save(verification, photographs.verification.pixels[:IMAGES])
+        jobs = {
+            runtime: Job(
+                f"export {runtime}",
+                export_key(runtime, request, prepared, photographs),
+                EXPORT_TARGET,
+                _export_request(runtime, request, prepared, calibration),
+            )
+            for runtime in prepared.recipes
+        }
+        chosen = prepared.recipes[request.profile.profile.runtime.name]
+        if is_sensitivity_wanted and chosen.precision == "int8":
+            jobs[SENSITIVITY] = Job(
+                SENSITIVITY,
+                sensitivity_key(request, prepared, photographs),
+                SENSITIVITY_TARGET,
+                SensitivityRequest(
+                    request.model, request.weights, prepared.preprocessing, chosen, str(calibration), str(verification)
+                ),
+            )
+        folders = _run_all(list(jobs.values()), request, report)
+    layers = read_layers(folders[SENSITIVITY]) if SENSITIVITY in jobs else ()
+    return ExportResults({runtime: read_artefact(folders[jobs[runtime].title]) for runtime in prepared.recipes}, layers)
+
+
+def _export_request(runtime: str, request: Request, prepared: Prepared, calibration: Path) -> ExportRequest:
+    network = TrainedNetwork(request.model, request.weights, prepared.preprocessing)
+    return ExportRequest(runtime, network, prepared.recipes[runtime], str(calibration))
 
 
 def export_key(runtime: str, request: Request, prepared: Prepared, photographs: Photographs) -> str:
     """The cache's key of an export: everything that shapes the artefact."""
-    here = Path(__file__).parent
     return make_key(
-        runtime=runtime,
+        **toolchain_key(runtime),
         model=request.model,
         weights=prepared.checkpoint.sha256,
         card=prepared.checkpoint.card,
         preprocessing=prepared.preprocessing,
         recipe=prepared.recipes[runtime],
         calibration=photographs.calibration.sha256,
-        sources=hash_sources(here),
-        versions=installed_versions(),
     )
 
 
@@ -251,82 +225,22 @@ def sensitivity_key(request: Request, prepared: Prepared, photographs: Photograp
     """The cache's key of what each rounding costs."""
     return make_key(
         stage=SENSITIVITY,
+        sources=hash_imported("converter.evaluate.sensitivity"),
         export=export_key(request.profile.profile.runtime.name, request, prepared, photographs),
         verification=photographs.verification.sha256,
     )
 
 
-def _export_name(runtime: str) -> str:
-    return f"export {runtime}"
-
-
-def _make_jobs(stages: list[str], request: Request, prepared: Prepared, photographs: Photographs, scratch: Path) -> list[Job]:
-    runtimes = {_export_name(runtime): runtime for runtime in RUNTIMES} | {SENSITIVITY: request.profile.profile.runtime.name}
-    pixels = {"calibration": photographs.calibration.pixels, "verification": photographs.verification.pixels[:IMAGES]}
-    for name, images in pixels.items():
-        np.save(scratch / f"{name}.npy", images)
-    return [
-        Job(
-            stage=stage,
-            runtime=runtimes[stage],
-            model=request.model,
-            weights=request.weights,
-            input_px=prepared.preprocessing.input_px,
-            recipe=prepared.recipes[runtimes[stage]].name,
-            calibration=scratch / "calibration.npy",
-            verification=scratch / "verification.npy",
-            out=scratch / stage,
-        )
-        for stage in stages
-    ]
-
-
-def _run_jobs(jobs: list[Job], at_a_time: int, tell: Tell) -> None:
-    # Spawned, not forked: a fork of a process with torch's threads may hang.
-    context = multiprocessing.get_context("spawn")
-    waiting = list(reversed(jobs))
-    running: dict[Future[None], Job] = {}
-    with ProcessPoolExecutor(max_workers=min(at_a_time, len(jobs)), mp_context=context, max_tasks_per_child=1) as pool:
-        try:
-            while waiting or running:
-                while waiting and len(running) < at_a_time:
-                    job = waiting.pop()
-                    running[pool.submit(run_job, job)] = job
-                    tell(job.stage, "start")
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job = running.pop(future)
-                    future.result()
-                    tell(job.stage, "done")
-        except BrokenProcessPool as error:
-            raise ConversionError(
-                job.stage,
-                "its process was killed",
-                expected="about 1.2 GB of free memory an export",
-                remedy="pass --jobs 1, or free some memory",
-                reason="export",
-            ) from error
-        except BaseException:
-            for process in multiprocessing.active_children():  # lowering can't be interrupted from inside
-                process.terminate()
-            raise
-
-
-def run_job(job: Job) -> None:
-    """Runs a long stage in this process; the entry point of a spawned one."""
-    # Jobs run side by side: threads of each would wait for one another's, which took three times as long.
-    torch.set_num_threads(1)
-    recipe = find_recipe(job.recipe)
-    prepared = _prepare(load_checkpoint(job.model, job.weights), job.input_px, {job.runtime: recipe})
-    job.out.mkdir(parents=True)
-    pixels = np.load(job.calibration)
-    if job.stage == SENSITIVITY:
-        layers = measure_sensitivity(prepared.network, pixels, np.load(job.verification), recipe)
-        (job.out / LAYERS_NAME).write_bytes(msgspec.json.encode(layers))
-        return
-    with quiet():  # the toolchains talk while they are imported, too
-        exporter = load_exporter(job.runtime)
-        exported = exporter.export(prepared.network, pixels, recipe=recipe, out=job.out / f"model.{exporter.suffix}")
-    (job.out / EXPORTED_NAME).write_bytes(msgspec.json.encode(exported))
+def _run_all(jobs: list[Job], request: Request, report: ProgressCallback) -> dict[str, Path]:
+    """Title of each job -> the folder of its result."""
+    folders: dict[str, Path] = {}
+    # Closed at once if one fails, so that the others end, too.
+    with contextlib.closing(run_jobs(jobs, Cache(request.cache), request.jobs, report)) as ended:
+        for job, result in ended:
+            if isinstance(result, GhostwattError):
+                raise result
+            folders[job.title] = result
+    return folders
 
 
 def choose(request: Request, prepared: Prepared) -> Photographs:
@@ -336,7 +250,7 @@ def choose(request: Request, prepared: Prepared) -> Photographs:
     )
 
 
-def verify_all(prepared: Prepared, photographs: Photographs, exports: Exports) -> Results:
+def verify_all(prepared: Prepared, photographs: Photographs, exports: ExportResults) -> Results:
     """Runs each artefact as the board will, and compares with eager fp32.
 
     Raises:
@@ -345,19 +259,18 @@ def verify_all(prepared: Prepared, photographs: Photographs, exports: Exports) -
     pixels = photographs.verification.pixels
     eager = eager_logits(prepared.network, pixels)
     verified: dict[str, Verified] = {}
-    for runtime, folder in exports.folders.items():
-        exported = msgspec.json.decode((folder / EXPORTED_NAME).read_bytes(), type=Exported)
-        logits = artefact_logits(runtime, folder / exported.file, pixels, input=exported.input, output=exported.output)
+    for runtime, (path, exported) in exports.artefacts.items():
+        logits = artefact_logits(runtime, path, pixels, exported)
         verification = compare(logits, eager)
         require_floor(runtime, verification, prepared.recipes[runtime], exports.layers)
         verified[runtime] = Verified(exported, verification, logits)
     return Results(eager, verified)
 
 
-def time_all(prepared: Prepared, photographs: Photographs, exports: Exports, results: Results) -> Latency:
+def time_all(prepared: Prepared, photographs: Photographs, exports: ExportResults, results: Results) -> Latency:
     """Times each artefact on this machine."""
     models = {
-        exports.folders[runtime] / result.exported.file: _describe_artefact(runtime, prepared, result)
+        exports.artefacts[runtime].path: _describe_artefact(runtime, prepared, result)
         for runtime, result in results.artefacts.items()
     }
     return measure_latency(models, photographs.verification.pixels)
@@ -377,7 +290,7 @@ def _fill(folder: Path, made: Conversion) -> Manifest:
     card = prepared.checkpoint.card
     (folder / LABELS_NAME).write_text("".join(f"{label}\n" for label in card.labels), encoding="utf-8")
     for runtime, result in artefacts.items():
-        shutil.copyfile(made.exports.folders[runtime] / result.exported.file, folder / result.exported.file)
+        shutil.copyfile(made.exports.artefacts[runtime].path, folder / result.exported.file)
     golden = {runtime: result.logits[:GOLDEN_IMAGES] for runtime, result in artefacts.items()}
     write_golden(folder / GOLDEN_NAME, Golden(made.photographs.verification.pixels[:GOLDEN_IMAGES], golden))
     model = ModelCard(
@@ -390,9 +303,9 @@ def _fill(folder: Path, made: Conversion) -> Manifest:
         preprocessing=prepared.preprocessing,
         temperature=card.temperature,
     )
-    versions = {"ghostwatt": __version__, **installed_versions()}
-    report = _make_report(made, model, versions, folder)
-    write_report(folder, report)
+    versions = {"ghostwatt": __version__, **toolchain_versions()}
+    record = _make_report(made, model, versions, folder)
+    write_report(folder, record)
     manifest = Manifest(
         schema=MANIFEST_SCHEMA,
         profile=_resolve_profile(made.request),
@@ -403,7 +316,7 @@ def _fill(folder: Path, made: Conversion) -> Manifest:
     )
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     # Not among the manifest's files: they hold how long an inference took this time. See `converter.report.record`.
-    write_page(folder, report, made.latency)
+    write_page(folder, record, made.latency)
     return manifest
 
 
@@ -467,7 +380,7 @@ def _describe_photographs(images: ImageSet) -> PhotographSet:
     return PhotographSet(len(images.pixels), images.origin, images.sha256, images.labels is not None)
 
 
-def convert(request: Request, tell: Tell) -> Manifest:
+def convert(request: Request, report: ProgressCallback) -> Manifest:
     """Runs every stage, in order.
 
     Raises:
@@ -476,18 +389,18 @@ def convert(request: Request, tell: Tell) -> Manifest:
     """
 
     def stage(name: str, action: Callable[[], T]) -> T:
-        tell(name, "start")
+        report(name, "start")
         try:
             result = action()
         except BaseException:
-            tell(name, "failed")
+            report(name, "failed")
             raise
-        tell(name, "done")
+        report(name, "done")
         return result
 
     prepared = stage("load", lambda: load(request))
     photographs = stage("photographs", lambda: choose(request, prepared))
-    exports = export_all(request, prepared, photographs, tell)
+    exports = export_all(request, prepared, photographs, report)
     results = stage("verify", lambda: verify_all(prepared, photographs, exports))
     latency = stage("latency", lambda: time_all(prepared, photographs, exports, results))
     made = Conversion(request, prepared, photographs, exports, results, latency)

@@ -13,16 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.compare.claims import judge
-from converter.compare.exports import NUM_CLASSES, SEED, Lowered, Results
+from converter.compare.exports import NUM_CLASSES, SEED, Outcomes
 from converter.compare.latency import Runnable, measure_rounds, summarise
 from converter.compare.networks import REFERENCE, Network
 from converter.compare.records import SCHEMA, ArmCounts, ArtefactFigures, Comparison, Row, with_arm_counts
 from converter.data.photographs import PACK_SUFFIX, read_folder, read_pack
+from converter.evaluate.verify import open_artefact
+from converter.exporters import toolchain_versions
+from converter.exporters.job import Lowered
 from converter.exporters.quiet import quiet
 from converter.models import create_model
 from converter.models.counting import count_macs, count_parameters
 from converter.weights.checkpoints import find_checkpoint, read_card
-from converter.work.cache import installed_versions
 from converter.work.machine import LoadMeter, Machine, describe_machine
 from device import __version__
 from device.contract import Preprocessing
@@ -78,14 +80,14 @@ def read_photographs(folder: Path | None) -> Pixels:
 
 
 def measure(
-    exports: Results, pixels: Pixels, *, rounds: int, runs: int, machine: Machine, tell: Callable[[int], None]
+    exports: Outcomes, pixels: Pixels, *, rounds: int, runs: int, machine: Machine, tell: Callable[[int], None]
 ) -> Measurement:
     """Measures the latency of every artefact that there is.
 
     Ctrl-C ends it early: what was measured counts, if it is `LEAST_ROUNDS` or more.
 
     Args:
-        exports: from `Exports.make`.
+        exports: from `ExportStore.make`.
         pixels: ``(1, S, S, 3)`` uint8.
         rounds: how many.
         runs: inferences of one network in one round.
@@ -116,16 +118,14 @@ def measure(
     return Measurement(load.finish(machine), figures, done, rounds, failures)
 
 
-def _open(exports: Results, pixels: Pixels, stack: ExitStack) -> tuple[dict[tuple[str, str], Runnable], Failures]:
+def _open(exports: Outcomes, pixels: Pixels, stack: ExitStack) -> tuple[dict[tuple[str, str], Runnable], Failures]:
     sessions: dict[tuple[str, str], Runnable] = {}
     failures: Failures = {}
     for (network, runtime), lowered in exports.items():
         if isinstance(lowered, str):
             continue
-        specs = lowered.exported
         try:
-            session = RUNTIMES.load(runtime)().open(lowered.path, input=specs.input, output=specs.output, threads=1)
-            stack.enter_context(session)
+            session = stack.enter_context(open_artefact(runtime, lowered.path, lowered.exported))
             session.run(pixels)
         except GhostwattError as error:
             failures[network, runtime] = str(error)
@@ -137,14 +137,14 @@ def _open(exports: Results, pixels: Pixels, stack: ExitStack) -> tuple[dict[tupl
 def this_machine(runtimes: Sequence[str]) -> Machine:
     """Names the machine, the runtimes that are measured, and what converted."""
     return describe_machine(
-        {"ghostwatt": __version__, **{name: RUNTIMES.load(name)().version for name in runtimes}, **installed_versions()}
+        {"ghostwatt": __version__, **{name: RUNTIMES.load(name)().version for name in runtimes}, **toolchain_versions()}
     )
 
 
 def build(
     networks: Sequence[Network],
     runtimes: Sequence[str],
-    exports: Results,
+    exports: Outcomes,
     measurement: Measurement,
     *,
     runs: int,
@@ -194,7 +194,7 @@ def make_notes(measurement: Measurement, runs: int) -> list[str]:
     return notes
 
 
-def _make_row(network: Network, runtimes: Sequence[str], exports: Results, measurement: Measurement) -> Row:
+def _make_row(network: Network, runtimes: Sequence[str], exports: Outcomes, measurement: Measurement) -> Row:
     model = create_model(network.model, num_classes=NUM_CLASSES, **network.options)
     return Row(
         network=network.name,
@@ -206,7 +206,7 @@ def _make_row(network: Network, runtimes: Sequence[str], exports: Results, measu
     )
 
 
-def _describe(network: str, runtime: str, exports: Results, measurement: Measurement) -> ArtefactFigures:
+def _describe(network: str, runtime: str, exports: Outcomes, measurement: Measurement) -> ArtefactFigures:
     lowered = exports[network, runtime]
     failure = lowered if isinstance(lowered, str) else measurement.failures.get((network, runtime))
     if failure is not None or not isinstance(lowered, Lowered):

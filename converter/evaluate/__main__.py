@@ -23,6 +23,7 @@ from torch import nn
 
 from converter.data.datasets import VALIDATION_NAMES, LabelledFolder, Sample, find_split, read_labelled_folder
 from converter.evaluate.accuracy import Change, Interval, Score, change, score
+from converter.evaluate.verify import open_artefact
 from converter.models import model_names
 from converter.weights.checkpoints import Checkpoint, load_checkpoint
 from device.bundle import Bundle, open_bundle
@@ -32,7 +33,6 @@ from device.image.opencv import decode_image
 from device.image.postprocess import dequantise
 from device.image.preprocess import fit_frame
 from device.protocols import Session
-from device.runtimes.registry import RUNTIMES
 
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -147,10 +147,8 @@ def open_networks(stack: ExitStack, checkpoint: Checkpoint, bundle: Bundle | Non
     """Eager fp32, and every artefact of a bundle; sessions are closed with the stack."""
     networks = {EAGER: run_eager(checkpoint.model, spec)}
     for artefact in bundle.manifest.artefacts if bundle else ():
-        runtime = RUNTIMES.load(artefact.runtime)()
         path = bundle.path(artefact.file) if bundle else Path(artefact.file)
-        session = runtime.open(path, input=artefact.input, output=artefact.output, threads=1)
-        networks[artefact.runtime] = run_session(stack.enter_context(session))
+        networks[artefact.runtime] = run_session(stack.enter_context(open_artefact(artefact.runtime, path, artefact)))
     return networks
 
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.work.cache import installed_versions
+from converter.exporters import toolchain_versions
 from converter.work.machine import LoadMeter, Machine, describe_machine
 from device.contract import Artefact
 from device.protocols import Percentiles
@@ -72,7 +72,7 @@ def measure_latency(models: Mapping[Path, Artefact], pixels: Pixels) -> Latency:
     """
     load = LoadMeter()
     taken = tuple(measure_artefact(artefact, model, pixels) for model, artefact in models.items())
-    machine = load.finish(describe_machine(installed_versions()))
+    machine = load.finish(describe_machine(toolchain_versions()))
     return Latency(datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"), machine, taken)
 
 

@@ -26,12 +26,17 @@ from converter.quantise.folding import fold
 from converter.quantise.recipes import Recipe, find_recipe, recipe_names
 from converter.quantise.simulation import RoundingInterpreter, Site, find_sites, measure_limits
 from converter.weights.checkpoints import load_checkpoint
+from device.contract import Preprocessing
 from device.core.errors import UsageError, exit_with_one_line
 
 Pixels = NDArray[np.uint8]
 
 IMAGES = 16
 """Verification images that a measurement takes: it ranks layers, and is not the artefact's own figure."""
+
+LAYERS_NAME = "layers.json"
+SENSITIVITY_TARGET = "converter.evaluate.sensitivity:run_sensitivity"
+"""See `converter.work.jobs.Job`."""
 
 _BATCH_IMAGES = 4  # at once: every value of the graph is kept, 22 MB an image of `ghostnet_100` at 224 px
 _SHOWN_LAYERS = 20
@@ -86,6 +91,39 @@ def measure_sensitivity(
         One a rounded tensor, worst first.
     """
     return Simulation(network, calibration, recipe).measure_layers(verification[:IMAGES], advance)
+
+
+class SensitivityRequest(msgspec.Struct, frozen=True):
+    """All that `run_sensitivity` needs.
+
+    Attributes:
+        model: variant.
+        weights: as the user named them.
+        preprocessing: that the weights demand, at the wanted input size.
+        recipe: an int8 one.
+        calibration: path of a ``.npy`` file, ``(N, S, S, 3)`` uint8.
+        verification: path of another.
+    """
+
+    model: str
+    weights: str
+    preprocessing: Preprocessing
+    recipe: Recipe
+    calibration: str
+    verification: str
+
+
+def run_sensitivity(request: SensitivityRequest, out: Path) -> None:
+    """Writes `LAYERS_NAME` into a folder; a job, see `converter.work.jobs`."""
+    torch.set_num_threads(1)  # beside another job, see `converter.exporters.job.run_export`
+    network = fold(load_checkpoint(request.model, request.weights).model, request.preprocessing)
+    layers = measure_sensitivity(network, np.load(request.calibration), np.load(request.verification), request.recipe)
+    (out / LAYERS_NAME).write_bytes(msgspec.json.encode(layers))
+
+
+def read_layers(folder: Path) -> tuple[LayerNoise, ...]:
+    """Reads what `run_sensitivity` wrote."""
+    return msgspec.json.decode((folder / LAYERS_NAME).read_bytes(), type=tuple[LayerNoise, ...])
 
 
 class Simulation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
 from device.core.errors import ConversionError
 from device.image.postprocess import dequantise
+from device.protocols import Session
 from device.runtimes.registry import RUNTIMES
 
 _WORST_LAYERS = 3  # that an error names
@@ -55,9 +57,27 @@ def eager_logits(network: nn.Module, pixels: Pixels) -> Logits:
     return np.concatenate([network(batch).numpy() for batch in torch.split(real, 16)])
 
 
-def artefact_logits(runtime: str, model: Path, pixels: Pixels, *, input: TensorSpec, output: TensorSpec) -> Logits:
+class Boundary(Protocol):
+    """What says what a session of an artefact takes and gives: a manifest's artefact, or a fresh export."""
+
+    @property
+    def input(self) -> TensorSpec:
+        """What a session takes."""
+
+    @property
+    def output(self) -> TensorSpec:
+        """What a session gives."""
+
+
+def open_artefact(runtime: str, model: Path, boundary: Boundary) -> Session:
+    """Opens an artefact on one thread, as the board does."""
+    session: Session = RUNTIMES.load(runtime)().open(model, input=boundary.input, output=boundary.output, threads=1)
+    return session
+
+
+def artefact_logits(runtime: str, model: Path, pixels: Pixels, boundary: Boundary) -> Logits:
     """What the board's own runtime computes: ``(N, C)`` float32."""
-    with RUNTIMES.load(runtime)().open(model, input=input, output=output, threads=1) as session:
+    with open_artefact(runtime, model, boundary) as session:
         return np.stack([dequantise(session.run(image[None]), session.output) for image in pixels])
 
 

@@ -129,13 +129,6 @@ _RECIPES = (
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
 
-_DEFAULTS: dict[tuple[Precision, str], str] = {
-    ("int8", "executorch"): "int8",
-    ("int8", "litert"): "int8",
-    ("fp32", "executorch"): "fp32",
-    ("fp32", "litert"): "fp32",
-}
-
 
 def find_recipe(name: str) -> Recipe:
     """Looks a recipe up by its name.
@@ -146,11 +139,6 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise UsageError("recipe", f"{name!r} is not a recipe", expected=nearest(name, RECIPES), reason="unknown_recipe")
     return RECIPES[name]
-
-
-def default_recipe(precision: Precision, runtime: str) -> Recipe:
-    """The recipe that a profile's precision means for a runtime's format, chosen by measurement."""
-    return RECIPES[_DEFAULTS[precision, runtime]]
 
 
 def recipe_names(precision: Precision) -> tuple[str, ...]:

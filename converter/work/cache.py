@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -18,50 +18,40 @@ import msgspec
 
 from device.core.durable import filling_folder
 
-LOWERING_PACKAGES = ("ai-edge-litert", "ai-edge-quantizer", "executorch", "litert-torch", "numpy", "torch", "torchao")
-"""Distributions whose version shapes the artefacts; those that aren't there are left out."""
-
 _OWN_PACKAGES = ("converter", "device")
 
 
-def installed_versions() -> dict[str, str]:
-    """Versions of `LOWERING_PACKAGES`."""
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of distributions, in the order given; those that aren't installed are left out."""
     found: dict[str, str] = {}
-    for name in LOWERING_PACKAGES:
+    for name in packages:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
 
 
-def hash_sources(*folders: Path) -> str:
-    """Hash of every Python file below the folders, by relative name and content."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def hash_imported(module: str) -> str:
-    """Hash of a module and of all of the project that it imports, however indirectly, functions' own imports included.
+def hash_imported(*modules: str) -> str:
+    """Hash of modules and of all of the project that they import, however indirectly, functions' own imports included.
 
     Args:
-        module: its full name, in one of the project's packages.
+        modules: full names; a module of another package adds nothing, its version is what counts.
     """
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for path in _imported_files(module, root):
+    for path in _imported_files(modules, root):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _imported_files(module: str, root: Path) -> list[Path]:
+def _imported_files(modules: Iterable[str], root: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as name:
         # A folder with nothing else in it: the search must not wander off into torch where both lie in site-packages.
         for package in _OWN_PACKAGES:
             (Path(name) / package).symlink_to(root / package)
         finder = ModuleFinder(path=[name])
-        finder.import_hook(module)
+        for module in modules:
+            if module.partition(".")[0] in _OWN_PACKAGES:
+                finder.import_hook(module)
         files = [getattr(found, "__file__", None) for found in finder.modules.values()]
     return sorted(root / Path(file).relative_to(name) for file in files if file)
 

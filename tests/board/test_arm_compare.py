@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the host's packages: make setup")
 
-from converter.compare.exports import Lowered, find_by_sha256
-from converter.compare.lowering import EXPORTED_NAME
+from converter.compare.exports import find_by_sha256
 from converter.compare.records import SCHEMA, ArtefactFigures, Comparison, Row
+from converter.exporters.job import EXPORTED_NAME, Lowered
 from converter.work.cache import Cache as Artefacts
 from converter.work.machine import describe_machine
 from device.core.errors import ConversionError

@@ -20,6 +20,7 @@ from converter.evaluate.verify import require_floor
 from converter.profiles import load_profile
 from converter.quantise.recipes import find_recipe
 from converter.report.page import main as write_page_again
+from converter.work import jobs
 from device.bundle import Bundle, open_bundle
 from device.core.errors import ConversionError
 from tests.conftest import Share
@@ -122,7 +123,7 @@ def test_a_second_conversion_lowers_nothing_and_gives_the_same_bytes(
     def refuse(*_: object) -> None:
         raise AssertionError("an export that was cached was run again")
 
-    monkeypatch.setattr(stages, "_run_jobs", refuse)
+    monkeypatch.setattr(jobs, "_start", refuse)
     assert convert(work / "again", cache).manifest_sha256 == bundle.manifest_sha256
 
 
