@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from converter.models.layers import initialise
+from converter.models.variant import Variant
 
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
@@ -26,7 +27,7 @@ BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
 
 
-class Stage(NamedTuple):
+class EfficientNetStage(NamedTuple):
     """A row of the layer table."""
 
     repeats: int
@@ -37,13 +38,13 @@ class Stage(NamedTuple):
 
 
 LITE0_TABLE = (
-    Stage(1, 3, 1, 1, 16),
-    Stage(2, 3, 2, 6, 24),
-    Stage(2, 5, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(3, 5, 1, 6, 112),
-    Stage(4, 5, 2, 6, 192),
-    Stage(1, 3, 1, 6, 320),
+    EfficientNetStage(1, 3, 1, 1, 16),
+    EfficientNetStage(2, 3, 2, 6, 24),
+    EfficientNetStage(2, 5, 2, 6, 40),
+    EfficientNetStage(3, 3, 2, 6, 80),
+    EfficientNetStage(3, 5, 1, 6, 112),
+    EfficientNetStage(4, 5, 2, 6, 192),
+    EfficientNetStage(1, 3, 1, 6, 320),
 )
 
 
@@ -65,7 +66,7 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: 
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
 
 
-class InvertedResidual(nn.Module):
+class EfficientNetBlock(nn.Module):
     """Expand, filter by a depthwise convolution, project; add the input where shapes allow it."""
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int, expansion: int) -> None:
@@ -102,7 +103,7 @@ class EfficientNetLite(nn.Module):
     logits.
     """
 
-    def __init__(self, table: tuple[Stage, ...] = LITE0_TABLE, *, num_classes: int = 1000) -> None:
+    def __init__(self, table: tuple[EfficientNetStage, ...] = LITE0_TABLE, *, num_classes: int = 1000) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.pad = same_padding(3, 2)
@@ -114,7 +115,7 @@ class EfficientNetLite(nn.Module):
             for index in range(row.repeats):
                 stride = row.stride if index == 0 else 1
                 blocks.append(
-                    InvertedResidual(
+                    EfficientNetBlock(
                         channels, row.out_channels, kernel_size=row.kernel_size, stride=stride, expansion=row.expansion
                     )
                 )
@@ -131,3 +132,7 @@ class EfficientNetLite(nn.Module):
         x = torch.flatten(torch.mean(x, dim=(2, 3), keepdim=True), 1)
         x = functional.dropout(x, DROPOUT, self.training)
         return self._fc(x)  # type: ignore[no-any-return]
+
+
+VARIANTS = {"efficientnet_lite0": Variant(EfficientNetLite)}
+"""See `converter.models`."""

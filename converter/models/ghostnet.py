@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from converter.models.layers import ConvBnAct, SqueezeExcite, initialise, make_divisible
+from converter.models.variant import Variant
 
 SE_RATIO = 0.25
 HEAD_CHANNELS = 1280
@@ -196,3 +198,14 @@ class GhostNet(nn.Module):
         x = torch.flatten(self.act2(self.conv_head(x)), 1)
         x = functional.dropout(x, DROPOUT, self.training)
         return self.classifier(x)  # type: ignore[no-any-return]
+
+
+_OPTIONS = ("ratio", "dw_size")
+
+VARIANTS = {
+    "ghostnet_050": Variant(partial(GhostNet, PAPER_TABLE, width=0.5), _OPTIONS),
+    "ghostnet_100": Variant(partial(GhostNet, PAPER_TABLE, width=1.0), _OPTIONS),
+    "ghostnet_130": Variant(partial(GhostNet, PAPER_TABLE, width=1.3), _OPTIONS),
+    "ghostnet_article": Variant(partial(GhostNet, ARTICLE_TABLE, width=1.0), _OPTIONS),
+}
+"""See `converter.models`."""
