@@ -19,7 +19,7 @@ from converter.compare.table import print_comparison
 from converter.exporters import exporter_names
 from converter.profiles import load_profile
 from converter.work.cache import Cache
-from converter.work.machine import Machine
+from converter.work.machine import MeasuredMachine
 from converter.work.progress import TaskProgress
 from device.core.errors import UsageError, exit_with_one_line
 
@@ -106,7 +106,7 @@ def _export(exports: ExportStore, tasks: list[Task], jobs: int, cache: Path, con
         return exports.make(tasks, jobs, progress.report)
 
 
-def _measure(outcomes: Outcomes, pixels: Pixels, rounds: int, machine: Machine, console: Console) -> Measurement:
+def _measure(outcomes: Outcomes, pixels: Pixels, rounds: int, machine: MeasuredMachine, console: Console) -> Measurement:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(f"measure, {rounds} rounds", total=rounds)
         return measure(

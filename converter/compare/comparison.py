@@ -25,7 +25,7 @@ from converter.exporters.quiet import quiet
 from converter.models import create_model
 from converter.models.counting import count_macs, count_parameters
 from converter.weights.checkpoints import find_checkpoint, read_card
-from converter.work.machine import LoadMeter, Machine, describe_machine
+from converter.work.machine import LoadMeter, MeasuredMachine, describe_machine
 from device import __version__
 from device.contract import Preprocessing
 from device.core.errors import GhostwattError
@@ -55,7 +55,7 @@ class Measurement(msgspec.Struct, frozen=True):
         failures: (network, runtime) -> why its artefact would not run.
     """
 
-    machine: Machine
+    machine: MeasuredMachine
     rounds_s: dict[tuple[str, str], list[float]]
     rounds: int
     wanted: int
@@ -80,7 +80,7 @@ def read_photographs(folder: Path | None) -> Pixels:
 
 
 def measure(
-    exports: Outcomes, pixels: Pixels, *, rounds: int, runs: int, machine: Machine, tell: Callable[[int], None]
+    exports: Outcomes, pixels: Pixels, *, rounds: int, runs: int, machine: MeasuredMachine, tell: Callable[[int], None]
 ) -> Measurement:
     """Measures the latency of every artefact that there is.
 
@@ -134,7 +134,7 @@ def _open(exports: Outcomes, pixels: Pixels, stack: ExitStack) -> tuple[dict[tup
     return sessions, failures
 
 
-def this_machine(runtimes: Sequence[str]) -> Machine:
+def this_machine(runtimes: Sequence[str]) -> MeasuredMachine:
     """Names the machine, the runtimes that are measured, and what converted."""
     return describe_machine(
         {"ghostwatt": __version__, **{name: RUNTIMES.load(name)().version for name in runtimes}, **toolchain_versions()}

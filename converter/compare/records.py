@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from converter.compare.networks import Published
-from converter.work.machine import Machine
+from converter.work.machine import MeasuredMachine
 from device.core.durable import write_durably
 from device.core.errors import ConversionError
 
@@ -123,7 +123,7 @@ class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     schema: int
     measured_at_utc: str
-    machine: Machine
+    machine: MeasuredMachine
     runtimes: tuple[str, ...]
     reference: str
     input_px: int

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.exporters import toolchain_versions
-from converter.work.machine import LoadMeter, Machine, describe_machine
+from converter.work.machine import LoadMeter, MeasuredMachine, describe_machine
 from device.contract import Artefact
 from device.protocols import Percentiles
 from device.runtimes.registry import RUNTIMES
@@ -59,7 +59,7 @@ class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     measured_at_utc: str
-    machine: Machine
+    machine: MeasuredMachine
     artefacts: tuple[ArtefactLatency, ...]
 
 

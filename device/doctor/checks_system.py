@@ -36,7 +36,7 @@ _X86_FEATURES = {"avx2": "AVX2", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX
 
 def check_board(patient: Patient) -> Iterator[Check]:
     """Whether the bundle was made for this board."""
-    here = patient.facts.model or f"{patient.facts.machine}, no device tree"
+    here = patient.facts.board or f"{patient.facts.machine}, no device tree"
     if patient.profile is None:
         yield Check("board", "ok", here)
         return

@@ -36,7 +36,7 @@ from converter.exporters.job import Lowered
 from converter.quantise.equalisation import artefact_input
 from converter.weights.fresh import fresh_network
 from converter.work.cache import Cache
-from converter.work.machine import LoadMeter, Machine, describe_machine, format_machine
+from converter.work.machine import LoadMeter, MeasuredMachine, describe_machine, format_machine
 from device.core.clock import ManualClock
 from device.core.errors import ConversionError, UsageError, exit_with_one_line
 from tests.convert.test_exporters import photographs
@@ -45,7 +45,7 @@ from tests.unit.pages import check_page
 pytestmark = pytest.mark.host
 
 RUNTIMES = ("litert", "executorch")
-MACHINE = Machine("a processor", 2, True, None, "x86_64", "6.1", None, "3.11.2", {"litert": "ai-edge-litert 2.3.0"})
+MACHINE = MeasuredMachine("a processor", 2, True, None, "x86_64", "6.1", None, "3.11.2", {"litert": "ai-edge-litert 2.3.0"})
 
 
 def make_row(network: str, rounds_s: tuple[float, ...] = (), *, parameters: int = 1_000_000, failure: str | None = None) -> Row:
