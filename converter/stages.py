@@ -33,7 +33,7 @@ from converter.report.page import write_page
 from converter.report.record import ArtefactReport, ConversionReport, PhotographSet, judge, summarise_noise, write_report
 from converter.weights.checkpoints import Checkpoint, load_checkpoint
 from converter.work.cache import Cache, hash_imported, make_key
-from converter.work.jobs import Job, run_jobs
+from converter.work.jobs import CachedJob, run_jobs
 from converter.work.progress import ProgressCallback
 from device import __version__
 from device.bundle import (
@@ -180,7 +180,7 @@ def export_all(
         np.save(calibration, photographs.calibration.pixels)
         np.save(verification, photographs.verification.pixels[:IMAGES])
         jobs = {
-            runtime: Job(
+            runtime: CachedJob(
                 f"export {runtime}",
                 export_key(runtime, request, prepared, photographs),
                 EXPORT_TARGET,
@@ -190,7 +190,7 @@ def export_all(
         }
         chosen = prepared.recipes[request.profile.profile.runtime.name]
         if is_sensitivity_wanted and chosen.precision == "int8":
-            jobs[SENSITIVITY] = Job(
+            jobs[SENSITIVITY] = CachedJob(
                 SENSITIVITY,
                 sensitivity_key(request, prepared, photographs),
                 SENSITIVITY_TARGET,
@@ -231,7 +231,7 @@ def sensitivity_key(request: Request, prepared: Prepared, photographs: Photograp
     )
 
 
-def _run_all(jobs: list[Job], request: Request, report: ProgressCallback) -> dict[str, Path]:
+def _run_all(jobs: list[CachedJob], request: Request, report: ProgressCallback) -> dict[str, Path]:
     """Title of each job -> the folder of its result."""
     folders: dict[str, Path] = {}
     # Closed at once if one fails, so that the others end, too.

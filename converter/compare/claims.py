@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from converter.compare.latency import ratio_spread
 from converter.compare.networks import ARTICLE, REFERENCE, RIVAL
-from converter.compare.records import Outcome, Row, Spread, Verdict
+from converter.compare.records import ClaimOutcome, ClaimVerdict, NetworkFigures, RoundPercentiles
 
 CLAIMED_PARAMETERS_M = 3.8
 CLAIMED_LATENCY_MS = 23.0
@@ -27,7 +27,7 @@ SUBJECTS = {ARTICLE: "article's table as reconstructed", REFERENCE: "paper's tab
 _RUNTIME_TITLES = {"litert": "LiteRT", "executorch": "ExecuTorch"}
 
 
-def judge(rows: Sequence[Row], runtimes: Sequence[str]) -> tuple[Verdict, ...]:
+def judge(rows: Sequence[NetworkFigures], runtimes: Sequence[str]) -> tuple[ClaimVerdict, ...]:
     """Checks every claim on every network that it may be of.
 
     Args:
@@ -41,7 +41,7 @@ def judge(rows: Sequence[Row], runtimes: Sequence[str]) -> tuple[Verdict, ...]:
     return tuple(verdicts)
 
 
-def judge_parameters(row: Row | None, network: str) -> Verdict:
+def judge_parameters(row: NetworkFigures | None, network: str) -> ClaimVerdict:
     """Checks the claimed number of parameters."""
     if row is None:
         return _verdict("parameters", network, f"{CLAIMED_PARAMETERS_M} M", "not counted", "not measured")
@@ -51,7 +51,7 @@ def judge_parameters(row: Row | None, network: str) -> Verdict:
     return _verdict("parameters", network, f"{CLAIMED_PARAMETERS_M} M", measured, "holds" if agrees else "does not hold")
 
 
-def judge_speed(row: Row | None, rival: Row | None, network: str, runtime: str) -> Verdict:
+def judge_speed(row: NetworkFigures | None, rival: NetworkFigures | None, network: str, runtime: str) -> ClaimVerdict:
     """Checks the claimed advantage over MobileNetV3-Small in one runtime, by the ratio of each round."""
     claim = f"faster than MobileNetV3-Small, {_RUNTIME_TITLES.get(runtime, runtime)}"
     claimed = (
@@ -73,7 +73,7 @@ def judge_speed(row: Row | None, rival: Row | None, network: str, runtime: str) 
     return _verdict(claim, network, claimed, measured, _speed_outcome(ratio))
 
 
-def _speed_outcome(ratio: Spread) -> Outcome:
+def _speed_outcome(ratio: RoundPercentiles) -> ClaimOutcome:
     """``holds in part`` is: faster, but not by as much as claimed."""
     if ratio.p10 > 1.0:
         return "does not hold"
@@ -82,10 +82,10 @@ def _speed_outcome(ratio: Spread) -> Outcome:
     return "holds" if ratio.p10 <= LARGEST_CLAIMED_RATIO else "holds in part"
 
 
-def _verdict(claim: str, network: str, claimed: str, measured: str, outcome: Outcome) -> Verdict:
-    return Verdict(claim, network, claimed, measured, outcome)
+def _verdict(claim: str, network: str, claimed: str, measured: str, outcome: ClaimOutcome) -> ClaimVerdict:
+    return ClaimVerdict(claim, network, claimed, measured, outcome)
 
 
-def format_verdict(verdict: Verdict) -> str:
+def format_verdict(verdict: ClaimVerdict) -> str:
     """One line."""
     return f"{verdict.claim}: claimed {verdict.claimed}; {verdict.measured}: {verdict.outcome}"

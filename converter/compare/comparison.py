@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from converter.compare.claims import judge
 from converter.compare.exports import NUM_CLASSES, SEED, Outcomes
 from converter.compare.latency import Runnable, measure_rounds, summarise
-from converter.compare.networks import REFERENCE, Network
-from converter.compare.records import SCHEMA, ArmCounts, ArtefactFigures, Comparison, Row, with_arm_counts
+from converter.compare.networks import REFERENCE, ComparedNetwork
+from converter.compare.records import SCHEMA, ArmCounts, ArtefactFigures, Comparison, NetworkFigures, with_arm_counts
 from converter.data.photographs import PACK_SUFFIX, read_folder, read_pack
 from converter.evaluate.verify import open_artefact
 from converter.exporters import toolchain_versions
@@ -142,7 +142,7 @@ def this_machine(runtimes: Sequence[str]) -> MeasuredMachine:
 
 
 def build(
-    networks: Sequence[Network],
+    networks: Sequence[ComparedNetwork],
     runtimes: Sequence[str],
     exports: Outcomes,
     measurement: Measurement,
@@ -194,9 +194,9 @@ def make_notes(measurement: Measurement, runs: int) -> list[str]:
     return notes
 
 
-def _make_row(network: Network, runtimes: Sequence[str], exports: Outcomes, measurement: Measurement) -> Row:
+def _make_row(network: ComparedNetwork, runtimes: Sequence[str], exports: Outcomes, measurement: Measurement) -> NetworkFigures:
     model = create_model(network.model, num_classes=NUM_CLASSES, **network.options)
-    return Row(
+    return NetworkFigures(
         network=network.name,
         description=network.description,
         parameters=count_parameters(model),

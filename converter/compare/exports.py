@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.compare.networks import Network
+from converter.compare.networks import ComparedNetwork
 from converter.exporters import default_recipe
 from converter.exporters.job import (
     EXPORT_TARGET,
@@ -26,7 +26,7 @@ from converter.exporters.job import (
 )
 from converter.quantise.recipes import Recipe
 from converter.work.cache import Cache, make_key
-from converter.work.jobs import Job, run_jobs
+from converter.work.jobs import CachedJob, run_jobs
 from converter.work.progress import ProgressCallback
 
 NUM_CLASSES = 1000
@@ -38,7 +38,7 @@ USUAL_DURATION_S = 45.0
 class Task(NamedTuple):
     """A network in one format."""
 
-    network: Network
+    network: ComparedNetwork
     runtime: str
 
     @property
@@ -48,7 +48,7 @@ class Task(NamedTuple):
 
 
 Outcomes = dict[tuple[str, str], Lowered | str]
-"""Network's name and runtime -> the artefact, or why there is none."""
+"""ComparedNetwork's name and runtime -> the artefact, or why there is none."""
 
 
 class ExportStore:
@@ -86,7 +86,7 @@ class ExportStore:
         with tempfile.TemporaryDirectory(prefix="ghostwatt-") as scratch:
             pixels = Path(scratch) / "pixels.npy"
             np.save(pixels, self._pixels)
-            jobs = [Job(task.title, self.key(task), EXPORT_TARGET, self._request(task, pixels)) for task in tasks]
+            jobs = [CachedJob(task.title, self.key(task), EXPORT_TARGET, self._request(task, pixels)) for task in tasks]
             titles = {task.title: task for task in tasks}
             # Closed at once if the run is stopped, so that no export outlives it.
             with contextlib.closing(run_jobs(jobs, self._cache, at_a_time, report)) as ended:

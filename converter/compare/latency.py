@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from converter.compare.records import Spread, Timing
+from converter.compare.records import RoundPercentiles, Timing
 from device.protocols import Array, Image
 
 WARM_UP = 3
@@ -82,12 +82,12 @@ def summarise(rounds_s: Sequence[float], reference_rounds_s: Sequence[float] | N
     )
 
 
-def ratio_spread(rounds_s: Sequence[float], reference_rounds_s: Sequence[float]) -> Spread:
+def ratio_spread(rounds_s: Sequence[float], reference_rounds_s: Sequence[float]) -> RoundPercentiles:
     """Percentiles of the ratio, round by round, so that a machine that slows down slows both."""
     return spread([one / other for one, other in zip(rounds_s, reference_rounds_s, strict=True)])
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[float]) -> RoundPercentiles:
     """Percentiles, interpolated linearly."""
     p10, p50, p90 = (float(value) for value in np.percentile(np.asarray(values), (10, 50, 90)))
-    return Spread(p10, p50, p90)
+    return RoundPercentiles(p10, p50, p90)

@@ -21,7 +21,7 @@ RIVAL = "mobilenetv3_small_100"
 """What the article says that GhostNet is faster than."""
 
 
-class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PublishedAccuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Accuracy on ImageNet's validation images in fp32, as others published it; nothing of it was measured here.
 
     Attributes:
@@ -35,7 +35,7 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
 
 
-class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ComparedNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A network of the comparison.
 
     Attributes:
@@ -50,35 +50,44 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     description: str
     options: dict[str, int] = {}
-    published: Published | None = None
+    published: PublishedAccuracy | None = None
 
 
 NETWORKS = (
-    Network(
-        "ghostnet_050", "ghostnet_050", "GhostNet 0.5x, the paper's table", published=Published(0.662, 0.866, GHOSTNET_PAPER)
+    ComparedNetwork(
+        "ghostnet_050",
+        "ghostnet_050",
+        "GhostNet 0.5x, the paper's table",
+        published=PublishedAccuracy(0.662, 0.866, GHOSTNET_PAPER),
     ),
-    Network(
-        "ghostnet_100", "ghostnet_100", "GhostNet 1.0x, the paper's table", published=Published(0.739, 0.914, GHOSTNET_PAPER)
+    ComparedNetwork(
+        "ghostnet_100",
+        "ghostnet_100",
+        "GhostNet 1.0x, the paper's table",
+        published=PublishedAccuracy(0.739, 0.914, GHOSTNET_PAPER),
     ),
-    Network(
-        "ghostnet_130", "ghostnet_130", "GhostNet 1.3x, the paper's table", published=Published(0.757, 0.927, GHOSTNET_PAPER)
+    ComparedNetwork(
+        "ghostnet_130",
+        "ghostnet_130",
+        "GhostNet 1.3x, the paper's table",
+        published=PublishedAccuracy(0.757, 0.927, GHOSTNET_PAPER),
     ),
-    Network("ghostnet_article", "ghostnet_article", "GhostNet 1.0x, the article's table as reconstructed"),
-    Network("ghostnet_100_ratio3", "ghostnet_100", "GhostNet 1.0x, ratio 3", {"ratio": 3}),
-    Network("ghostnet_100_ratio4", "ghostnet_100", "GhostNet 1.0x, ratio 4", {"ratio": 4}),
-    Network("ghostnet_100_dw1", "ghostnet_100", "GhostNet 1.0x, cheap operations of 1x1", {"dw_size": 1}),
-    Network("ghostnet_100_dw5", "ghostnet_100", "GhostNet 1.0x, cheap operations of 5x5", {"dw_size": 5}),
-    Network(
+    ComparedNetwork("ghostnet_article", "ghostnet_article", "GhostNet 1.0x, the article's table as reconstructed"),
+    ComparedNetwork("ghostnet_100_ratio3", "ghostnet_100", "GhostNet 1.0x, ratio 3", {"ratio": 3}),
+    ComparedNetwork("ghostnet_100_ratio4", "ghostnet_100", "GhostNet 1.0x, ratio 4", {"ratio": 4}),
+    ComparedNetwork("ghostnet_100_dw1", "ghostnet_100", "GhostNet 1.0x, cheap operations of 1x1", {"dw_size": 1}),
+    ComparedNetwork("ghostnet_100_dw5", "ghostnet_100", "GhostNet 1.0x, cheap operations of 5x5", {"dw_size": 5}),
+    ComparedNetwork(
         "mobilenetv3_small_100",
         "mobilenetv3_small_100",
         "MobileNetV3-Small",
-        published=Published(0.675, None, MOBILENETV3_README),
+        published=PublishedAccuracy(0.675, None, MOBILENETV3_README),
     ),
-    Network(
+    ComparedNetwork(
         "mobilenetv3_large_100",
         "mobilenetv3_large_100",
         "MobileNetV3-Large",
-        published=Published(0.752, None, MOBILENETV3_README),
+        published=PublishedAccuracy(0.752, None, MOBILENETV3_README),
     ),
 )
 
@@ -86,7 +95,7 @@ QUICK = (REFERENCE, ARTICLE, RIVAL)
 """What the article's claims need, and no more."""
 
 
-def find_networks(names: tuple[str, ...]) -> tuple[Network, ...]:
+def find_networks(names: tuple[str, ...]) -> tuple[ComparedNetwork, ...]:
     """Looks networks up by their names; gives them in the table's order.
 
     Raises:

@@ -84,7 +84,7 @@ class RecipeComparison(msgspec.Struct, frozen=True):
     rows: tuple[RecipeFigures, ...]
 
 
-class Candidate(NamedTuple):
+class LoweredRecipe(NamedTuple):
     """A recipe in a format, lowered."""
 
     recipe: str
@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(stderr=True)
     prepared = stages.load(request)
     photographs = stages.choose(request, prepared)
-    candidates: list[Candidate] = []
+    candidates: list[LoweredRecipe] = []
     with TaskProgress(flags.cache / "durations.json", console=console) as progress:
         for name in recipes:
             console.print(f"recipe {name}", highlight=False)
@@ -152,15 +152,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def lower(
     request: stages.Request, photographs: Photographs, runtimes: Sequence[str], progress: TaskProgress
-) -> list[Candidate]:
+) -> list[LoweredRecipe]:
     """Lowers with one recipe; an export that an earlier conversion made is taken from the cache."""
     assert request.recipe is not None
     made = stages.export_all(request, stages.load(request), photographs, progress.report, is_sensitivity_wanted=False)
-    return [Candidate(request.recipe, runtime, made.artefacts[runtime]) for runtime in runtimes]
+    return [LoweredRecipe(request.recipe, runtime, made.artefacts[runtime]) for runtime in runtimes]
 
 
 def judge(
-    candidates: list[Candidate], images: ImageSet, eager: NDArray[np.float32], runtimes: Sequence[str]
+    candidates: list[LoweredRecipe], images: ImageSet, eager: NDArray[np.float32], runtimes: Sequence[str]
 ) -> Iterator[RecipeFigures]:
     """Runs each candidate on all images, and times those of a format against one another, in turns."""
     latencies: dict[tuple[str, str], tuple[float, float]] = {}
@@ -185,7 +185,7 @@ def judge(
         )
 
 
-def _time(candidates: list[Candidate], pixels: NDArray[np.uint8]) -> dict[tuple[str, str], tuple[float, float]]:
+def _time(candidates: list[LoweredRecipe], pixels: NDArray[np.uint8]) -> dict[tuple[str, str], tuple[float, float]]:
     """Median latency, and its ratio to the default int8 recipe's; to the first candidate's if the default isn't among them."""
     runtime = candidates[0].runtime
     names = [one.recipe for one in candidates]

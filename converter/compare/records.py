@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from converter.compare.networks import Published
+from converter.compare.networks import PublishedAccuracy
 from converter.work.machine import MeasuredMachine
 from device.core.durable import write_durably
 from device.core.errors import ConversionError
@@ -16,10 +16,10 @@ SCHEMA = 1
 JSON_NAME = "compare.json"
 ARM_NAME = "arm.json"
 
-Outcome = Literal["holds", "holds in part", "does not hold", "undecided", "not measured"]
+ClaimOutcome = Literal["holds", "holds in part", "does not hold", "undecided", "not measured"]
 
 
-class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RoundPercentiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Percentiles over the rounds of a measurement."""
 
     p10: float
@@ -36,8 +36,8 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rounds_s: of each round, the median of its inferences.
     """
 
-    latency_s: Spread
-    ratio: Spread | None
+    latency_s: RoundPercentiles
+    ratio: RoundPercentiles | None
     rounds_s: tuple[float, ...]
 
 
@@ -61,7 +61,7 @@ class ArtefactFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arm_instructions: dict[str, int] = {}
 
 
-class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NetworkFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One network.
 
     Attributes:
@@ -77,7 +77,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str
     parameters: int
     macs: int
-    published: Published | None
+    published: PublishedAccuracy | None
     artefacts: tuple[ArtefactFigures, ...]
 
     def artefact(self, runtime: str) -> ArtefactFigures:
@@ -85,7 +85,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return next((one for one in self.artefacts if one.runtime == runtime), ArtefactFigures(runtime, failure="left out"))
 
 
-class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ClaimVerdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What became of a claim.
 
     Attributes:
@@ -100,7 +100,7 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: str
     claimed: str
     measured: str
-    outcome: Outcome
+    outcome: ClaimOutcome
 
 
 class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,8 +131,8 @@ class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: int
     runs: int
     notes: tuple[str, ...]
-    rows: tuple[Row, ...]
-    verdicts: tuple[Verdict, ...]
+    rows: tuple[NetworkFigures, ...]
+    verdicts: tuple[ClaimVerdict, ...]
 
 
 ArmCounts = dict[str, dict[str, int]]
@@ -183,7 +183,7 @@ def write_arm_counts(folder: Path, counts: ArmCounts) -> None:
     replace_file(folder / ARM_NAME, msgspec.json.format(msgspec.json.encode(counts), indent=2) + b"\n")
 
 
-def with_arm_counts(row: Row, counts: ArmCounts) -> Row:
+def with_arm_counts(row: NetworkFigures, counts: ArmCounts) -> NetworkFigures:
     """Puts the counted instructions beside the artefacts that they were counted on."""
     artefacts = tuple(msgspec.structs.replace(one, arm_instructions=counts.get(one.sha256 or "", {})) for one in row.artefacts)
     return msgspec.structs.replace(row, artefacts=artefacts)

@@ -18,7 +18,7 @@ TRAIN_NAMES = ("train",)
 VALIDATION_NAMES = ("validation", "val", "valid")
 
 
-class Sample(NamedTuple):
+class LabelledImage(NamedTuple):
     """An image file and the index of its class."""
 
     path: Path
@@ -30,7 +30,7 @@ class LabelledFolder(NamedTuple):
 
     root: Path
     classes: tuple[str, ...]
-    samples: tuple[Sample, ...]
+    samples: tuple[LabelledImage, ...]
 
 
 class Split(NamedTuple):
@@ -71,14 +71,14 @@ def read_labelled_folder(folder: Path, classes: tuple[str, ...] | None = None) -
             expected=nearest(unknown[0], known),
             reason="mismatch",
         )
-    samples: list[Sample] = []
+    samples: list[LabelledImage] = []
     for sub_folder in found:
         images = list_images(sub_folder)
         if not images:
             raise TrainingError(
                 str(sub_folder), "holds no images", expected="JPEG, PNG, WebP, BMP or TIFF files", reason="empty"
             )
-        samples += [Sample(path, indices[sub_folder.name]) for path in images]
+        samples += [LabelledImage(path, indices[sub_folder.name]) for path in images]
     return LabelledFolder(folder, known, tuple(samples))
 
 
@@ -120,8 +120,8 @@ def read_split(root: Path, hold_out: float = 0.0) -> Split:
 
 
 def _set_aside(folder: LabelledFolder, share: float) -> Split:
-    kept: list[Sample] = []
-    aside: list[Sample] = []
+    kept: list[LabelledImage] = []
+    aside: list[LabelledImage] = []
     for label, name in enumerate(folder.classes):
         # Shuffled by a hash of the name: files are often sorted by when, and so by what, they show.
         samples = sorted(
@@ -141,7 +141,7 @@ def _set_aside(folder: LabelledFolder, share: float) -> Split:
     return Split(folder._replace(samples=tuple(sorted(kept))), folder._replace(samples=tuple(sorted(aside))))
 
 
-def find_broken(samples: tuple[Sample, ...], done: Callable[[], None]) -> dict[Path, str]:
+def find_broken(samples: tuple[LabelledImage, ...], done: Callable[[], None]) -> dict[Path, str]:
     """Decodes every photograph once, so that a broken one is known before the hours of training, not after.
 
     Args:
@@ -152,7 +152,7 @@ def find_broken(samples: tuple[Sample, ...], done: Callable[[], None]) -> dict[P
         path -> what is wrong with it.
     """
 
-    def check(sample: Sample) -> tuple[Path, str]:
+    def check(sample: LabelledImage) -> tuple[Path, str]:
         try:
             decode_image(sample.path)
         except SourceError as error:

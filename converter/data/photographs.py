@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.data.datasets import Sample, list_images, read_labelled_folder
+from converter.data.datasets import LabelledImage, list_images, read_labelled_folder
 from converter.weights.checkpoints import Checkpoint
 from device.contract import Preprocessing
 from device.core.durable import write_durably
@@ -187,7 +187,7 @@ def pack_members(path: Path) -> Iterator[tuple[str, bytes]]:
         ) from error
 
 
-def write_pack(path: Path, halves: dict[str, tuple[Sample, ...]], labels: tuple[str, ...]) -> None:
+def write_pack(path: Path, halves: dict[str, tuple[LabelledImage, ...]], labels: tuple[str, ...]) -> None:
     """Writes a pack; equal photographs give equal bytes.
 
     Args:
@@ -204,7 +204,7 @@ def write_pack(path: Path, halves: dict[str, tuple[Sample, ...]], labels: tuple[
     write_durably(path, buffer.getvalue())
 
 
-def spread(samples: tuple[Sample, ...], count: int) -> tuple[Sample, ...]:
+def spread(samples: tuple[LabelledImage, ...], count: int) -> tuple[LabelledImage, ...]:
     """The first ``count`` samples, taken in turn from each class."""
     groups = [list(group) for _, group in itertools.groupby(samples, key=lambda sample: sample.label)]
     return tuple(itertools.islice(_round_robin(groups), count))

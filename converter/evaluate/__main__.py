@@ -21,8 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import nn
 
-from converter.data.datasets import VALIDATION_NAMES, LabelledFolder, Sample, find_split, read_labelled_folder
-from converter.evaluate.accuracy import Change, Interval, Score, change, score
+from converter.data.datasets import VALIDATION_NAMES, LabelledFolder, LabelledImage, find_split, read_labelled_folder
+from converter.evaluate.accuracy import Change, ConfidenceInterval, Score, change, score
 from converter.evaluate.verify import open_artefact
 from converter.models import model_names
 from converter.weights.checkpoints import Checkpoint, load_checkpoint
@@ -46,7 +46,7 @@ BATCH_IMAGES = 16
 EAGER = "eager"
 
 
-class Result(msgspec.Struct, frozen=True):
+class EvaluatedForm(msgspec.Struct, frozen=True):
     """What one form of the network is worth.
 
     Attributes:
@@ -95,7 +95,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     card_images: int
     published_by: str
     damaged: tuple[str, ...]
-    results: tuple[Result, ...]
+    results: tuple[EvaluatedForm, ...]
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -153,7 +153,7 @@ def open_networks(stack: ExitStack, checkpoint: Checkpoint, bundle: Bundle | Non
 
 
 def measure(
-    networks: dict[str, Network], samples: tuple[Sample, ...], spec: Preprocessing, advance: Callable[[int], None]
+    networks: dict[str, Network], samples: tuple[LabelledImage, ...], spec: Preprocessing, advance: Callable[[int], None]
 ) -> Measured:
     """Runs every network on every image.
 
@@ -183,7 +183,7 @@ def measure(
     return Measured({name: np.concatenate(found) for name, found in rows.items()}, np.asarray(labels, np.int64), tuple(damaged))
 
 
-def _decode(batch: tuple[Sample, ...], spec: Preprocessing, damaged: list[str]) -> Iterator[tuple[Pixels, int]]:
+def _decode(batch: tuple[LabelledImage, ...], spec: Preprocessing, damaged: list[str]) -> Iterator[tuple[Pixels, int]]:
     for sample in batch:
         try:
             yield fit_frame(decode_image(sample.path), spec), sample.label
@@ -191,12 +191,12 @@ def _decode(batch: tuple[Sample, ...], spec: Preprocessing, damaged: list[str]) 
             damaged.append(str(sample.path))
 
 
-def judge(measured: Measured, files: dict[str, str]) -> tuple[Result, ...]:
+def judge(measured: Measured, files: dict[str, str]) -> tuple[EvaluatedForm, ...]:
     """Scores every network, and compares each artefact with eager fp32."""
     eager = measured.logits[EAGER]
     results = []
     for name, logits in measured.logits.items():
-        result = Result(name, files[name], score(logits, measured.labels))
+        result = EvaluatedForm(name, files[name], score(logits, measured.labels))
         if name != EAGER:
             same = float((logits.argmax(axis=1) == eager.argmax(axis=1)).mean())
             result = msgspec.structs.replace(result, same_as_eager=same, change=change(logits, eager, measured.labels))
@@ -326,7 +326,7 @@ def print_evaluation(console: Console, found: Evaluation) -> None:
     console.print("in brackets: 95 % confidence intervals", style="dim")
 
 
-def _format_share(share: float, interval: Interval) -> str:
+def _format_share(share: float, interval: ConfidenceInterval) -> str:
     return f"{share:.1%} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 

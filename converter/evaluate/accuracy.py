@@ -27,7 +27,7 @@ _Z = 1.959963984540054
 """97.5 % quantile of the normal distribution: a two-sided interval of 95 %."""
 
 
-class Interval(msgspec.Struct, frozen=True):
+class ConfidenceInterval(msgspec.Struct, frozen=True):
     """A 95 % confidence interval; both ends in the unit of what it is an interval of."""
 
     low: float
@@ -51,9 +51,9 @@ class Score(msgspec.Struct, frozen=True):
     top1: float
     top5: float
     macro_top1: float
-    top1_interval: Interval
-    top5_interval: Interval
-    macro_top1_interval: Interval
+    top1_interval: ConfidenceInterval
+    top5_interval: ConfidenceInterval
+    macro_top1_interval: ConfidenceInterval
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -70,12 +70,12 @@ class Change(msgspec.Struct, frozen=True):
     """
 
     top1: float
-    interval: Interval
+    interval: ConfidenceInterval
     lost_images: int
     gained_images: int
 
 
-def wilson_interval(hits: int, images: int) -> Interval:
+def wilson_interval(hits: int, images: int) -> ConfidenceInterval:
     """Of the share ``hits / images``; stays within 0..1, and has a width even where all or none are hits.
 
     Raises:
@@ -87,7 +87,7 @@ def wilson_interval(hits: int, images: int) -> Interval:
     centre = (share + spread / 2) / (1 + spread)
     reach = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
     # At the ends the bound is 0 or 1 exactly; rounding would leave it a little beside.
-    return Interval(centre - reach if hits else 0.0, centre + reach if hits < images else 1.0)
+    return ConfidenceInterval(centre - reach if hits else 0.0, centre + reach if hits < images else 1.0)
 
 
 def score(logits: Logits, labels: Labels) -> Score:
@@ -152,19 +152,19 @@ def confusion(logits: Logits, labels: Labels) -> NDArray[np.int64]:
     return matrix
 
 
-def _mean_over_classes(hits: NDArray[np.bool_], labels: Labels) -> tuple[float, Interval]:
+def _mean_over_classes(hits: NDArray[np.bool_], labels: Labels) -> tuple[float, ConfidenceInterval]:
     classes = [hits[labels == index] for index in np.unique(labels)]
     shares = np.array([float(of_class.mean()) for of_class in classes])
     intervals = [wilson_interval(int(of_class.sum()), len(of_class)) for of_class in classes]
     below = shares - np.array([interval.low for interval in intervals])
     above = np.array([interval.high for interval in intervals]) - shares
     mean = float(shares.mean())
-    return mean, Interval(
+    return mean, ConfidenceInterval(
         mean - float(np.linalg.norm(below)) / len(classes), min(1.0, mean + float(np.linalg.norm(above)) / len(classes))
     )
 
 
-def _paired_interval(both: int, gained: int, lost: int, neither: int) -> Interval:
+def _paired_interval(both: int, gained: int, lost: int, neither: int) -> ConfidenceInterval:
     images = both + gained + lost + neither
     found, before = both + gained, both + lost
     found_interval, before_interval = wilson_interval(found, images), wilson_interval(before, images)
@@ -176,7 +176,7 @@ def _paired_interval(both: int, gained: int, lost: int, neither: int) -> Interva
     def combine(one: float, other: float) -> float:
         return math.sqrt(max(0.0, one * one - 2 * correlation * one * other + other * other))
 
-    return Interval(difference - combine(*below), difference + combine(*above))
+    return ConfidenceInterval(difference - combine(*below), difference + combine(*above))
 
 
 def _correlation(both: int, gained: int, lost: int, neither: int) -> float:

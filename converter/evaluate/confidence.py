@@ -26,19 +26,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.evaluate.accuracy import Interval, wilson_interval
+from converter.evaluate.accuracy import ConfidenceInterval, wilson_interval
 from device.contract import Preprocessing
 from device.core.errors import ConversionError, exit_with_one_line
 from device.image.postprocess import softmax
 
 __all__ = [
-    "Calibration",
     "ReliabilityBin",
+    "TemperatureScaling",
     "TradeOff",
-    "calibrate",
     "chance_error",
     "cross_validate",
     "expected_calibration_error",
+    "fit_scaling",
     "fit_temperature",
     "reliability",
     "softmax",
@@ -66,7 +66,7 @@ _LOWEST, _HIGHEST = 0.01, 100.0
 _HALVINGS = 50  # of the logarithm of that range: far below the last place that a card keeps
 
 
-class Calibration(msgspec.Struct, frozen=True):
+class TemperatureScaling(msgspec.Struct, frozen=True):
     """What a card keeps, rounded as it keeps it.
 
     Attributes:
@@ -110,7 +110,7 @@ class TradeOff(msgspec.Struct, frozen=True):
     unknown_below: float
     kept: float
     accuracy: float | None
-    accuracy_interval: Interval | None
+    accuracy_interval: ConfidenceInterval | None
     others: dict[str, float]
 
 
@@ -225,7 +225,7 @@ def cross_validate(logits: Logits, labels: Labels, folds: int = FOLDS) -> NDArra
     return confidences
 
 
-def calibrate(logits: Logits, labels: Labels) -> Calibration:
+def fit_scaling(logits: Logits, labels: Labels) -> TemperatureScaling:
     """What a card says of the scores of its weights.
 
     Args:
@@ -234,9 +234,9 @@ def calibrate(logits: Logits, labels: Labels) -> Calibration:
     """
     temperature = round(fit_temperature(logits, labels), 4)
     if len(labels) < 2:
-        return Calibration(temperature, None)
+        return TemperatureScaling(temperature, None)
     error = expected_calibration_error(cross_validate(logits, labels), logits.argmax(axis=1) == labels)
-    return Calibration(temperature, round(error, 4))
+    return TemperatureScaling(temperature, round(error, 4))
 
 
 def trade_off(confidences: Confidences, hits: Hits, unknown_below: float, others: dict[str, Confidences]) -> TradeOff:
@@ -384,7 +384,7 @@ def report(
         fitted_temperature=round(fit_temperature(logits, labels), 4),
         error_before=expected_calibration_error(softmax(logits).max(axis=1), hits),
         error=expected_calibration_error(confidences, hits),
-        error_cross_validated=calibrate(logits, labels).expected_calibration_error,
+        error_cross_validated=fit_scaling(logits, labels).expected_calibration_error,
         error_by_chance=chance_error(confidences),
         trade_offs=tuple(trade_off(confidences, hits, threshold, foreign) for threshold in THRESHOLDS),
         reliability=reliability(confidences, hits),

@@ -36,7 +36,7 @@ IMAGES = 16
 
 LAYERS_NAME = "layers.json"
 SENSITIVITY_TARGET = "converter.evaluate.sensitivity:run_sensitivity"
-"""See `converter.work.jobs.Job`."""
+"""See `converter.work.jobs.CachedJob`."""
 
 _BATCH_IMAGES = 4  # at once: every value of the graph is kept, 22 MB an image of `ghostnet_100` at 224 px
 _SHOWN_LAYERS = 20
@@ -218,7 +218,7 @@ def _decibels(signal: float, noise: float) -> float:
     return 10.0 * float(np.log10(signal / noise)) if signal and noise else float("inf")
 
 
-class Sensitivity(msgspec.Struct, frozen=True):
+class SensitivityReport(msgspec.Struct, frozen=True):
     """What the command prints.
 
     Attributes:
@@ -276,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
         network = simulation.measure_network(pixels)
         progress.update(task, description="round")
         layers = simulation.measure_layers(pixels, lambda done, of: progress.update(task, completed=done, total=of))
-    found = Sensitivity(flags.model, checkpoint.name, recipe.name, len(pixels), network, layers)
+    found = SensitivityReport(flags.model, checkpoint.name, recipe.name, len(pixels), network, layers)
     if flags.json:
         print(msgspec.json.encode(found).decode())
     else:
@@ -284,7 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def print_table(console: Console, found: Sensitivity, worst: int) -> None:
+def print_table(console: Console, found: SensitivityReport, worst: int) -> None:
     """Prints the network's own figures, and the layers that cost most."""
     network = found.network
     console.print(

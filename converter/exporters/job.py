@@ -25,7 +25,7 @@ from device.contract import Preprocessing
 
 EXPORTED_NAME = "exported.json"
 EXPORT_TARGET = "converter.exporters.job:run_export"
-"""See `converter.work.jobs.Job`."""
+"""See `converter.work.jobs.CachedJob`."""
 
 
 class TrainedNetwork(msgspec.Struct, frozen=True, tag="trained"):

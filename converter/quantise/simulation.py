@@ -25,7 +25,7 @@ from converter.quantise.calibration import BATCH_IMAGES, ActivationRange
 from converter.quantise.equalisation import artefact_input
 from converter.quantise.recipes import Recipe
 
-Limits = dict[str, tuple[float, float]]
+NodeRanges = dict[str, tuple[float, float]]
 """Node of the graph -> the range that its 256 steps cover."""
 
 Layer = nn.Conv2d | nn.Linear
@@ -159,7 +159,7 @@ class RoundingInterpreter(fx.Interpreter):
         weights: nodes of layers whose weights are rounded.
     """
 
-    def __init__(self, network: fx.GraphModule, limits: Limits, corrected: fx.GraphModule | None = None) -> None:
+    def __init__(self, network: fx.GraphModule, limits: NodeRanges, corrected: fx.GraphModule | None = None) -> None:
         super().__init__(network, garbage_collect_values=False)
         self.activations: Collection[str] = ()
         self.weights: Collection[str] = ()
@@ -196,7 +196,7 @@ class _Observer(fx.Interpreter):
 
 
 @torch.no_grad()
-def measure_limits(network: fx.GraphModule, pixels: NDArray[np.uint8], recipe: Recipe) -> Limits:
+def measure_limits(network: fx.GraphModule, pixels: NDArray[np.uint8], recipe: Recipe) -> NodeRanges:
     """Takes the range of each rounded tensor from calibration images, as the recipe says.
 
     Args:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from converter.data.datasets import Sample
+from converter.data.datasets import LabelledImage
 from device.contract import Preprocessing
 from device.image.opencv import decode_image
 
-Image = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
 class AugmentedImages(Dataset[tuple[Tensor, int]]):
@@ -28,7 +28,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         seed: of this epoch.
     """
 
-    def __init__(self, samples: tuple[Sample, ...], px: int, spec: Preprocessing, seed: int) -> None:
+    def __init__(self, samples: tuple[LabelledImage, ...], px: int, spec: Preprocessing, seed: int) -> None:
         self.samples = samples
         self.px = px
         self.mean = np.asarray(spec.mean, np.float32)
@@ -50,7 +50,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(_erase_a_patch(pixels, rng)).permute(2, 0, 1), sample.label
 
 
-def _random_crop(image: Image, px: int, rng: np.random.Generator) -> Image:
+def _random_crop(image: Pixels, px: int, rng: np.random.Generator) -> Pixels:
     height, width = image.shape[:2]
     area = height * width * rng.uniform(0.3, 1.0)
     aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))

@@ -1,4 +1,4 @@
-"""One training run: the recipe, the step, and the state that lets an interrupted run go on.
+"""One training run: the settings, the step, and the state that lets an interrupted run go on.
 
 From scratch or from other weights, alone or from a teacher: AdamW, cosine schedule with warm-up, label smoothing, mixup, an
 exponential moving average of the weights, an input size that grows, and on demand the noise of int8.
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from converter.data.datasets import Sample, Split
+from converter.data.datasets import LabelledImage, Split
 from converter.evaluate.accuracy import Score, score
 from converter.models import create_model
 from converter.train.augmentation import AugmentedImages
@@ -42,7 +42,7 @@ from device.image.opencv import decode_image
 from device.image.preprocess import fit_frame
 
 
-class Recipe(msgspec.Struct, frozen=True):
+class TrainingSettings(msgspec.Struct, frozen=True):
     """Everything that shapes a training run; stored with its state, so that a resumed run is the same run.
 
     Attributes:
@@ -102,7 +102,7 @@ class ExponentialAverage:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, samples: tuple[Sample, ...], spec: Preprocessing) -> NDArray[np.float32]:
+def predict(model: nn.Module, samples: tuple[LabelledImage, ...], spec: Preprocessing) -> NDArray[np.float32]:
     """Logits of labelled images through the board's own preprocessing: ``(N, C)`` float32."""
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
@@ -170,10 +170,10 @@ class Trainer:
 
     Args:
         photographs: to train on and to validate on.
-        recipe: what shapes the run.
+        settings: what shapes the run.
         state_path: where its state is kept between epochs.
         start: checkpoint of the same model to start from; of other classes, all but its classifier. None starts from scratch.
-        teacher: checkpoint of the same classes to learn from; see `Recipe.distillation`.
+        teacher: checkpoint of the same classes to learn from; see `TrainingSettings.distillation`.
         workers: processes that prepare images beside the one that trains; 0 prepares them in between.
         device: ``cpu`` or ``cuda``, as torch names it.
     """
@@ -181,7 +181,7 @@ class Trainer:
     def __init__(
         self,
         photographs: Split,
-        recipe: Recipe,
+        settings: TrainingSettings,
         state_path: Path,
         *,
         start: Path | None = None,
@@ -189,28 +189,28 @@ class Trainer:
         workers: int = 1,
         device: str = "cpu",
     ) -> None:
-        self.recipe = recipe
+        self.settings = settings
         self.start = start
         self.teacher_path = teacher
         self.workers = workers
         self.state_path = state_path
         self.device = torch.device(device)
-        self.spec = Preprocessing(input_px=recipe.test_px, crop_fraction=recipe.test_crop)
+        self.spec = Preprocessing(input_px=settings.test_px, crop_fraction=settings.test_crop)
         self.train_set, self.validation_set = photographs
-        torch.manual_seed(recipe.seed)
-        self.model = create_model(recipe.model, num_classes=len(self.train_set.classes))
+        torch.manual_seed(settings.seed)
+        self.model = create_model(settings.model, num_classes=len(self.train_set.classes))
         if start is not None:
             load_start(self.model, read_state(start), str(start))
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this
         self.teacher = None if teacher is None else load_teacher(teacher, self.train_set.classes).to(self.device)
-        self.noise = QuantisationNoise(self.model) if recipe.noise_weight else None
-        self.average = ExponentialAverage(self.model, recipe.ema_decay)
+        self.noise = QuantisationNoise(self.model) if settings.noise_weight else None
+        self.average = ExponentialAverage(self.model, settings.ema_decay)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate)
         self.history: list[Epoch] = []
-        self.batch_size = min(recipe.batch_size, len(self.train_set.samples))
+        self.batch_size = min(settings.batch_size, len(self.train_set.samples))
         self.steps_an_epoch = len(self.train_set.samples) // self.batch_size
 
     @property
@@ -219,11 +219,11 @@ class Trainer:
         return len(self.history)
 
     def resume(self) -> None:
-        """Goes on from the state of an earlier, interrupted run of the same recipe, where there is one."""
+        """Goes on from the state of an earlier, interrupted run of the same settings, where there is one."""
         if not self.state_path.is_file():
             return
         state = torch.load(self.state_path, weights_only=True, map_location=self.device)
-        if state["recipe"] != msgspec.to_builtins(self.recipe):
+        if state["recipe"] != msgspec.to_builtins(self.settings):
             raise TrainingError(
                 str(self.state_path),
                 "was left by a run with other settings",
@@ -241,7 +241,7 @@ class Trainer:
         """Writes what `resume` reads, atomically."""
         self.state_path.parent.mkdir(parents=True, exist_ok=True)
         state = {
-            "recipe": msgspec.to_builtins(self.recipe),
+            "recipe": msgspec.to_builtins(self.settings),
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
             "updates": self.average.updates,
@@ -254,46 +254,46 @@ class Trainer:
 
     def input_px(self, epoch: int) -> int:
         """Side of the training images, growing in steps of 32 over the run."""
-        share = epoch / max(1, self.recipe.epochs - 1)
-        px = self.recipe.first_px + share * (self.recipe.last_px - self.recipe.first_px)
+        share = epoch / max(1, self.settings.epochs - 1)
+        px = self.settings.first_px + share * (self.settings.last_px - self.settings.first_px)
         return round(px / 32) * 32
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine down to a hundredth."""
-        warmup = self.recipe.warmup_epochs * self.steps_an_epoch
+        warmup = self.settings.warmup_epochs * self.steps_an_epoch
         if step < warmup:
-            return self.recipe.learning_rate * (step + 1) / warmup
-        share = (step - warmup) / max(1, self.recipe.epochs * self.steps_an_epoch - warmup)
-        return self.recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+            return self.settings.learning_rate * (step + 1) / warmup
+        share = (step - warmup) / max(1, self.settings.epochs * self.steps_an_epoch - warmup)
+        return self.settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch of shuffled batches; rare classes are drawn more often, by the inverse root of their share."""
         labels = np.asarray([sample.label for sample in self.train_set.samples])
         weights = 1.0 / np.sqrt(np.bincount(labels))[labels]
-        generator = torch.Generator().manual_seed(self.recipe.seed * 100_003 + epoch)
+        generator = torch.Generator().manual_seed(self.settings.seed * 100_003 + epoch)
         sampler = WeightedRandomSampler(weights.tolist(), len(labels), generator=generator)
-        images = AugmentedImages(self.train_set.samples, self.input_px(epoch), self.spec, self.recipe.seed * 100_003 + epoch)
+        images = AugmentedImages(self.train_set.samples, self.input_px(epoch), self.spec, self.settings.seed * 100_003 + epoch)
         return iter(DataLoader(images, self.batch_size, sampler=sampler, num_workers=self.workers, drop_last=True))
 
     def train_epoch(self) -> Iterator[float]:
         """Trains for one epoch; yields the loss of each batch. Then the state is saved."""
         self.model.train()
         # Dropout's randomness belongs to the epoch, so that a resumed run is the same run.
-        torch.manual_seed(self.recipe.seed * 100_003 + self.epochs_done)
-        rng = np.random.default_rng((self.recipe.seed, self.epochs_done))
+        torch.manual_seed(self.settings.seed * 100_003 + self.epochs_done)
+        rng = np.random.default_rng((self.settings.seed, self.epochs_done))
         losses: list[float] = []
         noises: list[float] = []
         for index, (images, labels) in enumerate(self.batches(self.epochs_done)):
             rate = self.learning_rate(self.epochs_done * self.steps_an_epoch + index)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
-            share = float(rng.beta(self.recipe.mixup_alpha, self.recipe.mixup_alpha)) if self.recipe.mixup_alpha else 1.0
+            share = float(rng.beta(self.settings.mixup_alpha, self.settings.mixup_alpha)) if self.settings.mixup_alpha else 1.0
             partner = torch.from_numpy(rng.permutation(len(labels)))
             mixed = share * images + (1.0 - share) * images[partner]
             mixed = mixed.to(self.device, memory_format=torch.channels_last)
             targets = ((share, labels.to(self.device)), (1.0 - share, labels[partner].to(self.device)))
             logits, noise = self.run_model(mixed)
-            loss = self.recipe.noise_weight * noise + self.distance(logits, mixed, targets)
+            loss = self.settings.noise_weight * noise + self.distance(logits, mixed, targets)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -320,10 +320,10 @@ class Trainer:
 
     def is_noisy(self) -> bool:
         """Whether the epoch at hand trains with the noise of int8."""
-        return self.noise is not None and self.epochs_done >= self.recipe.noise_from * self.recipe.epochs
+        return self.noise is not None and self.epochs_done >= self.settings.noise_from * self.settings.epochs
 
     def run_model(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of a batch, and how much noise int8 would add to them; 0 where the recipe doesn't ask."""
+        """Logits of a batch, and how much noise int8 would add to them; 0 if the settings don't ask for it."""
         if self.noise is None or not self.is_noisy():
             return self.model(images), torch.zeros(())
         return self.noise.measure(images)
@@ -336,17 +336,17 @@ class Trainer:
             images: ``(N, 3, S, S)``, as the student saw them.
             targets: labels ``(N,)``, each with its share in the mixture.
         """
-        smoothing = self.recipe.label_smoothing
+        smoothing = self.settings.label_smoothing
         labelled = [share * functional.cross_entropy(logits, labels, label_smoothing=smoothing) for share, labels in targets]
         from_labels = torch.stack(labelled).sum()
         if self.teacher is None:
             return from_labels
-        temperature = self.recipe.temperature
+        temperature = self.settings.temperature
         with torch.no_grad():
             wanted = functional.log_softmax(self.teacher(images) / temperature, dim=1)
         given = functional.log_softmax(logits / temperature, dim=1)
         from_teacher = functional.kl_div(given, wanted, log_target=True, reduction="batchmean") * temperature**2
-        return self.recipe.distillation * from_teacher + (1.0 - self.recipe.distillation) * from_labels
+        return self.settings.distillation * from_teacher + (1.0 - self.settings.distillation) * from_labels
 
     def validate(self) -> Score:
         """Accuracy of the averaged weights on the validation split, at the size that they will run at."""

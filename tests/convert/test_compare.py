@@ -19,13 +19,13 @@ from converter.compare.claims import judge, judge_parameters, judge_speed
 from converter.compare.comparison import LEAST_ROUNDS, Measurement, make_notes, measure
 from converter.compare.exports import ExportStore, Outcomes, Task
 from converter.compare.latency import WARM_UP, measure_rounds, spread, summarise
-from converter.compare.networks import NETWORKS, QUICK, REFERENCE, RIVAL, Network, find_networks
+from converter.compare.networks import NETWORKS, QUICK, REFERENCE, RIVAL, ComparedNetwork, find_networks
 from converter.compare.page import HTML_NAME, PNG_NAME, render, write_comparison
 from converter.compare.records import (
     SCHEMA,
     ArtefactFigures,
     Comparison,
-    Row,
+    NetworkFigures,
     read_arm_counts,
     read_comparison,
     with_arm_counts,
@@ -48,15 +48,17 @@ RUNTIMES = ("litert", "executorch")
 MACHINE = MeasuredMachine("a processor", 2, True, None, "x86_64", "6.1", None, "3.11.2", {"litert": "ai-edge-litert 2.3.0"})
 
 
-def make_row(network: str, rounds_s: tuple[float, ...] = (), *, parameters: int = 1_000_000, failure: str | None = None) -> Row:
+def make_row(
+    network: str, rounds_s: tuple[float, ...] = (), *, parameters: int = 1_000_000, failure: str | None = None
+) -> NetworkFigures:
     """A row whose artefacts all took the same; without rounds they were not timed."""
     timing = summarise(rounds_s, rounds_s) if rounds_s else None
     artefacts = tuple(ArtefactFigures(name, failure, 1_000_000, f"sha of {network} {name}", timing) for name in RUNTIMES)
     published = next((one.published for one in NETWORKS if one.name == network), None)
-    return Row(network, f"describes {network}", parameters, 100_000_000, published, artefacts)
+    return NetworkFigures(network, f"describes {network}", parameters, 100_000_000, published, artefacts)
 
 
-def make_comparison(*rows: Row) -> Comparison:
+def make_comparison(*rows: NetworkFigures) -> Comparison:
     verdicts = judge(rows, RUNTIMES)
     notes = ("a note & more",)
     return Comparison(
@@ -106,7 +108,7 @@ def test_the_ratio_is_of_each_round_so_that_a_slow_machine_slows_both() -> None:
 
 
 @pytest.mark.parametrize("rival", [None, make_row(RIVAL), make_row(RIVAL, failure="it broke")])
-def test_what_was_not_measured_is_not_judged(rival: Row | None) -> None:
+def test_what_was_not_measured_is_not_judged(rival: NetworkFigures | None) -> None:
     assert judge_speed(make_row("ghostnet_100", (0.1,)), rival, "ghostnet_100", "litert").outcome == "not measured"
     assert judge_parameters(None, "ghostnet_100").outcome == "not measured"
 
@@ -284,7 +286,7 @@ def test_settled_weights_keep_every_layer_at_the_scale_of_a_trained_one(name: st
     assert min(fresh) < 0.5 or max(fresh) > 2.0, "nothing had to be settled"
 
 
-def layer_deviations(network: Network, images: torch.Tensor, *, settled: bool) -> list[float]:
+def layer_deviations(network: ComparedNetwork, images: torch.Tensor, *, settled: bool) -> list[float]:
     """Standard deviation behind every batch norm."""
     model = fresh_network(network.model, images, num_classes=10, seed=0, options=network.options)
     if not settled:
@@ -319,8 +321,8 @@ def test_an_export_that_fails_is_a_reason_and_leaves_the_others_alone(tmp_path: 
     told: list[tuple[str, str]] = []
     store = ExportStore(Cache(tmp_path), photographs(2, 32))
     tasks = [
-        Task(Network("unknown", "no_such_model", ""), "litert"),
-        Task(Network("refused", "ghostnet_050", "", {"nope": 1}), "litert"),
+        Task(ComparedNetwork("unknown", "no_such_model", ""), "litert"),
+        Task(ComparedNetwork("refused", "ghostnet_050", "", {"nope": 1}), "litert"),
     ]
     outcomes = store.make(tasks, 2, lambda *event: told.append(event))
     assert "'no_such_model' is not a model" in str(outcomes["unknown", "litert"])

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("rich", reason="needs the host's packages: make setup")
 
 from converter.work.cache import Cache
-from converter.work.jobs import Job, run_jobs
+from converter.work.jobs import CachedJob, run_jobs
 from device.core.errors import ConversionError, GhostwattError, ModelLoadError
 
 
@@ -45,11 +45,11 @@ def sleep(request: Word, out: Path) -> None:
     time.sleep(600)
 
 
-def job(name: str, word: str = "word") -> Job:
-    return Job(name, f"key-of-{name}", f"{__name__}:{name}", Word(word))
+def job(name: str, word: str = "word") -> CachedJob:
+    return CachedJob(name, f"key-of-{name}", f"{__name__}:{name}", Word(word))
 
 
-def run(cache: Cache, *jobs: Job) -> tuple[dict[str, Path | GhostwattError], list[tuple[str, str]]]:
+def run(cache: Cache, *jobs: CachedJob) -> tuple[dict[str, Path | GhostwattError], list[tuple[str, str]]]:
     told: list[tuple[str, str]] = []
     results = {one.title: result for one, result in run_jobs(jobs, cache, 2, lambda *event: told.append(event))}
     return results, told
