@@ -1,7 +1,7 @@
-"""The conversion, as a list of stages: load, choose photographs, export, verify, time, write.
+"""The conversion as a list of stages: load, choose photographs, export, verify, time, write.
 
-Each stage is a function from what came before to what it adds. The exports, and the measurement of what each rounding costs,
-run in processes of their own: two at once on two cores, and their memory is given back. They are cached by content.
+Each stage is a function: it takes what earlier stages produced, and returns what it adds. The exports, and the measurement of
+what each rounding costs, run in processes of their own (see `converter.work.jobs`), and their results are cached by content.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ class Request(msgspec.Struct, frozen=True):
 
     Attributes:
         profile: resolved.
-        model: variant; the profile's, or the user's own choice.
-        weights: likewise.
+        model: variant; the profile's, or the one that the user chose.
+        weights: the profile's, or those that the user chose.
         out: the bundle's folder.
-        cache: results of earlier conversions.
+        cache: folder with the results of earlier conversions.
         calibration: folder of photographs; None takes those that come with the weights.
         verification: labelled folder; None takes those that come with the weights.
-        jobs: long stages at a time.
-        recipe: for every format, by name; None takes each format's default for the profile's precision.
+        jobs: how many long stages run at once.
+        recipe: name of the recipe for every format; None takes each format's default for the profile's precision.
     """
 
     profile: LoadedProfile
@@ -87,8 +87,8 @@ class Prepared(msgspec.Struct, frozen=True):
 
     Attributes:
         checkpoint: as loaded.
-        preprocessing: the weights', at the profile's input size.
-        network: batch norm and normalisation folded in; see `converter.quantise.folding`.
+        preprocessing: that the weights demand, at the profile's input size.
+        network: with batch norms and normalisation folded in; see `converter.quantise.folding`.
         recipes: runtime name -> how to quantise for its format.
     """
 
@@ -99,7 +99,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 class ExportResults(msgspec.Struct, frozen=True):
-    """What the long stages made.
+    """What the long stages produced.
 
     Attributes:
         artefacts: runtime name -> the artefact.
@@ -111,7 +111,7 @@ class ExportResults(msgspec.Struct, frozen=True):
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """An artefact, what it was found to be worth, and its logits, ``(N, C)`` float32."""
+    """An artefact, how near it comes to eager fp32, and its logits, ``(N, C)`` float32."""
 
     exported: Exported
     verification: Verification
@@ -119,11 +119,11 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True):
-    """What running the artefacts gave.
+    """What the network and its artefacts computed on the verification photographs.
 
     Attributes:
-        eager: ``(N, C)`` float32, of the network itself.
-        artefacts: one a runtime.
+        eager: logits of the network itself in fp32, ``(N, C)`` float32.
+        artefacts: one for each runtime.
     """
 
     eager: NDArray[np.float32]
@@ -131,7 +131,7 @@ class Results(msgspec.Struct, frozen=True):
 
 
 class Conversion(msgspec.Struct, frozen=True):
-    """What every stage gave; all that a bundle is written from."""
+    """The results of all stages: everything that a bundle is written from."""
 
     request: Request
     prepared: Prepared
@@ -142,14 +142,14 @@ class Conversion(msgspec.Struct, frozen=True):
 
 
 def load(request: Request) -> Prepared:
-    """Loads the checkpoint, checks it, folds it."""
+    """Loads the checkpoint, checks it, and folds it."""
     checkpoint = load_checkpoint(request.model, request.weights)
     preprocessing = msgspec.structs.replace(checkpoint.card.preprocessing, input_px=request.profile.profile.model.input_px)
     return Prepared(checkpoint, preprocessing, fold(checkpoint.model, preprocessing), choose_recipes(request))
 
 
 def choose_recipes(request: Request) -> dict[str, Recipe]:
-    """The recipe of each format: the one that was asked for, or the default of the profile's precision.
+    """Gives the recipe of each format: the one that the user asked for, or the default for the profile's precision.
 
     Raises:
         UsageError: there is no recipe of that name.
@@ -168,9 +168,9 @@ def export_all(
     *,
     is_sensitivity_wanted: bool = True,
 ) -> ExportResults:
-    """Exports to every format, and measures what each rounding costs; what an earlier conversion made is taken from the cache.
+    """Exports to every format and measures what each rounding costs. Results of earlier conversions come from the cache.
 
-    The measurement comes last: it then runs beside the export that takes longest.
+    The measurement is last in the list, so it runs beside the export that takes longest.
 
     Raises:
         ConversionError: the graph is not wholly inside one delegate.
@@ -209,7 +209,7 @@ def _export_request(runtime: str, request: Request, prepared: Prepared, calibrat
 
 
 def export_key(runtime: str, request: Request, prepared: Prepared, photographs: Photographs) -> str:
-    """The cache's key of an export: everything that shapes the artefact."""
+    """Key of an export in the cache: a hash of everything that shapes the artefact."""
     return make_key(
         **toolchain_key(runtime),
         model=request.model,
@@ -222,7 +222,7 @@ def export_key(runtime: str, request: Request, prepared: Prepared, photographs: 
 
 
 def sensitivity_key(request: Request, prepared: Prepared, photographs: Photographs) -> str:
-    """The cache's key of what each rounding costs."""
+    """Key in the cache of what each rounding costs."""
     return make_key(
         stage=SENSITIVITY,
         sources=hash_imported("converter.evaluate.sensitivity"),
@@ -232,7 +232,7 @@ def sensitivity_key(request: Request, prepared: Prepared, photographs: Photograp
 
 
 def _run_all(jobs: list[CachedJob], request: Request, report: ProgressCallback) -> dict[str, Path]:
-    """Title of each job -> the folder of its result."""
+    """Runs the jobs. Gives each job's title -> the folder of its result."""
     folders: dict[str, Path] = {}
     # Closed at once if one fails, so that the others end, too.
     with contextlib.closing(run_jobs(jobs, Cache(request.cache), request.jobs, report)) as ended:
@@ -251,10 +251,10 @@ def choose(request: Request, prepared: Prepared) -> Photographs:
 
 
 def verify_all(prepared: Prepared, photographs: Photographs, exports: ExportResults) -> Results:
-    """Runs each artefact as the board will, and compares with eager fp32.
+    """Runs each artefact as the board will, and compares its logits with those of eager fp32.
 
     Raises:
-        ConversionError: an artefact is worse than its recipe promises.
+        ConversionError: an artefact is below the floor of its recipe.
     """
     pixels = photographs.verification.pixels
     eager = eager_logits(prepared.network, pixels)
@@ -268,7 +268,7 @@ def verify_all(prepared: Prepared, photographs: Photographs, exports: ExportResu
 
 
 def time_all(prepared: Prepared, photographs: Photographs, exports: ExportResults, results: Results) -> Latency:
-    """Times each artefact on this machine."""
+    """Measures the latency of each artefact on this machine."""
     models = {
         exports.artefacts[runtime].path: _describe_artefact(runtime, prepared, result)
         for runtime, result in results.artefacts.items()
@@ -277,7 +277,7 @@ def time_all(prepared: Prepared, photographs: Photographs, exports: ExportResult
 
 
 def write_bundle(made: Conversion) -> Manifest:
-    """Writes the bundle beside its place, opens it as the board will, and only then puts it there."""
+    """Writes the bundle beside its place, opens it as the board will, and only then moves it to its place."""
     made.request.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(made.request.out) as folder:
         manifest = _fill(folder, made)
@@ -315,13 +315,13 @@ def _fill(folder: Path, made: Conversion) -> Manifest:
         versions=versions,
     )
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
-    # Not among the manifest's files: they hold how long an inference took this time. See `converter.report.record`.
+    # Not listed in the manifest: the page shows latencies, which differ from run to run. See `converter.report.record`.
     write_page(folder, record, made.latency)
     return manifest
 
 
 def _resolve_profile(request: Request) -> Profile:
-    """The profile with the user's own choice of model and precision in it: what was asked for is what is written down."""
+    """The profile, with the model, weights and precision that were really used."""
     profile = request.profile.profile
     precision = choose_recipes(request)[profile.runtime.name].precision
     model = msgspec.structs.replace(profile.model, name=request.model, weights=request.weights, precision=precision)
@@ -384,8 +384,8 @@ def convert(request: Request, report: ProgressCallback) -> Manifest:
     """Runs every stage, in order.
 
     Raises:
-        ConversionError: a checkpoint, a photograph, a graph or an artefact that isn't good enough. The bundle that was
-            there before stays as it was.
+        ConversionError: a checkpoint, a photograph, a graph or an artefact isn't good enough. An existing bundle stays as it
+            was.
     """
 
     def stage(name: str, action: Callable[[], T]) -> T:

@@ -12,7 +12,7 @@ import pytest
 
 from converter.exporters import Exporter, Lowering, default_recipe, exporter_names, load_exporter
 from converter.quantise.recipes import RECIPES
-from device.core.registry import RUNTIMES
+from device.runtimes.registry import RUNTIMES
 
 LIST = """
 import sys
