@@ -35,14 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m converter.compare",
         description="Compares GhostNet and MobileNetV3: parameters, MACs, size, int8 latency on this machine, published "
-        "accuracy. Says what of the article's claims holds. What was exported once is kept: Ctrl-C loses nothing.",
+        "accuracy. Checks the article's claims. Finished exports are kept, so Ctrl-C loses nothing.",
     )
     names = ", ".join(network.name for network in NETWORKS)
-    parser.add_argument("--models", nargs="+", metavar="NAME", help=f"these alone (there are: {names})")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help=f"compare only these (there are: {names})")
     parser.add_argument(
         "--runtime", action="append", choices=compared_runtimes(), help="this alone; may be repeated (default: all)"
     )
-    parser.add_argument("--quick", action="store_true", help="what the claims need, and few rounds")
+    parser.add_argument("--quick", action="store_true", help="only the networks that the claims need, and few rounds")
     parser.add_argument(
         "--rounds", type=int, metavar="N", help=f"of the measurement (default: {ROUNDS}; --quick: {QUICK_ROUNDS})"
     )
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         measurement = _measure(outcomes, pixels[:1], rounds, machine, errors)
     except KeyboardInterrupt:
         kept = sum(exports.find(task) is not None for task in tasks)
-        line = f"stopped: {kept} of {len(tasks)} exports are kept in {flags.cache}; run it again to go on"
+        line = f"stopped: {kept} of {len(tasks)} exports are kept in {flags.cache}; run it again to continue"
         errors.print(line, highlight=False, soft_wrap=True)
         return INTERRUPTED
     comparison = build(networks, runtimes, outcomes, measurement, runs=RUNS, arm_counts=arm_counts)
@@ -110,7 +110,7 @@ def _measure(outcomes: Outcomes, pixels: Pixels, rounds: int, machine: MeasuredM
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(f"measure, {rounds} rounds", total=rounds)
         return measure(
-            outcomes, pixels, rounds=rounds, runs=RUNS, machine=machine, tell=lambda done: bars.update(bar, completed=done)
+            outcomes, pixels, rounds=rounds, runs=RUNS, machine=machine, report=lambda done: bars.update(bar, completed=done)
         )
 
 

@@ -1,7 +1,7 @@
-"""What the article claims, and what the figures say to it: pure functions, so that they can be shown to say either.
+"""Judges the article's claims by the figures. The functions are pure, so tests can show every outcome.
 
 The article claims 3.8 M parameters, and 23 ms where MobileNetV3-Small takes 38 ms. Milliseconds of another machine can't be
-checked; which network is faster there, and by which factor, can.
+checked here, but it can be checked which network is faster, and by what factor.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ CLAIMED_PARAMETERS_M = 3.8
 CLAIMED_LATENCY_MS = 23.0
 CLAIMED_RIVAL_LATENCY_MS = 38.0
 
-# The claims are rounded: to 0.1 M, and to 1 ms. What rounds to them agrees with them.
+# The claims are rounded to 0.1 M and to 1 ms. A figure agrees with a claim if it rounds to it.
 PARAMETERS_ROUNDING_M = 0.05
 LATENCY_ROUNDING_MS = 0.5
 LARGEST_CLAIMED_RATIO = (CLAIMED_LATENCY_MS + LATENCY_ROUNDING_MS) / (CLAIMED_RIVAL_LATENCY_MS - LATENCY_ROUNDING_MS)
 
 SUBJECTS = {ARTICLE: "article's table as reconstructed", REFERENCE: "paper's table"}
-"""Networks that the article may have meant, its own first."""
+"""Networks that the article may mean, its own first."""
 
 _RUNTIME_TITLES = {"litert": "LiteRT", "executorch": "ExecuTorch"}
 
 
 def judge(rows: Sequence[NetworkFigures], runtimes: Sequence[str]) -> tuple[ClaimVerdict, ...]:
-    """Checks every claim on every network that it may be of.
+    """Checks every claim on every network that it may mean.
 
     Args:
-        rows: of the comparison; a network that isn't among them was not measured.
-        runtimes: whose latencies are to be checked.
+        rows: of the comparison; other networks were not measured.
+        runtimes: whose latencies to check.
     """
     by_name = {row.network: row for row in rows}
     rival = by_name.get(RIVAL)
@@ -52,7 +52,7 @@ def judge_parameters(row: NetworkFigures | None, network: str) -> ClaimVerdict:
 
 
 def judge_speed(row: NetworkFigures | None, rival: NetworkFigures | None, network: str, runtime: str) -> ClaimVerdict:
-    """Checks the claimed advantage over MobileNetV3-Small in one runtime, by the ratio of each round."""
+    """Checks the claimed advantage over MobileNetV3-Small in one runtime, by the ratio in each round."""
     claim = f"faster than MobileNetV3-Small, {_RUNTIME_TITLES.get(runtime, runtime)}"
     claimed = (
         f"{CLAIMED_LATENCY_MS:.0f} against {CLAIMED_RIVAL_LATENCY_MS:.0f} ms, "
@@ -74,7 +74,7 @@ def judge_speed(row: NetworkFigures | None, rival: NetworkFigures | None, networ
 
 
 def _speed_outcome(ratio: RoundPercentiles) -> ClaimOutcome:
-    """``holds in part`` is: faster, but not by as much as claimed."""
+    """Judges the ratio. ``holds in part`` means faster, but by less than claimed."""
     if ratio.p10 > 1.0:
         return "does not hold"
     if ratio.p90 >= 1.0:
@@ -87,5 +87,5 @@ def _verdict(claim: str, network: str, claimed: str, measured: str, outcome: Cla
 
 
 def format_verdict(verdict: ClaimVerdict) -> str:
-    """One line."""
+    """Formats a verdict as one line."""
     return f"{verdict.claim}: claimed {verdict.claimed}; {verdict.measured}: {verdict.outcome}"

@@ -1,7 +1,7 @@
-"""The networks that are compared, and the accuracy that was published of them.
+"""The networks of the comparison, and their published accuracy.
 
-The article's claims are of its own layer table; the paper's three widths, and one network a value of each Ghost option, stand
-beside it, and the two MobileNetV3 that it is measured against.
+The article's claims are about its own layer table. It is compared with the paper's three widths, with a network for each value
+of the Ghost options, and with both MobileNetV3.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ GHOSTNET_PAPER = "Han et al., GhostNet, CVPR 2020 (arXiv 1911.11907)"
 MOBILENETV3_README = "TensorFlow models, research/slim/nets/mobilenet/README.md; network: Howard et al. (arXiv 1905.02244)"
 
 REFERENCE = "ghostnet_100"
-"""What every other network's latency is given as a multiple of."""
+"""The network that latency ratios are to."""
 
 ARTICLE = "ghostnet_article"
 RIVAL = "mobilenetv3_small_100"
-"""What the article says that GhostNet is faster than."""
+"""The network that, by the article, GhostNet is faster than."""
 
 
 class PublishedAccuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Accuracy on ImageNet's validation images in fp32, as others published it; nothing of it was measured here.
+    """Published fp32 accuracy on ImageNet's validation images, not measured here.
 
     Attributes:
         top1: share, 0..1.
-        top5: share, 0..1; None where it wasn't published.
-        source: where.
+        top5: share, 0..1; None if it wasn't published.
+        source: of the figures.
     """
 
     top1: float
@@ -42,8 +42,8 @@ class ComparedNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: of the row.
         model: as `converter.models` knows it.
         description: for people.
-        options: of the model; empty for the paper's own.
-        published: None where nothing was.
+        options: of the model; empty for the paper's.
+        published: None if no accuracy was published.
     """
 
     name: str
@@ -92,14 +92,14 @@ NETWORKS = (
 )
 
 QUICK = (REFERENCE, ARTICLE, RIVAL)
-"""What the article's claims need, and no more."""
+"""The networks that the article's claims need."""
 
 
 def find_networks(names: tuple[str, ...]) -> tuple[ComparedNetwork, ...]:
-    """Looks networks up by their names; gives them in the table's order.
+    """Finds networks by their names; gives them in the order of the table.
 
     Raises:
-        UsageError: an unknown name; says which there are.
+        UsageError: a name is unknown; says which there are.
     """
     known = {network.name: network for network in NETWORKS}
     for name in names:

@@ -1,6 +1,6 @@
 """``python -m converter.evaluate.sensitivity``: what each rounded tensor of an int8 artefact costs at the logits, worst first.
 
-Nothing is lowered: the rounding is simulated on the graph that the exporters would lower (see `converter.quantise.simulation`).
+It lowers nothing, but simulates the rounding on the graph that the exporters would lower (see `converter.quantise.simulation`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from device.core.errors import UsageError, exit_with_one_line
 Pixels = NDArray[np.uint8]
 
 IMAGES = 16
-"""Verification images that a measurement takes: it ranks layers, and is not the artefact's own figure."""
+"""Number of verification images. The result ranks layers; it isn't the accuracy of the artefact."""
 
 LAYERS_NAME = "layers.json"
 SENSITIVITY_TARGET = "converter.evaluate.sensitivity:run_sensitivity"
 """See `converter.work.jobs.CachedJob`."""
 
-_BATCH_IMAGES = 4  # at once: every value of the graph is kept, 22 MB an image of `ghostnet_100` at 224 px
+_BATCH_IMAGES = 4  # at once: every value of the graph is kept, 22 MB for each image of `ghostnet_100` at 224 px
 _SHOWN_LAYERS = 20
 
 
@@ -46,10 +46,10 @@ class LayerNoise(msgspec.Struct, frozen=True):
     """What rounding one tensor costs.
 
     Attributes:
-        name: where a person finds it in the model: a module (``blocks.3.0.ghost1.primary_conv.0``), or the module whose
-            ``forward`` computes it.
+        name: where to find it in the model: a module (``blocks.3.0.ghost1.primary_conv.0``), or the module whose ``forward``
+            computes it.
         operator: ``conv2d``, ``cat``, ``add``, ``mul``, ``mean``, ``linear`` and so on.
-        sqnr_db: of the logits when this tensor (its activations, and a layer's weights) alone is rounded.
+        sqnr_db: of the logits if only this tensor (its activations, and the weights of its layer) is rounded.
     """
 
     name: str
@@ -61,9 +61,9 @@ class NetworkNoise(msgspec.Struct, frozen=True):
     """What rounding the whole network costs, simulated.
 
     Attributes:
-        sqnr_db: of the logits with everything rounded.
-        weights_sqnr_db: with the weights alone rounded.
-        activations_sqnr_db: with the activations alone rounded.
+        sqnr_db: of the logits if everything is rounded.
+        weights_sqnr_db: of the logits if only weights are rounded.
+        activations_sqnr_db: of the logits if only activations are rounded.
     """
 
     sqnr_db: float
@@ -72,23 +72,23 @@ class NetworkNoise(msgspec.Struct, frozen=True):
 
 
 Advance = Callable[[int, int], None]
-"""Told of progress: how much is done, and of how much."""
+"""Called with the number of steps that are done, and the number of all steps."""
 
 
 def measure_sensitivity(
     network: fx.GraphModule, calibration: Pixels, verification: Pixels, recipe: Recipe, advance: Advance | None = None
 ) -> tuple[LayerNoise, ...]:
-    """Rounds one tensor at a time, and measures what reaches the logits.
+    """Rounds one tensor at a time, and measures the noise at the logits.
 
     Args:
         network: from `converter.quantise.folding.fold`.
-        calibration: ``(N, S, S, 3)`` uint8: what the ranges are taken from.
-        verification: ``(N, S, S, 3)`` uint8: what is measured on; the first `IMAGES` of them.
-        recipe: an int8 one.
-        advance: told of progress.
+        calibration: ``(N, S, S, 3)`` uint8: images to measure the ranges on.
+        verification: ``(N, S, S, 3)`` uint8: images to measure the noise on; the first `IMAGES` are used.
+        recipe: an int8 recipe.
+        advance: called after each step.
 
     Returns:
-        One a rounded tensor, worst first.
+        One entry for each rounded tensor, worst first.
     """
     return Simulation(network, calibration, recipe).measure_layers(verification[:IMAGES], advance)
 
@@ -127,12 +127,12 @@ def read_layers(folder: Path) -> tuple[LayerNoise, ...]:
 
 
 class Simulation:
-    """A network and all the rounding that an int8 artefact of it would do.
+    """A network with all the rounding that an int8 artefact of it would do.
 
     Args:
         network: from `converter.quantise.folding.fold`.
-        calibration: ``(N, S, S, 3)`` uint8: what the ranges, and the corrections, are taken from.
-        recipe: an int8 one.
+        calibration: ``(N, S, S, 3)`` uint8: images for the ranges and the corrections.
+        recipe: an int8 recipe.
     """
 
     def __init__(self, network: fx.GraphModule, calibration: Pixels, recipe: Recipe) -> None:
@@ -143,11 +143,11 @@ class Simulation:
 
     @torch.no_grad()
     def measure_layers(self, pixels: Pixels, advance: Advance | None = None) -> tuple[LayerNoise, ...]:
-        """Rounds one tensor at a time; only what lies behind it is computed again.
+        """Rounds one tensor at a time, and recomputes only what depends on it.
 
         Args:
             pixels: ``(N, S, S, 3)`` uint8.
-            advance: told of progress.
+            advance: called after each step.
         """
         behind = {site.node: _nodes_behind(self._network, site) for site in self._sites}
         noise = dict.fromkeys(behind, 0.0)
@@ -169,7 +169,7 @@ class Simulation:
 
     @torch.no_grad()
     def measure_network(self, pixels: Pixels) -> NetworkNoise:
-        """Rounds the whole network; then its weights alone, and its activations alone.
+        """Rounds the whole network, then only its weights, then only its activations.
 
         Args:
             pixels: ``(N, S, S, 3)`` uint8.
@@ -186,7 +186,7 @@ class Simulation:
         return NetworkNoise(*(_decibels(signal, noise[way]) for way in ways))
 
     def _run(self, batch: Tensor) -> Tensor:
-        """With nothing rounded."""
+        """Computes the logits with nothing rounded."""
         self._choose((), weights=False, activations=False)
         logits: Tensor = self._runner.run(batch)
         return logits
@@ -202,7 +202,7 @@ def _batches(pixels: Pixels) -> Iterator[Tensor]:
 
 
 def _nodes_behind(network: fx.GraphModule, site: Site) -> set[fx.Node]:
-    """The nodes whose values rounding changes: the site's own, and all that need them."""
+    """Finds the nodes whose values a rounding changes: those of the site, and all that depend on them."""
     changed: set[fx.Node] = set()
     for node in network.graph.nodes:
         if node.name in (site.node, site.layer) or changed.intersection(node.all_input_nodes):
@@ -219,15 +219,15 @@ def _decibels(signal: float, noise: float) -> float:
 
 
 class SensitivityReport(msgspec.Struct, frozen=True):
-    """What the command prints.
+    """The command's output.
 
     Attributes:
         model: variant.
         weights: checkpoint.
         recipe: that was simulated.
-        images: how many were measured on.
-        network: everything rounded.
-        layers: one tensor rounded at a time, worst first.
+        images: number of images.
+        network: the noise of the whole network.
+        layers: the noise of each tensor alone, worst first.
     """
 
     model: str
@@ -246,8 +246,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", default="clothing", metavar="NAME|PATH", help="(default: %(default)s)")
     parser.add_argument("--recipe", default="int8", metavar="NAME", help=f"of {names} (default: %(default)s)")
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="photographs (default: the weights' own)")
-    parser.add_argument("--verification", type=Path, metavar="DIR", help="labelled photographs (likewise)")
-    parser.add_argument("--images", type=int, default=IMAGES, metavar="N", help="to measure on (default: %(default)s)")
+    parser.add_argument("--verification", type=Path, metavar="DIR", help="labelled photographs (default: the weights' own)")
+    parser.add_argument(
+        "--images", type=int, default=IMAGES, metavar="N", help="number of images to measure on (default: %(default)s)"
+    )
     parser.add_argument(
         "--worst", type=int, default=_SHOWN_LAYERS, metavar="N", help="rows of the table (default: %(default)s)"
     )
@@ -285,7 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def print_table(console: Console, found: SensitivityReport, worst: int) -> None:
-    """Prints the network's own figures, and the layers that cost most."""
+    """Prints the figures of the network, and the layers that cost most."""
     network = found.network
     console.print(
         f"{found.model}, {found.weights}, recipe {found.recipe}, {found.images} images, simulated\n"

@@ -18,7 +18,7 @@ from device.contract import Preprocessing
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
 
 # Within these tolerances, mean and deviation are taken for those of the artefact's input, and no layer is added for them. The
-# camera's rounding moves a pixel by as much as half a pixel value, and a mean of 0.5 (EfficientNet-Lite) is as far from 128/255.
+# camera's rounding moves a pixel by as much as half a pixel value, and a mean of 0.5 (EfficientNet-Lite) is as far off.
 _SCALE_TOLERANCE = 1e-6
 _OFFSET_TOLERANCE = 0.5 * PIXEL_SCALE + 1e-6
 

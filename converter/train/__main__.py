@@ -1,6 +1,6 @@
 """Trains a network on a labelled folder of photographs: ``python -m converter.train --data DIR``.
 
-Writes a checkpoint, its card and its curves. A run that was interrupted goes on where its last epoch ended.
+Writes a checkpoint, its card and its curves. An interrupted run resumes after its last finished epoch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BROKEN_SHOWN = 3
 
 
 def check_photographs(split: Split, console: Console) -> None:
-    """Decodes all photographs once.
+    """Decodes all photographs once, before the hours of training.
 
     Raises:
         TrainingError: some are broken; names the first few.
@@ -54,7 +54,7 @@ def check_photographs(split: Split, console: Console) -> None:
 
 
 def run(trainer: Trainer, out: Path, data_title: str, console: Console) -> Card:
-    """Trains to the end and writes the checkpoint with its card and its curves."""
+    """Trains to the end, and writes the checkpoint with its card and its curves."""
     settings = trainer.settings
     with Progress(*_COLUMNS, console=console) as progress:
         total = settings.epochs * trainer.steps_an_epoch
@@ -72,7 +72,7 @@ def run(trainer: Trainer, out: Path, data_title: str, console: Console) -> Card:
 
 
 def curves_path(out: Path) -> Path:
-    """Where the curves of a run lie."""
+    """Gives the path of a run's curves."""
     return out.with_name(out.stem + CURVES_SUFFIX)
 
 
@@ -86,10 +86,10 @@ def _describe_epoch(trainer: Trainer, seconds: float) -> str:
 
 
 def make_card(trainer: Trainer, data_title: str) -> Card:
-    """What the weights are worth, on the validation split."""
+    """Makes the card of the weights, with their accuracy on the validation split."""
     logits, labels = trainer.validation_logits(), trainer.validation_labels()
     found = score(logits, labels)
-    calibration = fit_scaling(logits, labels)
+    scaling = fit_scaling(logits, labels)
     return Card(
         model=trainer.settings.model,
         labels=trainer.train_set.classes,
@@ -100,8 +100,8 @@ def make_card(trainer: Trainer, data_title: str) -> Card:
         top1=round(found.top1, 4),
         top5=round(found.top5, 4),
         macro_top1=round(found.macro_top1, 4),
-        temperature=calibration.temperature,
-        expected_calibration_error=calibration.expected_calibration_error,
+        temperature=scaling.temperature,
+        expected_calibration_error=scaling.expected_calibration_error,
         versions={"torch": str(torch.__version__)},
     )
 
@@ -145,7 +145,7 @@ def choose_device(name: str) -> str:
     """Resolves ``auto``.
 
     Raises:
-        UsageError: ``cuda`` was asked for and isn't there.
+        UsageError: ``cuda`` is not available.
     """
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:

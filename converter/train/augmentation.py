@@ -1,4 +1,4 @@
-"""What a training photograph goes through: random crop, mirror image, colours, an erased patch."""
+"""Augmentation of training photographs: random crop, mirror image, colours, an erased patch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Pixels = NDArray[np.uint8]
 
 
 class AugmentedImages(Dataset[tuple[Tensor, int]]):
-    """Random crops, mirror images and colours of the training photographs: ``(3, px, px)`` float32, normalised.
+    """Augments training photographs: gives ``(3, px, px)`` float32, normalised, and the label.
 
     Args:
         samples: photographs and their labels.
-        px: side of what comes out.
-        spec: mean and deviation that the network takes.
+        px: side of the result.
+        spec: mean and deviation of the network's input.
         seed: of this epoch.
     """
 
@@ -40,7 +40,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         sample = self.samples[index]
-        # Seeded by epoch and index, not by worker, so that a run doesn't depend on how many workers it had.
+        # Seeded by epoch and index, not by worker, so that a run doesn't depend on the number of workers.
         rng = np.random.default_rng((self.seed, index))
         image = _random_crop(decode_image(sample.path), self.px, rng)
         if rng.random() < 0.5:

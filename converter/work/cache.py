@@ -1,7 +1,7 @@
-"""Results of long stages, found again by what went into them.
+"""Cache of the results of long stages.
 
-A key is the hash of everything that shapes the result: weights, images, recipe, versions of the libraries, and the
-converter's own source. So nothing has to be invalidated by hand.
+A key is the hash of everything that shapes the result: weights, images, recipe, versions of the libraries, and the source code.
+So no entry has to be invalidated by hand.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def hash_imported(*modules: str) -> str:
-    """Hash of modules and of all of the project that they import, however indirectly, functions' own imports included.
+    """Hashes modules and everything of the project that they import, directly or not, including imports in functions.
 
     Args:
-        modules: full names; a module of another package adds nothing, its version is what counts.
+        modules: full names. A module of another package adds nothing; the version of its package belongs in the key.
     """
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
@@ -45,7 +45,7 @@ def hash_imported(*modules: str) -> str:
 
 def _imported_files(modules: Iterable[str], root: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as name:
-        # A folder with nothing else in it: the search must not wander off into torch where both lie in site-packages.
+        # A folder with only our packages: in site-packages, the search would go on into torch.
         for package in _OWN_PACKAGES:
             (Path(name) / package).symlink_to(root / package)
         finder = ModuleFinder(path=[name])
@@ -57,22 +57,22 @@ def _imported_files(modules: Iterable[str], root: Path) -> list[Path]:
 
 
 def make_key(**parts: object) -> str:
-    """Hash of named parts, whatever their order."""
+    """Hashes named parts; their order doesn't matter."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 
 class Cache:
-    """Folders by key, each written whole or not at all.
+    """Folders by key, each written completely or not at all.
 
     Args:
-        root: made when first written to.
+        root: folder of the cache; created by the first write.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def find(self, key: str) -> Path | None:
-        """The folder of an earlier result."""
+        """Finds the folder of an earlier result; None if there is none."""
         path = self.root / key
         return path if path.is_dir() else None
 

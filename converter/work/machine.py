@@ -50,12 +50,12 @@ def format_machine(machine: MeasuredMachine) -> str:
 
 
 class LoadMeter:
-    """What other programs take of the machine from now on.
+    """Measures what other programs take of the machine, from its creation on.
 
     Args:
         root: where ``proc`` is.
-        clock: measures the span.
-        own_cpu_s: processor time that this process has taken.
+        clock: measures the time span.
+        own_cpu_s: gives the processor time that this process has taken.
     """
 
     def __init__(
@@ -65,6 +65,6 @@ class LoadMeter:
         self._others.start()
 
     def finish(self, machine: MeasuredMachine) -> MeasuredMachine:
-        """Adds what was seen since the start; adds nothing where the kernel doesn't say."""
+        """Adds the load since the start to the machine's description; adds nothing if the kernel doesn't report it."""
         others = self._others.read()
         return msgspec.structs.replace(machine, other_load_cores=others.cores, stolen_share=others.stolen_share)

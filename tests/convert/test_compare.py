@@ -196,7 +196,7 @@ def interrupted_measurement(after: int, monkeypatch: pytest.MonkeyPatch) -> Meas
 
     monkeypatch.setattr(comparison, "_open", lambda *_: ({key: None}, {}))
     monkeypatch.setattr(comparison, "measure_rounds", rounds)
-    return measure({}, np.zeros((1, 2, 2, 3), np.uint8), rounds=50, runs=1, machine=MACHINE, tell=lambda _: None)
+    return measure({}, np.zeros((1, 2, 2, 3), np.uint8), rounds=50, runs=1, machine=MACHINE, report=lambda _: None)
 
 
 def test_an_interrupted_measurement_keeps_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_an_artefact_that_no_runtime_takes_becomes_a_reason(tmp_path: Path) -> N
     pixels = TensorSpec("pixels", (1, 2, 2, 3), "uint8", "NHWC")
     exported = Exported(path.name, pixels, TensorSpec("logits", (1, 2), "int8", "NC"), 1, (), {})
     exports: Outcomes = {("a", "litert"): Lowered(path, exported), ("b", "litert"): "could not be exported"}
-    measurement = measure(exports, np.zeros((1, 2, 2, 3), np.uint8), rounds=3, runs=1, machine=MACHINE, tell=lambda _: None)
+    measurement = measure(exports, np.zeros((1, 2, 2, 3), np.uint8), rounds=3, runs=1, machine=MACHINE, report=lambda _: None)
     assert "is no TensorFlow Lite file" in measurement.failures["a", "litert"]
     assert (measurement.rounds, measurement.rounds_s) == (0, {})
 
@@ -464,7 +464,7 @@ def test_a_run_that_is_stopped_keeps_its_exports_and_says_so(
         (("--models", "ghostnet_articel"), 2, "did you mean 'ghostnet_article'?"),
         (("--rounds", "1"), 2, "expected 3 or more"),
         (("--jobs", "0"), 2, "expected 1 or more"),
-        (("--calibration", "/nowhere"), 60, "/nowhere: is no folder"),
+        (("--calibration", "/nowhere"), 60, "/nowhere: is not a folder"),
     ],
 )
 def test_a_wrong_flag_is_one_line(

@@ -230,7 +230,7 @@ def command(*flags: str) -> subprocess.CompletedProcess[str]:
         (("--profile", "rpi4", "--model", "gohstnet_100"), 10, "did you mean 'ghostnet_100'?"),
         (("--profile", "rpi4", "--weights", "clothign"), 60, "did you mean 'clothing'?"),
         (("--profile", "rpi4", "--model", "ghostnet_130"), 60, "there are: none"),
-        (("--profile", "rpi4", "--calibration", "/nowhere"), 60, "/nowhere: is no folder"),
+        (("--profile", "rpi4", "--calibration", "/nowhere"), 60, "/nowhere: is not a folder"),
         ((), 2, "--profile is missing"),
     ],
 )
