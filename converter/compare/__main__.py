@@ -10,13 +10,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from converter.compare.comparison import LEAST_ROUNDS, Measurement, Pixels, build, measure, read_photographs, this_machine
+from converter.compare.comparison import LEAST_ROUNDS, Measurement, build, measure, read_photographs, this_machine
 from converter.compare.exports import USUAL_DURATION_S, ExportStore, Outcomes, Task
 from converter.compare.networks import NETWORKS, QUICK, find_networks
 from converter.compare.page import HTML_NAME, PNG_NAME, write_comparison
 from converter.compare.records import JSON_NAME, encode, read_arm_counts
 from converter.compare.table import print_comparison
-from converter.exporters import exporter_names
+from converter.exporters import Pixels, exporter_names
 from converter.profiles import load_profile
 from converter.work.cache import Cache
 from converter.work.machine import MeasuredMachine

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from converter.compare.latency import ratio_spread
 from converter.compare.networks import ARTICLE, REFERENCE, RIVAL
 from converter.compare.records import ClaimOutcome, ClaimVerdict, NetworkFigures, RoundPercentiles
+from converter.exporters import runtime_title
 
 CLAIMED_PARAMETERS_M = 3.8
 CLAIMED_LATENCY_MS = 23.0
@@ -23,8 +24,6 @@ LARGEST_CLAIMED_RATIO = (CLAIMED_LATENCY_MS + LATENCY_ROUNDING_MS) / (CLAIMED_RI
 
 SUBJECTS = {ARTICLE: "article's table as reconstructed", REFERENCE: "paper's table"}
 """Networks that the article may mean, its own first."""
-
-_RUNTIME_TITLES = {"litert": "LiteRT", "executorch": "ExecuTorch"}
 
 
 def judge(rows: Sequence[NetworkFigures], runtimes: Sequence[str]) -> tuple[ClaimVerdict, ...]:
@@ -53,7 +52,7 @@ def judge_parameters(row: NetworkFigures | None, network: str) -> ClaimVerdict:
 
 def judge_speed(row: NetworkFigures | None, rival: NetworkFigures | None, network: str, runtime: str) -> ClaimVerdict:
     """Checks the claimed advantage over MobileNetV3-Small in one runtime, by the ratio in each round."""
-    claim = f"faster than MobileNetV3-Small, {_RUNTIME_TITLES.get(runtime, runtime)}"
+    claim = f"faster than MobileNetV3-Small, {runtime_title(runtime)}"
     claimed = (
         f"{CLAIMED_LATENCY_MS:.0f} against {CLAIMED_RIVAL_LATENCY_MS:.0f} ms, "
         f"{CLAIMED_LATENCY_MS / CLAIMED_RIVAL_LATENCY_MS:.2f}x"

@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from converter.compare.claims import judge
 from converter.compare.exports import NUM_CLASSES, SEED, Outcomes
@@ -19,7 +17,7 @@ from converter.compare.networks import REFERENCE, ComparedNetwork
 from converter.compare.records import SCHEMA, ArmCounts, ArtefactFigures, Comparison, NetworkFigures, with_arm_counts
 from converter.data.photographs import PACK_SUFFIX, read_folder, read_pack
 from converter.evaluate.verify import open_artefact
-from converter.exporters import toolchain_versions
+from converter.exporters import Pixels, toolchain_versions
 from converter.exporters.job import Lowered
 from converter.exporters.quiet import quiet
 from converter.models import create_model
@@ -40,7 +38,6 @@ LEAST_ROUNDS = 3
 
 _BUSY_CORES = 0.2
 
-Pixels = NDArray[np.uint8]
 Failures = dict[tuple[str, str], str]
 
 

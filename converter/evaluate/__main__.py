@@ -15,14 +15,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import nn
 
 from converter.data.datasets import VALIDATION_NAMES, LabelledFolder, LabelledImage, find_split, read_labelled_folder
-from converter.evaluate.accuracy import Change, ConfidenceInterval, Score, change, score
+from converter.evaluate.accuracy import Change, Classifier, ConfidenceInterval, Labels, Logits, Pixels, Score, change, score
 from converter.evaluate.verify import open_artefact
 from converter.models import model_names
 from converter.weights.checkpoints import Checkpoint, load_checkpoint
@@ -33,13 +32,6 @@ from device.image.opencv import decode_image
 from device.image.postprocess import dequantise
 from device.image.preprocess import fit_frame
 from device.protocols import Session
-
-Pixels = NDArray[np.uint8]
-Logits = NDArray[np.float32]
-Labels = NDArray[np.int64]
-
-Network = Callable[[Pixels], Logits]
-"""``(N, S, S, 3)`` uint8, RGB, to ``(N, C)`` float32."""
 
 SPLIT_NAMES = (*VALIDATION_NAMES, "test")
 BATCH_IMAGES = 16
@@ -126,7 +118,7 @@ def find_folder(root: Path, labels: tuple[str, ...]) -> LabelledFolder:
     return read_labelled_folder(split or root, labels)
 
 
-def run_eager(model: nn.Module, spec: Preprocessing) -> Network:
+def run_eager(model: nn.Module, spec: Preprocessing) -> Classifier:
     """Gives the network as it was trained, in fp32."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
 
@@ -138,12 +130,14 @@ def run_eager(model: nn.Module, spec: Preprocessing) -> Network:
     return run
 
 
-def run_session(session: Session) -> Network:
+def run_session(session: Session) -> Classifier:
     """Gives an artefact as the board runs it."""
     return lambda pixels: np.stack([dequantise(session.run(image[None]), session.output) for image in pixels])
 
 
-def open_networks(stack: ExitStack, checkpoint: Checkpoint, bundle: Bundle | None, spec: Preprocessing) -> dict[str, Network]:
+def open_networks(
+    stack: ExitStack, checkpoint: Checkpoint, bundle: Bundle | None, spec: Preprocessing
+) -> dict[str, Classifier]:
     """Opens eager fp32 and every artefact of a bundle. The stack closes the sessions."""
     networks = {EAGER: run_eager(checkpoint.model, spec)}
     for artefact in bundle.manifest.artefacts if bundle else ():
@@ -153,7 +147,7 @@ def open_networks(stack: ExitStack, checkpoint: Checkpoint, bundle: Bundle | Non
 
 
 def measure(
-    networks: dict[str, Network], samples: tuple[LabelledImage, ...], spec: Preprocessing, advance: Callable[[int], None]
+    networks: dict[str, Classifier], samples: tuple[LabelledImage, ...], spec: Preprocessing, advance: Callable[[int], None]
 ) -> Measured:
     """Runs every network on every image.
 

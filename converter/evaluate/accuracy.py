@@ -13,13 +13,20 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+Pixels = NDArray[np.uint8]
+"""Images or frames, channels-last, RGB."""
+
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
+
+Classifier = Callable[[Pixels], Logits]
+"""A network that maps ``(N, S, S, 3)`` uint8, RGB, to ``(N, C)`` float32."""
 
 TOP_K = 5
 

@@ -26,30 +26,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.evaluate.accuracy import ConfidenceInterval, wilson_interval
+from converter.evaluate.accuracy import Classifier, ConfidenceInterval, Labels, Logits, Pixels, wilson_interval
 from device.contract import Preprocessing
 from device.core.errors import ConversionError, exit_with_one_line
 from device.image.postprocess import softmax
 
-__all__ = [
-    "ReliabilityBin",
-    "TemperatureScaling",
-    "TradeOff",
-    "chance_error",
-    "cross_validate",
-    "expected_calibration_error",
-    "fit_scaling",
-    "fit_temperature",
-    "reliability",
-    "softmax",
-    "trade_off",
-]
-
-Logits = NDArray[np.float32]
-Labels = NDArray[np.int64]
 Confidences = NDArray[np.float32] | NDArray[np.float64]
 Hits = NDArray[np.bool_]
-Pixels = NDArray[np.uint8]
 
 BINS = 15
 """Number of bins of equal width; as in the paper."""
@@ -270,8 +253,6 @@ def _check(logits: Logits, labels: Labels) -> None:
 
 # --- the command ------------------------------------------------------------------------------------------------------
 
-Network = Callable[[Pixels], Logits]
-
 
 class ConfidenceReport(msgspec.Struct, frozen=True):
     """The output of ``--json``.
@@ -303,7 +284,7 @@ class ConfidenceReport(msgspec.Struct, frozen=True):
     reliability: tuple[ReliabilityBin, ...]
 
 
-def compute_logits(network: Network, frames: Iterable[Pixels], advance: Callable[[int], None]) -> Logits:
+def compute_logits(network: Classifier, frames: Iterable[Pixels], advance: Callable[[int], None]) -> Logits:
     """Runs a network on frames, a batch at a time, so that any number of them fits into memory.
 
     Args:
@@ -341,7 +322,7 @@ def blur(frame: Pixels) -> Pixels:
 
 
 def measure(
-    network: Network, spec: Preprocessing, photographs: dict[Path, int], others: list[Path], advance: Callable[[int], None]
+    network: Classifier, spec: Preprocessing, photographs: dict[Path, int], others: list[Path], advance: Callable[[int], None]
 ) -> tuple[Logits, Labels, dict[str, Logits]]:
     """Computes logits and labels of labelled photographs, and logits of frames without any of the classes, by kind.
 

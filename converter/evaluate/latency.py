@@ -12,15 +12,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from converter.evaluate.accuracy import Pixels
 from converter.exporters import toolchain_versions
 from converter.work.machine import LoadMeter, MeasuredMachine, describe_machine
 from device.contract import Artefact
 from device.protocols import Percentiles
 from device.runtimes.registry import RUNTIMES
-
-Pixels = NDArray[np.uint8]
 
 THREADS = 1
 WARM_UP_INFERENCES = 10

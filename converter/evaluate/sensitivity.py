@@ -13,13 +13,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, fx
 
 from converter.data.photographs import choose_photographs
+from converter.evaluate.accuracy import Pixels
 from converter.quantise.correction import correct_layers
 from converter.quantise.equalisation import artefact_input, equalise
 from converter.quantise.folding import fold
@@ -28,8 +28,6 @@ from converter.quantise.simulation import RoundingInterpreter, Site, find_sites,
 from converter.weights.checkpoints import load_checkpoint
 from device.contract import Preprocessing
 from device.core.errors import UsageError, exit_with_one_line
-
-Pixels = NDArray[np.uint8]
 
 IMAGES = 16
 """Number of verification images. The result ranks layers; it isn't the accuracy of the artefact."""

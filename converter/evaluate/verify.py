@@ -8,9 +8,9 @@ from typing import Protocol
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from converter.evaluate.accuracy import Logits, Pixels
 from converter.evaluate.sensitivity import LayerNoise
 from converter.quantise.recipes import Recipe, recipe_names
 from device.contract import TensorSpec
@@ -21,9 +21,6 @@ from device.protocols import Session
 from device.runtimes.registry import RUNTIMES
 
 _WORST_LAYERS = 3  # that an error names
-
-Pixels = NDArray[np.uint8]
-Logits = NDArray[np.float32]
 
 
 class Verification(msgspec.Struct, frozen=True):

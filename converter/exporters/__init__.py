@@ -172,6 +172,11 @@ def load_exporter(runtime: str) -> Exporter:
     return cast("Exporter", EXPORTERS.load(runtime)())
 
 
+def runtime_title(runtime: str) -> str:
+    """Gives a runtime's name for people; the name itself if its exporter isn't there, as for an old record."""
+    return load_exporter(runtime).title if runtime in exporter_names() else runtime
+
+
 def default_recipe(precision: Precision, runtime: str) -> Recipe:
     """The recipe that a profile's precision stands for in a runtime's format."""
     return find_recipe(load_exporter(runtime).default_recipes[precision])

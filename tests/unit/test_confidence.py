@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converter.evaluate.accuracy import Labels, Logits
 from converter.evaluate.confidence import (
     BINS,
     Hits,
-    Labels,
-    Logits,
     blur,
     chance_error,
     compute_logits,
@@ -23,9 +22,9 @@ from converter.evaluate.confidence import (
     noise_frames,
     reliability,
     report,
-    softmax,
     trade_off,
 )
+from device.image.postprocess import softmax
 
 SEEDS = st.integers(0, 2**32 - 1)
 
