@@ -23,7 +23,7 @@ from converter.evaluate.accuracy import change
 from converter.evaluate.latency import Latency, measure_latency
 from converter.evaluate.sensitivity import IMAGES, SENSITIVITY_TARGET, LayerNoise, SensitivityRequest, read_layers
 from converter.evaluate.verify import Verification, artefact_logits, compare, eager_logits, require_floor
-from converter.exporters import Exported, default_recipe, exporter_names, toolchain_versions
+from converter.exporters import Exported, default_recipe, exporter_names, load_exporter, toolchain_versions
 from converter.exporters.job import EXPORT_TARGET, ExportRequest, Lowered, TrainedNetwork, read_artefact, toolchain_key
 from converter.models.counting import count_macs, count_parameters
 from converter.profiles import LoadedProfile
@@ -152,8 +152,9 @@ def choose_recipes(request: Request) -> dict[str, Recipe]:
     """Gives the recipe of each format: the one that the user asked for, or the default for the profile's precision.
 
     Raises:
-        UsageError: there is no recipe of that name.
+        UsageError: there is no recipe of that name, or no exporter for the profile's runtime.
     """
+    load_exporter(request.profile.profile.runtime.name)
     if request.recipe is not None:
         return dict.fromkeys(exporter_names(), find_recipe(request.recipe))
     precision = request.profile.profile.model.precision
