@@ -24,8 +24,7 @@ import msgspec
 
 from converter.work.cache import Cache
 from converter.work.progress import ProgressCallback
-from device.core import errors
-from device.core.errors import ConversionError, GhostwattError
+from device.core.errors import ConversionError, GhostwattError, read_error
 
 _POLL_S = 0.1
 _WORDS = 200  # characters of a foreign error's message
@@ -54,17 +53,6 @@ class _Order(msgspec.Struct, frozen=True):
     out: str
 
 
-class _Failure(msgspec.Struct, frozen=True):
-    """An error of ours on its way from one process to the other: its class, and what it is made of."""
-
-    kind: str
-    where: str
-    found: str
-    expected: str
-    remedy: str
-    reason: str
-
-
 class _Running(NamedTuple):
     job: CachedJob
     order: Path
@@ -76,8 +64,7 @@ def run_jobs(
 ) -> Generator[tuple[CachedJob, Path | GhostwattError]]:
     """Gives the result of every job, and runs those that the cache doesn't hold, a few at once.
 
-    Each result is stored as soon as it is there, so that an interrupted run goes on where it was. If the caller stops, the
-    processes that are running are ended.
+    Each result is stored at once, so an interrupted run can continue. If the caller stops, the running processes are ended.
 
     Args:
         jobs: started in this order.
@@ -120,7 +107,7 @@ def run_jobs(
 def _start(job: CachedJob, out: Path) -> _Running:
     """Starts a process that a Ctrl-C on the terminal doesn't reach: this process ends it.
 
-    Its output is dropped, also that of helpers that outlive it. A traceback that was asked for is let through.
+    Its output is dropped, also that of helpers that outlive it, unless the user asked for tracebacks.
     """
     order = out.with_suffix(".json")
     order.write_bytes(msgspec.json.encode(_Order(job.target, msgspec.Raw(msgspec.json.encode(job.request)), str(out))))
@@ -139,9 +126,8 @@ def _keep(one: _Running, cache: Cache) -> Path:
 def _find_error(one: _Running) -> GhostwattError | None:
     failure = _failure_path(one.order)
     if failure.is_file():
-        told = msgspec.json.decode(failure.read_bytes(), type=_Failure)
-        kind: type[GhostwattError] = getattr(errors, told.kind)
-        return kind(told.where, told.found, expected=told.expected, remedy=told.remedy, reason=told.reason)
+        unknown = ConversionError(one.job.title, "failed", remedy="GHOSTWATT_TRACEBACK=1 shows why", reason="export")
+        return read_error(failure.read_text(encoding="utf-8")) or unknown
     code = one.process.returncode
     if code == 0:
         return None
@@ -163,7 +149,7 @@ def _wants_traceback() -> bool:
 
 
 def run_order(path: Path) -> None:
-    """Runs one job in this process; what goes wrong is written beside the order, for `run_jobs` to read."""
+    """Runs one job in this process. An error is written beside the order, for `run_jobs` to read."""
     order = msgspec.json.decode(path.read_bytes(), type=_Order)
     module, _, name = order.target.partition(":")
     try:
@@ -172,17 +158,18 @@ def run_order(path: Path) -> None:
         out = Path(order.out)
         out.mkdir()
         function(request, out)
-    except Exception as error:  # whatever it is, it is this job's alone
+    except Exception as error:  # any error ends only this job
         if _wants_traceback():
             traceback.print_exc()
-        _failure_path(path).write_bytes(msgspec.json.encode(_describe(error, order.target)))
+        facts = _find_family(error, order.target).facts()
+        _failure_path(path).write_bytes(msgspec.json.encode({"error": facts}))
 
 
-def _describe(error: Exception, target: str) -> _Failure:
-    if isinstance(error, GhostwattError) and hasattr(errors, type(error).__name__):
-        return _Failure(type(error).__name__, error.where, error.found, error.expected, error.remedy, error.reason)
+def _find_family(error: Exception, target: str) -> GhostwattError:
+    if isinstance(error, GhostwattError):
+        return error
     words = " ".join(str(error).split())[:_WORDS]
-    return _Failure(ConversionError.__name__, target, f"failed with {type(error).__name__}: {words}", "", "", "export")
+    return ConversionError(target, f"failed with {type(error).__name__}: {words}", reason="export")
 
 
 if __name__ == "__main__":
