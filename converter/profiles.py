@@ -115,9 +115,9 @@ def json_schema() -> dict[str, Any]:
 
 
 def _meter_schema(definitions: dict[str, Any]) -> dict[str, Any]:
-    """One branch a kind of our own, with the options that its class declares; a kind from outside may have any key.
+    """Makes the schema of a meter: a branch for each kind of ours, with the options that its class declares.
 
-    Definitions that a kind refers to are added to ``definitions``.
+    A kind of another package may have any key. Definitions that a kind refers to are added to ``definitions``.
     """
     branches: list[dict[str, Any]] = []
     for kind in METERS.own_names():
@@ -283,10 +283,10 @@ def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
 
 
 def _complete_own_options(document: _Document, name: str) -> None:
-    """Checks what is said to one kind of source alone, and fills in what isn't said: a manifest holds every key."""
+    """Checks the options of single kinds of sources, and fills in their defaults: a manifest holds every key."""
     camera = document.values.get("camera")
     if not isinstance(camera, dict):
-        return  # conversion says so, with the place
+        return  # a wrong type, which `_convert` reports with its position
     for kind, struct in option_structs().items():
         camera.setdefault(kind, {})
         _refuse_unknown_keys(document, struct, ("camera", kind), name)
@@ -307,7 +307,7 @@ def _convert(document: _Document, struct: type[AnyStruct], within: KeyPath, name
 def _invalid(
     positions: dict[KeyPath, Position], name: str, base: KeyPath, values: object, error: msgspec.ValidationError
 ) -> ProfileError:
-    """The error of a wrong value; ``values`` were converted, and stand at ``base`` in the profile."""
+    """Makes the error for a wrong value in ``values``, the part of the profile at ``base``."""
     message, _, place = str(error).partition(" - at `$")
     path = tuple(int(index) if index else key for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", place))
     return ProfileError(
