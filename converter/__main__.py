@@ -1,4 +1,4 @@
-"""``python -m converter --profile rpi4``: lowers a network for a board and writes the bundle."""
+"""``python -m converter --profile rpi4``: lowers a network for a board, and writes the bundle."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from converter.evaluate.accuracy import Score
+from converter.exporters import default_recipe, exporter_names, load_exporter
 from converter.models import model_names
 from converter.profiles import FOLDER, SCHEMA_NAME, encode_schema, load_profile, profile_names
-from converter.quantise.recipes import RECIPES, default_recipe, find_recipe
+from converter.quantise.recipes import RECIPES, find_recipe
 from converter.report.record import ConversionReport, read_report
-from converter.stages import RUNTIMES, Request, convert
+from converter.stages import Request, convert
 from converter.weights.checkpoints import find_checkpoint, known_names
-from converter.work.progress import StageProgress
+from converter.work.progress import TaskProgress
 from device.bundle import open_bundle
 from device.contract import Manifest
 from device.core.errors import ProfileError, exit_with_one_line, nearest
@@ -29,9 +30,10 @@ CACHE = BUILD / "cache"
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
+    suffixes = " and ".join(f".{load_exporter(name).suffix}" for name in exporter_names())
     parser = argparse.ArgumentParser(
         prog="python -m converter",
-        description="Lowers a network to .pte and .tflite for a board, checks what it computes, and writes the bundle.",
+        description=f"Lowers a network to {suffixes} for a board, checks what it computes, and writes the bundle.",
     )
     parser.add_argument("--profile", metavar="NAME", help=f"a profile of firmware_profiles/ ({', '.join(profile_names())})")
     parser.add_argument("--model", metavar="NAME", help=f"instead of the profile's ({', '.join(model_names())})")
@@ -47,22 +49,25 @@ def build_parser() -> argparse.ArgumentParser:
         "--calibration", type=Path, metavar="DIR", help="photographs to take the ranges from (default: the weights' own)"
     )
     parser.add_argument(
-        "--verification", type=Path, metavar="DIR", help="labelled photographs, DIR/<label>/*, to check with (likewise)"
+        "--verification",
+        type=Path,
+        metavar="DIR",
+        help="labelled photographs to check with, DIR/<label>/* (default: the weights' own)",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the bundle (default: build/<profile>)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the bundle (default: build/<profile>)")
     parser.add_argument(
         "--cache", type=Path, default=CACHE, metavar="DIR", help="results of earlier conversions (default: %(default)s)"
     )
     parser.add_argument("--jobs", type=int, default=2, choices=(1, 2), help="exports at a time (default: 2)")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
-    parser.add_argument("--list", action="store_true", help="list profiles, models, weights and recipes, and end")
-    parser.add_argument("--write-schema", action="store_true", help=f"write firmware_profiles/{SCHEMA_NAME}, and end")
+    parser.add_argument("--list", action="store_true", help="list profiles, models, weights and recipes, and exit")
+    parser.add_argument("--write-schema", action="store_true", help=f"write firmware_profiles/{SCHEMA_NAME}, and exit")
     return parser
 
 
 def list_choices(console: Console) -> None:
     """Prints what ``--profile``, ``--model``, ``--weights`` and ``--recipe`` take."""
-    profiles = Table("profile", "what it is", "runtime", "threads", title=None, box=None, header_style="bold")
+    profiles = Table("profile", "description", "runtime", "threads", title=None, box=None, header_style="bold")
     for name in profile_names():
         profile = load_profile(name).profile
         profiles.add_row(name, profile.description, profile.runtime.name, str(profile.runtime.threads))
@@ -77,16 +82,16 @@ def list_choices(console: Console) -> None:
 
 
 def list_recipes() -> Table:
-    """The recipes, each with the formats whose default it is, and its reason."""
+    """Makes the table of recipes: the formats that each is the default of, and the reason to use it."""
     table = Table("recipe", "default of", "reason", box=None, header_style="bold")
     for name, recipe in RECIPES.items():
-        formats = [runtime for runtime in RUNTIMES if default_recipe(recipe.precision, runtime) is recipe]
+        formats = [runtime for runtime in exporter_names() if default_recipe(recipe.precision, runtime) is recipe]
         table.add_row(name, ", ".join(formats) or "–", recipe.reason)
     return table
 
 
 def print_summary(console: Console, out: Path, manifest: Manifest, manifest_sha256: str) -> None:
-    """Prints what was made and what it is worth."""
+    """Prints the artefacts and their accuracy."""
     table = Table("artefact", "recipe", "size", "delegates", "outside", "SQNR", "top-1 as fp32", box=None, header_style="bold")
     for artefact in manifest.artefacts:
         table.add_row(
@@ -107,9 +112,9 @@ def print_summary(console: Console, out: Path, manifest: Manifest, manifest_sha2
 
 
 def print_accuracy(console: Console, report: ConversionReport) -> None:
-    """Prints what fp32 and each artefact name right, and what int8 changes."""
+    """Prints the top-1 of fp32 and of each artefact, and the difference."""
     if report.fp32 is None:
-        console.print("top-1 isn't known: the photographs have no labels; --verification DIR takes labelled ones")
+        console.print("top-1 is unknown, since the photographs have no labels; pass labelled ones by --verification DIR")
         return
     table = Table("", f"top-1 of {report.verification.images}", "95 %", "against fp32", "95 %", box=None, header_style="bold")
     table.add_row("fp32", *_format_top1(report.fp32.score), "", "")
@@ -144,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         where = "--model" if flags.model else loaded.where("model", "name")
         raise ProfileError(where, f"{model!r} is not a model", expected=nearest(model, model_names()), reason="unknown_model")
     if flags.recipe is not None:
-        find_recipe(flags.recipe)  # a wrong name before a long download, not after
+        find_recipe(flags.recipe)  # refuses a wrong name before a long download
     out = flags.out or BUILD / flags.profile
     request = Request(
         profile=loaded,
@@ -158,9 +163,9 @@ def main(arguments: list[str] | None = None) -> int:
         recipe=flags.recipe,
     )
     started_s = time.monotonic()
-    find_checkpoint(request.model, request.weights)  # a download shows its own progress, so not below
-    with StageProgress(flags.cache / "durations.json") as progress:
-        manifest = convert(request, progress.tell)
+    find_checkpoint(request.model, request.weights)  # outside the progress display, since a download shows its own
+    with TaskProgress(flags.cache / "durations.json") as progress:
+        manifest = convert(request, progress.report)
     if flags.json:
         print(msgspec.json.encode(manifest).decode())
         return 0

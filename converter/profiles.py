@@ -1,4 +1,4 @@
-"""Reads profiles: YAML that inherits, checked to the last key, with file and line in every complaint."""
+"""Reads profiles: YAML with inheritance. Every key is checked, and every error names the file and the line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
 
 
 class Position(NamedTuple):
-    """Where a value was written."""
+    """File and line of a value."""
 
     file: str
     line: int
@@ -39,7 +39,7 @@ class Position(NamedTuple):
 
 
 class LoadedProfile(NamedTuple):
-    """A resolved profile, and where each of its values was written."""
+    """A resolved profile, and the position of each of its values."""
 
     profile: Profile
     positions: dict[KeyPath, Position]
@@ -51,14 +51,14 @@ class LoadedProfile(NamedTuple):
         return artefact
 
     def where(self, *path: str | int) -> str:
-        """``rpi4.yaml:12 camera.rate_fps``: the place to point at when the value turns out wrong later."""
+        """Gives the position of a value for an error message, such as ``rpi4.yaml:12 camera.rate_fps``."""
         return _where(self.positions, path, self.profile.name)
 
 
 class _ProfileLoader(yaml.SafeLoader):
-    """Takes numbers, ``null``, ``true`` and ``false`` for what they are, and all else for words, as YAML 1.2's core does.
+    """Resolves numbers, ``null``, ``true`` and ``false`` as YAML 1.2's core schema does, and takes everything else as a string.
 
-    So ``off`` is a word, and no version number becomes a date.
+    ``off`` is a string, and no version number becomes a date.
     """
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {  # type: ignore[misc]  # as PyYAML does
@@ -78,19 +78,20 @@ class _Document(NamedTuple):
 
 
 def profile_names(folder: Path = FOLDER) -> tuple[str, ...]:
-    """Profiles that there are."""
+    """Names of the profiles in a folder, sorted."""
     return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
 
 
 def load_profile(name: str, folder: Path = FOLDER) -> LoadedProfile:
-    """Reads a profile and what it inherits from, and checks it.
+    """Reads a profile and the profiles that it inherits from, and checks the result.
 
     Args:
         name: of the profile; its file is ``<name>.yaml``.
-        folder: where profiles are.
+        folder: that holds the profiles.
 
     Raises:
-        ProfileError: ``missing``, ``yaml``, ``cycle``, ``unknown_key``, ``invalid`` (a wrong value) or ``contradiction``.
+        ProfileError: reason ``missing``, ``yaml``, ``cycle``, ``unknown_key``, ``invalid`` (a wrong value) or
+            ``contradiction``.
     """
     document = _load_inherited(name, folder, ())
     _refuse_unknown_keys(document, Profile, (), name)
@@ -102,9 +103,9 @@ def load_profile(name: str, folder: Path = FOLDER) -> LoadedProfile:
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema by which an editor completes profiles.
+    """Gives the JSON schema that editors use to complete profiles.
 
-    Nothing is required in it: a profile that inherits may leave out anything. The loader is the strict one.
+    It requires no key, since a profile may inherit any of them. The loader checks that none is missing.
     """
     structs = option_structs()
     (schema, *_), definitions = msgspec.json.schema_components((Profile, *structs.values()), ref_template="#/$defs/{name}")
@@ -120,9 +121,9 @@ def json_schema() -> dict[str, Any]:
 
 
 def _meter_schema(definitions: dict[str, Any]) -> dict[str, Any]:
-    """One branch a kind of our own, with the options that its class declares; a kind from outside may have any key.
+    """Makes the schema of a meter: a branch for each kind of ours, with the options that its class declares.
 
-    Definitions that a kind refers to are added to ``definitions``.
+    A kind of another package may have any key. Definitions that a kind refers to are added to ``definitions``.
     """
     branches: list[dict[str, Any]] = []
     for kind in METERS.own_names():
@@ -145,7 +146,7 @@ def _meter_schema(definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode_schema() -> bytes:
-    """The bytes of ``firmware_profiles/schema.json``."""
+    """Gives the bytes of ``firmware_profiles/schema.json``."""
     return msgspec.json.format(msgspec.json.encode(json_schema(), order="sorted"), indent=2) + b"\n"
 
 
@@ -165,7 +166,7 @@ def _drop_required(node: object) -> None:
 def _load_inherited(name: str, folder: Path, heirs: tuple[str, ...]) -> _Document:
     if name in heirs:
         chain = " -> ".join((*heirs, name))
-        raise ProfileError(f"{heirs[-1]}.yaml inherits", f"goes in a circle: {chain}", reason="cycle")
+        raise ProfileError(f"{heirs[-1]}.yaml inherits", f"inherits from itself: {chain}", reason="cycle")
     document = _read_yaml(name, folder, heirs)
     parent = document.values.get("inherits")
     if parent is None:
@@ -202,7 +203,7 @@ def _read_yaml(name: str, folder: Path, heirs: tuple[str, ...]) -> _Document:
 def _construct(node: yaml.Node | None, path: KeyPath, file: str, positions: dict[KeyPath, Position]) -> Any:
     if node is None:
         return None
-    # A key's own line is the better one: a block's value starts a line below.
+    # The line of the key is kept where there is one: the value of a block starts on the line below it.
     positions.setdefault(path, Position(file, node.start_mark.line + 1))
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
@@ -224,7 +225,7 @@ def _construct(node: yaml.Node | None, path: KeyPath, file: str, positions: dict
 
 
 def _merge(parent: _Document, child: _Document) -> _Document:
-    """The child's values win; mappings merge key by key, lists are replaced."""
+    """Merges two profiles. The child's values win; mappings are merged key by key, lists are replaced."""
     values = _merge_values(parent.values, child.values)
     return _Document(values, {**parent.positions, **child.positions})
 
@@ -260,7 +261,7 @@ def _refuse_unknown_keys(document: _Document, struct: type[msgspec.Struct], path
     for step in path:
         node = node[step]
     if not isinstance(node, dict):
-        return  # the wrong shape; conversion says so, with the place
+        return  # a wrong type, which `_convert` reports with its position
     fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
     for key in node:
         if key not in fields:
@@ -279,7 +280,7 @@ def _refuse_unknown_keys(document: _Document, struct: type[msgspec.Struct], path
 
 
 def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
-    """The struct that a field holds, directly, in a tuple, or optionally."""
+    """Finds the struct in a field's type: the type itself, the items of a tuple, or the value of an optional field."""
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
         return annotation
     if typing.get_origin(annotation) in (tuple, typing.Union, types.UnionType):
@@ -288,10 +289,10 @@ def _struct_within(annotation: Any) -> type[msgspec.Struct] | None:
 
 
 def _complete_own_options(document: _Document, name: str) -> None:
-    """Checks the options that only one kind of source takes, and fills in the defaults: a manifest holds every key."""
+    """Checks the options of single kinds of sources, and fills in their defaults: a manifest holds every key."""
     camera = document.values.get("camera")
     if not isinstance(camera, dict):
-        return  # conversion says so, with the place
+        return  # a wrong type, which `_convert` reports with its position
     for kind, struct in option_structs().items():
         camera.setdefault(kind, {})
         _refuse_unknown_keys(document, struct, ("camera", kind), name)
@@ -312,7 +313,7 @@ def _convert(document: _Document, struct: type[AnyStruct], within: KeyPath, name
 def _invalid(
     positions: dict[KeyPath, Position], name: str, base: KeyPath, values: object, error: msgspec.ValidationError
 ) -> ProfileError:
-    """The error of a wrong value; ``values`` were converted, and stand at ``base`` in the profile."""
+    """Makes the error for a wrong value in ``values``, the part of the profile at ``base``."""
     message, _, place = str(error).partition(" - at `$")
     path = tuple(int(index) if index else key for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", place))
     return ProfileError(
@@ -352,9 +353,7 @@ def _unit_hint(path: KeyPath) -> str:
 def _check_agreement(loaded: LoadedProfile, name: str) -> None:
     profile = loaded.profile
     if profile.name != name:
-        raise ProfileError(
-            loaded.where("name"), profile.name, expected=f"{name}, as the file is called", reason="contradiction"
-        )
+        raise ProfileError(loaded.where("name"), profile.name, expected=f"{name}, the name of the file", reason="contradiction")
     if profile.runtime.threads > profile.board.cores:
         raise ProfileError(
             loaded.where("runtime", "threads"),

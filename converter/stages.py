@@ -1,41 +1,40 @@
-"""The conversion, as a list of stages: load, choose photographs, export, verify, time, write.
+"""The conversion as a list of stages: load, choose photographs, export, verify, time, write.
 
-Each stage is a function from what came before to what it adds. The exports, and the measurement of what each rounding costs,
-run in processes of their own: two at once on two cores, and their memory is given back. They are cached by content.
+Each stage is a function: it takes what earlier stages produced, and returns what it adds. The exports, and the measurement of
+what each rounding costs, run in processes of their own (see `converter.work.jobs`), and their results are cached by content.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import fx
 
 from converter.data.photographs import ImageSet, Photographs, choose_photographs
 from converter.evaluate.accuracy import change
 from converter.evaluate.latency import Latency, measure_latency
-from converter.evaluate.sensitivity import IMAGES, LayerNoise, measure_sensitivity
+from converter.evaluate.sensitivity import IMAGES, SENSITIVITY_TARGET, LayerNoise, SensitivityRequest, read_layers
 from converter.evaluate.verify import Verification, artefact_logits, compare, eager_logits, require_floor
-from converter.exporters import Exported, load_exporter
-from converter.exporters.quiet import quiet
+from converter.exporters import Exported, default_recipe, exporter_names, load_exporter, toolchain_versions
+from converter.exporters.job import EXPORT_TARGET, ExportRequest, Lowered, TrainedNetwork, read_artefact, toolchain_key
 from converter.models.counting import count_macs, count_parameters
 from converter.profiles import LoadedProfile
 from converter.quantise.folding import fold
-from converter.quantise.recipes import Recipe, default_recipe, find_recipe
+from converter.quantise.recipes import Recipe, find_recipe
 from converter.report.page import write_page
 from converter.report.record import ArtefactReport, ConversionReport, PhotographSet, judge, summarise_noise, write_report
 from converter.weights.checkpoints import Checkpoint, load_checkpoint
-from converter.work.cache import Cache, hash_sources, installed_versions, make_key
+from converter.work.cache import Cache, hash_imported, make_key
+from converter.work.jobs import CachedJob, run_jobs
+from converter.work.progress import ProgressCallback
 from device import __version__
 from device.bundle import (
     GOLDEN_NAME,
@@ -48,20 +47,13 @@ from device.bundle import (
     write_golden,
 )
 from device.contract import MANIFEST_SCHEMA, Artefact, Manifest, ModelCard, Preprocessing, Profile
-from device.core.errors import ConversionError
-
-RUNTIMES = ("executorch", "litert")
-"""Formats of a bundle, the one that takes longer to make first."""
+from device.core.durable import replacing_folder
+from device.core.errors import GhostwattError
 
 GOLDEN_IMAGES = 8
-EXPORTED_NAME = "exported.json"
 SENSITIVITY = "sensitivity"
-LAYERS_NAME = "layers.json"
 
 T = TypeVar("T")
-
-Tell = Callable[[str, str], None]
-"""Told of progress: a stage's name, and ``start``, ``done`` or ``cached``."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -69,14 +61,14 @@ class Request(msgspec.Struct, frozen=True):
 
     Attributes:
         profile: resolved.
-        model: variant; the profile's, or the user's own choice.
-        weights: likewise.
+        model: variant; the profile's, or the one that the user chose.
+        weights: the profile's, or those that the user chose.
         out: the bundle's folder.
-        cache: results of earlier conversions.
+        cache: folder with the results of earlier conversions.
         calibration: folder of photographs; None takes those that come with the weights.
         verification: labelled folder; None takes those that come with the weights.
-        jobs: long stages at a time.
-        recipe: for every format, by name; None takes each format's default for the profile's precision.
+        jobs: how many long stages run at once.
+        recipe: name of the recipe for every format; None takes each format's default for the profile's precision.
     """
 
     profile: LoadedProfile
@@ -95,8 +87,8 @@ class Prepared(msgspec.Struct, frozen=True):
 
     Attributes:
         checkpoint: as loaded.
-        preprocessing: the weights', at the profile's input size.
-        network: batch norm and normalisation folded in; see `converter.quantise.folding`.
+        preprocessing: that the weights demand, at the profile's input size.
+        network: with batch norms and normalisation folded in; see `converter.quantise.folding`.
         recipes: runtime name -> how to quantise for its format.
     """
 
@@ -106,46 +98,20 @@ class Prepared(msgspec.Struct, frozen=True):
     recipes: dict[str, Recipe]
 
 
-class Job(msgspec.Struct, frozen=True):
-    """A long stage in a process of its own, and all that it needs.
+class ExportResults(msgspec.Struct, frozen=True):
+    """What the long stages produced.
 
     Attributes:
-        stage: `SENSITIVITY`, or the export's name.
-        runtime: whose format to export to, or whose recipe to simulate.
-        model: variant.
-        weights: as the user named them.
-        input_px: side of the square that the network sees.
-        recipe: by name.
-        calibration: ``.npy`` file of the pixels.
-        verification: likewise.
-        out: folder that the stage makes and fills.
+        artefacts: runtime name -> the artefact.
+        layers: what each rounding costs, worst first; empty if nothing is rounded.
     """
 
-    stage: str
-    runtime: str
-    model: str
-    weights: str
-    input_px: int
-    recipe: str
-    calibration: Path
-    verification: Path
-    out: Path
-
-
-class Exports(msgspec.Struct, frozen=True):
-    """What the long stages made.
-
-    Attributes:
-        folders: runtime name -> folder with the artefact and `EXPORTED_NAME`.
-        layers: what each rounding costs, worst first; empty where nothing is rounded.
-    """
-
-    folders: dict[str, Path]
+    artefacts: dict[str, Lowered]
     layers: tuple[LayerNoise, ...]
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """An artefact, what it was found to be worth, and its logits, ``(N, C)`` float32."""
+    """An artefact, how near it comes to eager fp32, and its logits, ``(N, C)`` float32."""
 
     exported: Exported
     verification: Verification
@@ -153,11 +119,11 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True):
-    """What running the artefacts gave.
+    """What the network and its artefacts computed on the verification photographs.
 
     Attributes:
-        eager: ``(N, C)`` float32, of the network itself.
-        artefacts: one a runtime.
+        eager: logits of the network itself in fp32, ``(N, C)`` float32.
+        artefacts: one for each runtime.
     """
 
     eager: NDArray[np.float32]
@@ -165,167 +131,117 @@ class Results(msgspec.Struct, frozen=True):
 
 
 class Conversion(msgspec.Struct, frozen=True):
-    """What every stage gave; all that a bundle is written from."""
+    """The results of all stages: everything that a bundle is written from."""
 
     request: Request
     prepared: Prepared
     photographs: Photographs
-    exports: Exports
+    exports: ExportResults
     results: Results
     latency: Latency
 
 
 def load(request: Request) -> Prepared:
-    """Loads the checkpoint, checks it, folds it."""
+    """Loads the checkpoint, checks it, and folds it."""
     checkpoint = load_checkpoint(request.model, request.weights)
-    return _prepare(checkpoint, request.profile.profile.model.input_px, choose_recipes(request))
+    preprocessing = msgspec.structs.replace(checkpoint.card.preprocessing, input_px=request.profile.profile.model.input_px)
+    return Prepared(checkpoint, preprocessing, fold(checkpoint.model, preprocessing), choose_recipes(request))
 
 
 def choose_recipes(request: Request) -> dict[str, Recipe]:
-    """The recipe of each format: the one that was asked for, or the default of the profile's precision.
+    """Gives the recipe of each format: the one that the user asked for, or the default for the profile's precision.
 
     Raises:
-        UsageError: there is no recipe of that name.
+        UsageError: there is no recipe of that name, or no exporter for the profile's runtime.
     """
+    load_exporter(request.profile.artefact)
     if request.recipe is not None:
-        return dict.fromkeys(RUNTIMES, find_recipe(request.recipe))
+        return dict.fromkeys(exporter_names(), find_recipe(request.recipe))
     precision = request.profile.profile.model.precision
-    return {runtime: default_recipe(precision, runtime) for runtime in RUNTIMES}
-
-
-def _prepare(checkpoint: Checkpoint, input_px: int, recipes: dict[str, Recipe]) -> Prepared:
-    preprocessing = msgspec.structs.replace(checkpoint.card.preprocessing, input_px=input_px)
-    return Prepared(checkpoint, preprocessing, fold(checkpoint.model, preprocessing), recipes)
+    return {runtime: default_recipe(precision, runtime) for runtime in exporter_names()}
 
 
 def export_all(
-    request: Request, prepared: Prepared, photographs: Photographs, tell: Tell, *, is_sensitivity_wanted: bool = True
-) -> Exports:
-    """Exports to every format, and measures what each rounding costs; what an earlier conversion made is taken from the cache.
+    request: Request,
+    prepared: Prepared,
+    photographs: Photographs,
+    report: ProgressCallback,
+    *,
+    is_sensitivity_wanted: bool = True,
+) -> ExportResults:
+    """Exports to every format and measures what each rounding costs. Results of earlier conversions come from the cache.
 
-    The measurement comes last, so that it runs beside the export that takes longer.
+    The measurement is last in the list, so it runs beside the export that takes longest.
 
     Raises:
         ConversionError: the graph is not wholly inside one delegate.
     """
-    cache = Cache(request.cache)
-    keys = {_export_name(runtime): export_key(runtime, request, prepared, photographs) for runtime in RUNTIMES}
-    if is_sensitivity_wanted and prepared.recipes[request.profile.profile.runtime.name].precision == "int8":
-        keys[SENSITIVITY] = sensitivity_key(request, prepared, photographs)
-    missing = [stage for stage, key in keys.items() if cache.find(key) is None]
-    for stage in keys:
-        if stage not in missing:
-            tell(stage, "cached")
-    if missing:
-        with tempfile.TemporaryDirectory(prefix="ghostwatt-") as scratch:
-            jobs = _make_jobs(missing, request, prepared, photographs, Path(scratch))
-            _run_jobs(jobs, request.jobs, tell)
-            for job in jobs:
-                with cache.store(keys[job.stage]) as folder:
-                    shutil.copytree(job.out, folder, dirs_exist_ok=True)
-    found = {stage: path for stage, key in keys.items() if (path := cache.find(key)) is not None}
-    layers: tuple[LayerNoise, ...] = ()
-    if SENSITIVITY in found:
-        layers = msgspec.json.decode((found[SENSITIVITY] / LAYERS_NAME).read_bytes(), type=tuple[LayerNoise, ...])
-    return Exports({runtime: found[_export_name(runtime)] for runtime in RUNTIMES}, layers)
+    with tempfile.TemporaryDirectory(prefix="ghostwatt-") as scratch:
+        calibration, verification = Path(scratch) / "calibration.npy", Path(scratch) / "verification.npy"
+        np.save(calibration, photographs.calibration.pixels)
+        np.save(verification, photographs.verification.pixels[:IMAGES])
+        jobs = {
+            runtime: CachedJob(
+                f"export {runtime}",
+                export_key(runtime, request, prepared, photographs),
+                EXPORT_TARGET,
+                _export_request(runtime, request, prepared, calibration),
+            )
+            for runtime in prepared.recipes
+        }
+        chosen = prepared.recipes[request.profile.artefact]
+        if is_sensitivity_wanted and chosen.precision == "int8":
+            jobs[SENSITIVITY] = CachedJob(
+                SENSITIVITY,
+                sensitivity_key(request, prepared, photographs),
+                SENSITIVITY_TARGET,
+                SensitivityRequest(
+                    request.model, request.weights, prepared.preprocessing, chosen, str(calibration), str(verification)
+                ),
+            )
+        folders = _run_all(list(jobs.values()), request, report)
+    layers = read_layers(folders[SENSITIVITY]) if SENSITIVITY in jobs else ()
+    return ExportResults({runtime: read_artefact(folders[jobs[runtime].title]) for runtime in prepared.recipes}, layers)
+
+
+def _export_request(runtime: str, request: Request, prepared: Prepared, calibration: Path) -> ExportRequest:
+    network = TrainedNetwork(request.model, request.weights, prepared.preprocessing)
+    return ExportRequest(runtime, network, prepared.recipes[runtime], str(calibration))
 
 
 def export_key(runtime: str, request: Request, prepared: Prepared, photographs: Photographs) -> str:
-    """The cache's key of an export: everything that shapes the artefact."""
-    here = Path(__file__).parent
+    """Key of an export in the cache: a hash of everything that shapes the artefact."""
     return make_key(
-        runtime=runtime,
+        **toolchain_key(runtime),
         model=request.model,
         weights=prepared.checkpoint.sha256,
         card=prepared.checkpoint.card,
         preprocessing=prepared.preprocessing,
         recipe=prepared.recipes[runtime],
         calibration=photographs.calibration.sha256,
-        sources=hash_sources(here),
-        versions=installed_versions(),
     )
 
 
 def sensitivity_key(request: Request, prepared: Prepared, photographs: Photographs) -> str:
-    """The cache's key of what each rounding costs."""
+    """Key in the cache of what each rounding costs."""
     return make_key(
         stage=SENSITIVITY,
-        export=export_key(request.profile.profile.runtime.name, request, prepared, photographs),
+        sources=hash_imported("converter.evaluate.sensitivity"),
+        export=export_key(request.profile.artefact, request, prepared, photographs),
         verification=photographs.verification.sha256,
     )
 
 
-def _export_name(runtime: str) -> str:
-    return f"export {runtime}"
-
-
-def _make_jobs(stages: list[str], request: Request, prepared: Prepared, photographs: Photographs, scratch: Path) -> list[Job]:
-    runtimes = {_export_name(runtime): runtime for runtime in RUNTIMES} | {SENSITIVITY: request.profile.profile.runtime.name}
-    pixels = {"calibration": photographs.calibration.pixels, "verification": photographs.verification.pixels[:IMAGES]}
-    for name, images in pixels.items():
-        np.save(scratch / f"{name}.npy", images)
-    return [
-        Job(
-            stage=stage,
-            runtime=runtimes[stage],
-            model=request.model,
-            weights=request.weights,
-            input_px=prepared.preprocessing.input_px,
-            recipe=prepared.recipes[runtimes[stage]].name,
-            calibration=scratch / "calibration.npy",
-            verification=scratch / "verification.npy",
-            out=scratch / stage,
-        )
-        for stage in stages
-    ]
-
-
-def _run_jobs(jobs: list[Job], at_a_time: int, tell: Tell) -> None:
-    # Spawned, not forked: a fork of a process with torch's threads may hang.
-    context = multiprocessing.get_context("spawn")
-    waiting = list(reversed(jobs))
-    running: dict[Future[None], Job] = {}
-    with ProcessPoolExecutor(max_workers=min(at_a_time, len(jobs)), mp_context=context, max_tasks_per_child=1) as pool:
-        try:
-            while waiting or running:
-                while waiting and len(running) < at_a_time:
-                    job = waiting.pop()
-                    running[pool.submit(run_job, job)] = job
-                    tell(job.stage, "start")
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job = running.pop(future)
-                    future.result()
-                    tell(job.stage, "done")
-        except BrokenProcessPool as error:
-            raise ConversionError(
-                job.stage,
-                "its process was killed",
-                expected="about 1.2 GB of free memory an export",
-                remedy="pass --jobs 1, or free some memory",
-                reason="export",
-            ) from error
-        except BaseException:
-            for process in multiprocessing.active_children():  # lowering can't be interrupted from inside
-                process.terminate()
-            raise
-
-
-def run_job(job: Job) -> None:
-    """Runs a long stage in this process; the entry point of a spawned one."""
-    # Jobs run side by side: threads of each would wait for one another's, which took three times as long.
-    torch.set_num_threads(1)
-    recipe = find_recipe(job.recipe)
-    prepared = _prepare(load_checkpoint(job.model, job.weights), job.input_px, {job.runtime: recipe})
-    job.out.mkdir(parents=True)
-    pixels = np.load(job.calibration)
-    if job.stage == SENSITIVITY:
-        layers = measure_sensitivity(prepared.network, pixels, np.load(job.verification), recipe)
-        (job.out / LAYERS_NAME).write_bytes(msgspec.json.encode(layers))
-        return
-    with quiet():  # the toolchains talk while they are imported, too
-        exporter = load_exporter(job.runtime)
-        exported = exporter.export(prepared.network, pixels, recipe=recipe, out=job.out / f"model.{exporter.suffix}")
-    (job.out / EXPORTED_NAME).write_bytes(msgspec.json.encode(exported))
+def _run_all(jobs: list[CachedJob], request: Request, report: ProgressCallback) -> dict[str, Path]:
+    """Runs the jobs. Gives each job's title -> the folder of its result."""
+    folders: dict[str, Path] = {}
+    # Closed at once if one fails, so that the others end, too.
+    with contextlib.closing(run_jobs(jobs, Cache(request.cache), request.jobs, report)) as ended:
+        for job, result in ended:
+            if isinstance(result, GhostwattError):
+                raise result
+            folders[job.title] = result
+    return folders
 
 
 def choose(request: Request, prepared: Prepared) -> Photographs:
@@ -335,45 +251,38 @@ def choose(request: Request, prepared: Prepared) -> Photographs:
     )
 
 
-def verify_all(prepared: Prepared, photographs: Photographs, exports: Exports) -> Results:
-    """Runs each artefact as the board will, and compares with eager fp32.
+def verify_all(prepared: Prepared, photographs: Photographs, exports: ExportResults) -> Results:
+    """Runs each artefact as the board will, and compares its logits with those of eager fp32.
 
     Raises:
-        ConversionError: an artefact is worse than its recipe promises.
+        ConversionError: an artefact is below the floor of its recipe.
     """
     pixels = photographs.verification.pixels
     eager = eager_logits(prepared.network, pixels)
     verified: dict[str, Verified] = {}
-    for runtime, folder in exports.folders.items():
-        exported = msgspec.json.decode((folder / EXPORTED_NAME).read_bytes(), type=Exported)
-        logits = artefact_logits(runtime, folder / exported.file, pixels, input=exported.input, output=exported.output)
+    for runtime, (path, exported) in exports.artefacts.items():
+        logits = artefact_logits(runtime, path, pixels, exported)
         verification = compare(logits, eager)
         require_floor(runtime, verification, prepared.recipes[runtime], exports.layers)
         verified[runtime] = Verified(exported, verification, logits)
     return Results(eager, verified)
 
 
-def time_all(prepared: Prepared, photographs: Photographs, exports: Exports, results: Results) -> Latency:
-    """Times each artefact on this machine."""
+def time_all(prepared: Prepared, photographs: Photographs, exports: ExportResults, results: Results) -> Latency:
+    """Measures the latency of each artefact on this machine."""
     models = {
-        exports.folders[runtime] / result.exported.file: _describe_artefact(runtime, prepared, result)
+        exports.artefacts[runtime].path: _describe_artefact(runtime, prepared, result)
         for runtime, result in results.artefacts.items()
     }
     return measure_latency(models, photographs.verification.pixels)
 
 
 def write_bundle(made: Conversion) -> Manifest:
-    """Writes the bundle beside its place, opens it as the board will, and only then puts it there."""
-    place = made.request.out
-    place.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
-        manifest = _fill(scratch, made)
-        open_bundle(scratch)
-        scratch.chmod(0o755)
-        replace_folder(scratch, place)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    """Writes the bundle beside its place, opens it as the board will, and only then moves it to its place."""
+    made.request.out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(made.request.out) as folder:
+        manifest = _fill(folder, made)
+        open_bundle(folder)
     return manifest
 
 
@@ -382,7 +291,7 @@ def _fill(folder: Path, made: Conversion) -> Manifest:
     card = prepared.checkpoint.card
     (folder / LABELS_NAME).write_text("".join(f"{label}\n" for label in card.labels), encoding="utf-8")
     for runtime, result in artefacts.items():
-        shutil.copyfile(made.exports.folders[runtime] / result.exported.file, folder / result.exported.file)
+        shutil.copyfile(made.exports.artefacts[runtime].path, folder / result.exported.file)
     golden = {runtime: result.logits[:GOLDEN_IMAGES] for runtime, result in artefacts.items()}
     write_golden(folder / GOLDEN_NAME, Golden(made.photographs.verification.pixels[:GOLDEN_IMAGES], golden))
     model = ModelCard(
@@ -395,9 +304,9 @@ def _fill(folder: Path, made: Conversion) -> Manifest:
         preprocessing=prepared.preprocessing,
         temperature=card.temperature,
     )
-    versions = {"ghostwatt": __version__, **installed_versions()}
-    report = _make_report(made, model, versions, folder)
-    write_report(folder, report)
+    versions = {"ghostwatt": __version__, **toolchain_versions()}
+    record = _make_report(made, model, versions, folder)
+    write_report(folder, record)
     manifest = Manifest(
         schema=MANIFEST_SCHEMA,
         profile=_resolve_profile(made.request),
@@ -407,15 +316,15 @@ def _fill(folder: Path, made: Conversion) -> Manifest:
         versions=versions,
     )
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
-    # Not among the manifest's files: they hold how long an inference took this time. See `converter.report.record`.
-    write_page(folder, report, made.latency)
+    # Not listed in the manifest: the page shows latencies, which differ from run to run. See `converter.report.record`.
+    write_page(folder, record, made.latency)
     return manifest
 
 
 def _resolve_profile(request: Request) -> Profile:
-    """The profile with the user's own choice of model and precision in it: what was asked for is what is written down."""
+    """The profile, with the model, weights and precision that were really used."""
     profile = request.profile.profile
-    precision = choose_recipes(request)[profile.runtime.name].precision
+    precision = choose_recipes(request)[request.profile.artefact].precision
     model = msgspec.structs.replace(profile.model, name=request.model, weights=request.weights, precision=precision)
     return msgspec.structs.replace(profile, model=model)
 
@@ -439,7 +348,7 @@ def _describe_artefact(runtime: str, prepared: Prepared, result: Verified) -> Ar
 def _make_report(made: Conversion, model: ModelCard, versions: dict[str, str], folder: Path) -> ConversionReport:
     prepared, photographs, results = made.prepared, made.photographs, made.results
     labels, temperature = photographs.verification.labels, prepared.checkpoint.card.temperature
-    chosen = made.request.profile.profile.runtime.name
+    chosen = made.request.profile.artefact
     artefacts = [
         ArtefactReport(
             artefact=_describe_artefact(runtime, prepared, result),
@@ -472,43 +381,27 @@ def _describe_photographs(images: ImageSet) -> PhotographSet:
     return PhotographSet(len(images.pixels), images.origin, images.sha256, images.labels is not None)
 
 
-def replace_folder(new: Path, place: Path) -> None:
-    """Puts ``new`` at ``place``; what was there stays whole until then, and comes back if the exchange is interrupted."""
-    if not place.exists():
-        new.replace(place)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
-    place.replace(old / place.name)
-    try:
-        new.replace(place)
-    except BaseException:
-        (old / place.name).replace(place)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def convert(request: Request, tell: Tell) -> Manifest:
+def convert(request: Request, report: ProgressCallback) -> Manifest:
     """Runs every stage, in order.
 
     Raises:
-        ConversionError: a checkpoint, a photograph, a graph or an artefact that isn't good enough. The bundle that was
-            there before stays as it was.
+        ConversionError: a checkpoint, a photograph, a graph or an artefact isn't good enough. An existing bundle stays as it
+            was.
     """
 
     def stage(name: str, action: Callable[[], T]) -> T:
-        tell(name, "start")
+        report(name, "start")
         try:
             result = action()
         except BaseException:
-            tell(name, "failed")
+            report(name, "failed")
             raise
-        tell(name, "done")
+        report(name, "done")
         return result
 
     prepared = stage("load", lambda: load(request))
     photographs = stage("photographs", lambda: choose(request, prepared))
-    exports = export_all(request, prepared, photographs, tell)
+    exports = export_all(request, prepared, photographs, report)
     results = stage("verify", lambda: verify_all(prepared, photographs, exports))
     latency = stage("latency", lambda: time_all(prepared, photographs, exports, results))
     made = Conversion(request, prepared, photographs, exports, results, latency)

@@ -227,7 +227,7 @@ def describe_run(chosen: Chosen, facts: BoardFacts, source_uri: str, threads: in
         runtime_version=chosen.runtime.version,
         threads=threads,
         source=source_uri,
-        board=facts.model or facts.machine,
+        board=facts.board or facts.machine,
         machine=facts.machine,
         kernel=facts.kernel,
         python=platform.python_version(),

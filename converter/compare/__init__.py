@@ -1,1 +1,1 @@
-"""``python -m converter.compare``: GhostNet beside MobileNetV3, and what of the article's claims holds."""
+"""``python -m converter.compare``: compares GhostNet with MobileNetV3, and checks the article's claims."""

@@ -10,19 +10,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from converter.compare.comparison import LEAST_ROUNDS, Measurement, Pixels, build, measure, read_photographs, this_machine
-from converter.compare.exports import Exports, Results, Task
+from converter.compare.comparison import LEAST_ROUNDS, Measurement, build, measure, read_photographs, this_machine
+from converter.compare.exports import USUAL_DURATION_S, ExportStore, Outcomes, Task
 from converter.compare.networks import NETWORKS, QUICK, find_networks
 from converter.compare.page import HTML_NAME, PNG_NAME, write_comparison
-from converter.compare.progress import ExportProgress
 from converter.compare.records import JSON_NAME, encode, read_arm_counts
 from converter.compare.table import print_comparison
+from converter.exporters import Pixels, exporter_names
+from converter.profiles import load_profile
 from converter.work.cache import Cache
-from converter.work.machine import Machine
+from converter.work.machine import MeasuredMachine
+from converter.work.progress import TaskProgress
 from device.core.errors import UsageError, exit_with_one_line
 
 BUILD = Path("build")
-RUNTIMES = ("litert", "executorch")
 ROUNDS = 60
 QUICK_ROUNDS = 10
 RUNS = 10
@@ -34,12 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m converter.compare",
         description="Compares GhostNet and MobileNetV3: parameters, MACs, size, int8 latency on this machine, published "
-        "accuracy. Says what of the article's claims holds. What was exported once is kept: Ctrl-C loses nothing.",
+        "accuracy. Checks the article's claims. Finished exports are kept, so Ctrl-C loses nothing.",
     )
     names = ", ".join(network.name for network in NETWORKS)
-    parser.add_argument("--models", nargs="+", metavar="NAME", help=f"these alone (there are: {names})")
-    parser.add_argument("--runtime", action="append", choices=RUNTIMES, help="this alone; may be repeated (default: both)")
-    parser.add_argument("--quick", action="store_true", help="what the claims need, and few rounds")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help=f"compare only these (there are: {names})")
+    parser.add_argument(
+        "--runtime", action="append", choices=compared_runtimes(), help="this alone; may be repeated (default: all)"
+    )
+    parser.add_argument("--quick", action="store_true", help="only the networks that the claims need, and few rounds")
     parser.add_argument(
         "--rounds", type=int, metavar="N", help=f"of the measurement (default: {ROUNDS}; --quick: {QUICK_ROUNDS})"
     )
@@ -65,23 +68,23 @@ def main(arguments: list[str] | None = None) -> int:
         raise UsageError("--jobs", str(flags.jobs), expected="1 or more", reason="jobs")
     default = QUICK if flags.quick else tuple(network.name for network in NETWORKS)
     networks = find_networks(tuple(flags.models or default))
-    runtimes = tuple(name for name in RUNTIMES if name in (flags.runtime or RUNTIMES))
+    runtimes = tuple(name for name in compared_runtimes() if name in (flags.runtime or compared_runtimes()))
     arm_counts = read_arm_counts(flags.out)
     errors = Console(file=sys.stderr)
 
     machine = this_machine(runtimes)
     pixels = read_photographs(flags.calibration)
-    exports = Exports(Cache(flags.cache), pixels)
+    exports = ExportStore(Cache(flags.cache), pixels)
     tasks = [Task(network, runtime) for network in networks for runtime in runtimes]
     try:
-        results = _export(exports, tasks, flags.jobs, errors)
-        measurement = _measure(results, pixels[:1], rounds, machine, errors)
+        outcomes = _export(exports, tasks, flags.jobs, flags.cache, errors)
+        measurement = _measure(outcomes, pixels[:1], rounds, machine, errors)
     except KeyboardInterrupt:
         kept = sum(exports.find(task) is not None for task in tasks)
-        line = f"stopped: {kept} of {len(tasks)} exports are kept in {flags.cache}; run it again to go on"
+        line = f"stopped: {kept} of {len(tasks)} exports are kept in {flags.cache}; run it again to continue"
         errors.print(line, highlight=False, soft_wrap=True)
         return INTERRUPTED
-    comparison = build(networks, runtimes, results, measurement, runs=RUNS, arm_counts=arm_counts)
+    comparison = build(networks, runtimes, outcomes, measurement, runs=RUNS, arm_counts=arm_counts)
     write_comparison(flags.out, comparison)
     if flags.json:
         sys.stdout.write(encode(comparison).decode())
@@ -91,16 +94,23 @@ def main(arguments: list[str] | None = None) -> int:
     return INTERRUPTED if measurement.rounds < rounds else 0
 
 
-def _export(exports: Exports, tasks: list[Task], jobs: int, console: Console) -> Results:
-    with ExportProgress(len(tasks), jobs, console) as progress:
-        return exports.make(tasks, jobs, progress.tell)
+def compared_runtimes() -> tuple[str, ...]:
+    """Every runtime that there is an exporter for, the host profile's first."""
+    first = load_profile("host").profile.runtime.name
+    return tuple(sorted(exporter_names(), key=lambda name: (name != first, name)))
 
 
-def _measure(results: Results, pixels: Pixels, rounds: int, machine: Machine, console: Console) -> Measurement:
+def _export(exports: ExportStore, tasks: list[Task], jobs: int, cache: Path, console: Console) -> Outcomes:
+    titles = [task.title for task in tasks]
+    with TaskProgress(cache / "durations.json", titles, at_a_time=jobs, usual_s=USUAL_DURATION_S, console=console) as progress:
+        return exports.make(tasks, jobs, progress.report)
+
+
+def _measure(outcomes: Outcomes, pixels: Pixels, rounds: int, machine: MeasuredMachine, console: Console) -> Measurement:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(f"measure, {rounds} rounds", total=rounds)
         return measure(
-            results, pixels, rounds=rounds, runs=RUNS, machine=machine, tell=lambda done: bars.update(bar, completed=done)
+            outcomes, pixels, rounds=rounds, runs=RUNS, machine=machine, report=lambda done: bars.update(bar, completed=done)
         )
 
 

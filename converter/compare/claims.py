@@ -1,7 +1,7 @@
-"""What the article claims, and what the figures say to it: pure functions, so that they can be shown to say either.
+"""Judges the article's claims by the figures. The functions are pure, so tests can show every outcome.
 
 The article claims 3.8 M parameters, and 23 ms where MobileNetV3-Small takes 38 ms. Milliseconds of another machine can't be
-checked; which network is faster there, and by which factor, can.
+checked here, but it can be checked which network is faster, and by what factor.
 """
 
 from __future__ import annotations
@@ -10,29 +10,28 @@ from collections.abc import Sequence
 
 from converter.compare.latency import ratio_spread
 from converter.compare.networks import ARTICLE, REFERENCE, RIVAL
-from converter.compare.records import Outcome, Row, Spread, Verdict
+from converter.compare.records import ClaimOutcome, ClaimVerdict, NetworkFigures, RoundPercentiles
+from converter.exporters import runtime_title
 
 CLAIMED_PARAMETERS_M = 3.8
 CLAIMED_LATENCY_MS = 23.0
 CLAIMED_RIVAL_LATENCY_MS = 38.0
 
-# The claims are rounded: to 0.1 M, and to 1 ms. What rounds to them agrees with them.
+# The claims are rounded to 0.1 M and to 1 ms. A figure agrees with a claim if it rounds to it.
 PARAMETERS_ROUNDING_M = 0.05
 LATENCY_ROUNDING_MS = 0.5
 LARGEST_CLAIMED_RATIO = (CLAIMED_LATENCY_MS + LATENCY_ROUNDING_MS) / (CLAIMED_RIVAL_LATENCY_MS - LATENCY_ROUNDING_MS)
 
 SUBJECTS = {ARTICLE: "article's table as reconstructed", REFERENCE: "paper's table"}
-"""Networks that the article may have meant, its own first."""
-
-_RUNTIME_TITLES = {"litert": "LiteRT", "executorch": "ExecuTorch"}
+"""Networks that the article may mean, its own first."""
 
 
-def judge(rows: Sequence[Row], runtimes: Sequence[str]) -> tuple[Verdict, ...]:
-    """Checks every claim on every network that it may be of.
+def judge(rows: Sequence[NetworkFigures], runtimes: Sequence[str]) -> tuple[ClaimVerdict, ...]:
+    """Checks every claim on every network that it may mean.
 
     Args:
-        rows: of the comparison; a network that isn't among them was not measured.
-        runtimes: whose latencies are to be checked.
+        rows: of the comparison; other networks were not measured.
+        runtimes: whose latencies to check.
     """
     by_name = {row.network: row for row in rows}
     rival = by_name.get(RIVAL)
@@ -41,7 +40,7 @@ def judge(rows: Sequence[Row], runtimes: Sequence[str]) -> tuple[Verdict, ...]:
     return tuple(verdicts)
 
 
-def judge_parameters(row: Row | None, network: str) -> Verdict:
+def judge_parameters(row: NetworkFigures | None, network: str) -> ClaimVerdict:
     """Checks the claimed number of parameters."""
     if row is None:
         return _verdict("parameters", network, f"{CLAIMED_PARAMETERS_M} M", "not counted", "not measured")
@@ -51,9 +50,9 @@ def judge_parameters(row: Row | None, network: str) -> Verdict:
     return _verdict("parameters", network, f"{CLAIMED_PARAMETERS_M} M", measured, "holds" if agrees else "does not hold")
 
 
-def judge_speed(row: Row | None, rival: Row | None, network: str, runtime: str) -> Verdict:
-    """Checks the claimed advantage over MobileNetV3-Small in one runtime, by the ratio of each round."""
-    claim = f"faster than MobileNetV3-Small, {_RUNTIME_TITLES.get(runtime, runtime)}"
+def judge_speed(row: NetworkFigures | None, rival: NetworkFigures | None, network: str, runtime: str) -> ClaimVerdict:
+    """Checks the claimed advantage over MobileNetV3-Small in one runtime, by the ratio in each round."""
+    claim = f"faster than MobileNetV3-Small, {runtime_title(runtime)}"
     claimed = (
         f"{CLAIMED_LATENCY_MS:.0f} against {CLAIMED_RIVAL_LATENCY_MS:.0f} ms, "
         f"{CLAIMED_LATENCY_MS / CLAIMED_RIVAL_LATENCY_MS:.2f}x"
@@ -73,8 +72,8 @@ def judge_speed(row: Row | None, rival: Row | None, network: str, runtime: str) 
     return _verdict(claim, network, claimed, measured, _speed_outcome(ratio))
 
 
-def _speed_outcome(ratio: Spread) -> Outcome:
-    """``holds in part`` is: faster, but not by as much as claimed."""
+def _speed_outcome(ratio: RoundPercentiles) -> ClaimOutcome:
+    """Judges the ratio. ``holds in part`` means faster, but by less than claimed."""
     if ratio.p10 > 1.0:
         return "does not hold"
     if ratio.p90 >= 1.0:
@@ -82,10 +81,10 @@ def _speed_outcome(ratio: Spread) -> Outcome:
     return "holds" if ratio.p10 <= LARGEST_CLAIMED_RATIO else "holds in part"
 
 
-def _verdict(claim: str, network: str, claimed: str, measured: str, outcome: Outcome) -> Verdict:
-    return Verdict(claim, network, claimed, measured, outcome)
+def _verdict(claim: str, network: str, claimed: str, measured: str, outcome: ClaimOutcome) -> ClaimVerdict:
+    return ClaimVerdict(claim, network, claimed, measured, outcome)
 
 
-def format_verdict(verdict: Verdict) -> str:
-    """One line."""
+def format_verdict(verdict: ClaimVerdict) -> str:
+    """Formats a verdict as one line."""
     return f"{verdict.claim}: claimed {verdict.claimed}; {verdict.measured}: {verdict.outcome}"

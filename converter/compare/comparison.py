@@ -1,4 +1,4 @@
-"""The comparison itself: counts, exports, measures, judges."""
+"""The comparison: counts, measures, and judges the claims."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from converter.compare.claims import judge
-from converter.compare.exports import NUM_CLASSES, SEED, Lowered, Results
+from converter.compare.exports import NUM_CLASSES, SEED, Outcomes
 from converter.compare.latency import Runnable, measure_rounds, summarise
-from converter.compare.networks import REFERENCE, Network
-from converter.compare.records import SCHEMA, ArmCounts, ArtefactFigures, Comparison, Row, with_arm_counts
+from converter.compare.networks import REFERENCE, ComparedNetwork
+from converter.compare.records import SCHEMA, ArmCounts, ArtefactFigures, Comparison, NetworkFigures, with_arm_counts
 from converter.data.photographs import PACK_SUFFIX, read_folder, read_pack
+from converter.evaluate.verify import open_artefact
+from converter.exporters import Pixels, toolchain_versions
+from converter.exporters.job import Lowered
 from converter.exporters.quiet import quiet
 from converter.models import create_model
 from converter.models.counting import count_macs, count_parameters
 from converter.weights.checkpoints import find_checkpoint, read_card
-from converter.work.cache import installed_versions
-from converter.work.machine import LoadMeter, Machine, describe_machine
+from converter.work.machine import LoadMeter, MeasuredMachine, describe_machine
 from device import __version__
 from device.contract import Preprocessing
 from device.core.errors import GhostwattError
@@ -31,29 +31,28 @@ from device.runtimes.registry import RUNTIMES
 
 INPUT_PX = 224
 IMAGES = 16
-"""Photographs to settle and to calibrate with: enough for ranges like those of trained weights, few enough to be quick."""
+"""Calibration photographs: enough for ranges like those of trained weights, few enough to be quick."""
 
 LEAST_ROUNDS = 3
-"""Fewer show no spread; an interrupted measurement with fewer counts for nothing."""
+"""With fewer there is no spread to show; an interrupted measurement with fewer is dropped."""
 
 _BUSY_CORES = 0.2
 
-Pixels = NDArray[np.uint8]
 Failures = dict[tuple[str, str], str]
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """What the rounds gave.
+    """The results of the rounds.
 
     Attributes:
-        machine: where, with what else ran.
-        rounds_s: (network, runtime) -> of each round, in seconds.
-        rounds: how many.
-        wanted: how many there should have been.
-        failures: (network, runtime) -> why its artefact would not run.
+        machine: that measured, with what else ran there.
+        rounds_s: (network, runtime) -> latency in each round, in seconds.
+        rounds: number of measured rounds.
+        wanted: number of requested rounds.
+        failures: (network, runtime) -> why its artefact didn't run.
     """
 
-    machine: Machine
+    machine: MeasuredMachine
     rounds_s: dict[tuple[str, str], list[float]]
     rounds: int
     wanted: int
@@ -61,13 +60,13 @@ class Measurement(msgspec.Struct, frozen=True):
 
 
 def read_photographs(folder: Path | None) -> Pixels:
-    """Photographs to settle and to calibrate with: a user's, or those that ship with the weights.
+    """Reads calibration photographs: the user's, or those that ship with the weights.
 
     Returns:
         ``(N, S, S, 3)`` uint8.
 
     Raises:
-        ConversionError: too few, or damaged.
+        ConversionError: there are too few, or they are damaged.
     """
     spec = Preprocessing(input_px=INPUT_PX)
     if folder is not None:
@@ -78,25 +77,25 @@ def read_photographs(folder: Path | None) -> Pixels:
 
 
 def measure(
-    exports: Results, pixels: Pixels, *, rounds: int, runs: int, machine: Machine, tell: Callable[[int], None]
+    exports: Outcomes, pixels: Pixels, *, rounds: int, runs: int, machine: MeasuredMachine, report: Callable[[int], None]
 ) -> Measurement:
-    """Measures the latency of every artefact that there is.
+    """Measures the latency of every artefact.
 
-    Ctrl-C ends it early: what was measured counts, if it is `LEAST_ROUNDS` or more.
+    Ctrl-C ends the measurement early. Its rounds count if there are at least `LEAST_ROUNDS`.
 
     Args:
-        exports: from `Exports.make`.
+        exports: from `ExportStore.make`.
         pixels: ``(1, S, S, 3)`` uint8.
-        rounds: how many.
+        rounds: number of rounds.
         runs: inferences of one network in one round.
-        machine: this one.
-        tell: told of the number of rounds that are done.
+        machine: this machine.
+        report: called with the number of finished rounds.
 
     Raises:
         KeyboardInterrupt: too early for a result.
     """
     with ExitStack() as stack:
-        with quiet():  # LiteRT says that it made a delegate
+        with quiet():  # LiteRT prints that it made a delegate
             sessions, failures = _open(exports, pixels, stack)
         load = LoadMeter()
         figures: dict[tuple[str, str], list[float]] = {key: [] for key in sessions}
@@ -106,7 +105,7 @@ def measure(
                 for key, duration_s in found.items():
                     figures[key].append(duration_s)
                 done += 1
-                tell(done)
+                report(done)
                 if done == rounds:
                     break
         except KeyboardInterrupt:
@@ -116,16 +115,14 @@ def measure(
     return Measurement(load.finish(machine), figures, done, rounds, failures)
 
 
-def _open(exports: Results, pixels: Pixels, stack: ExitStack) -> tuple[dict[tuple[str, str], Runnable], Failures]:
+def _open(exports: Outcomes, pixels: Pixels, stack: ExitStack) -> tuple[dict[tuple[str, str], Runnable], Failures]:
     sessions: dict[tuple[str, str], Runnable] = {}
     failures: Failures = {}
     for (network, runtime), lowered in exports.items():
         if isinstance(lowered, str):
             continue
-        specs = lowered.exported
         try:
-            session = RUNTIMES.load(runtime)().open(lowered.path, input=specs.input, output=specs.output, threads=1)
-            stack.enter_context(session)
+            session = stack.enter_context(open_artefact(runtime, lowered.path, lowered.exported))
             session.run(pixels)
         except GhostwattError as error:
             failures[network, runtime] = str(error)
@@ -134,23 +131,23 @@ def _open(exports: Results, pixels: Pixels, stack: ExitStack) -> tuple[dict[tupl
     return sessions, failures
 
 
-def this_machine(runtimes: Sequence[str]) -> Machine:
-    """Names the machine, the runtimes that are measured, and what converted."""
+def this_machine(runtimes: Sequence[str]) -> MeasuredMachine:
+    """Describes the machine, with the versions of the runtimes and of the toolchains."""
     return describe_machine(
-        {"ghostwatt": __version__, **{name: RUNTIMES.load(name)().version for name in runtimes}, **installed_versions()}
+        {"ghostwatt": __version__, **{name: RUNTIMES.load(name)().version for name in runtimes}, **toolchain_versions()}
     )
 
 
 def build(
-    networks: Sequence[Network],
+    networks: Sequence[ComparedNetwork],
     runtimes: Sequence[str],
-    exports: Results,
+    exports: Outcomes,
     measurement: Measurement,
     *,
     runs: int,
     arm_counts: ArmCounts,
 ) -> Comparison:
-    """Puts everything together, and judges the claims."""
+    """Combines all figures, and judges the claims."""
     rows = tuple(with_arm_counts(_make_row(network, runtimes, exports, measurement), arm_counts) for network in networks)
     return Comparison(
         schema=SCHEMA,
@@ -169,34 +166,34 @@ def build(
 
 
 def add_arm_counts(comparison: Comparison, counts: ArmCounts) -> Comparison:
-    """Puts instructions that were counted later into a comparison, and judges again."""
+    """Adds instructions that were counted later to a comparison, and judges again."""
     rows = tuple(with_arm_counts(row, counts) for row in comparison.rows)
     return msgspec.structs.replace(comparison, rows=rows, verdicts=judge(rows, comparison.runtimes))
 
 
 def make_notes(measurement: Measurement, runs: int) -> list[str]:
-    """What must be said beside the figures."""
+    """Makes the remarks to show with the figures."""
     machine = measurement.machine
     notes = [
         f"Weights are fresh (seed {SEED}) and batch norms set from {IMAGES} photographs: int8 speed doesn't depend on weights. "
-        "Accuracy is what others published, in fp32; none was measured here.",
-        f"Latency: int8, one image, 1 thread. Of each of {measurement.rounds} rounds, in which the networks take "
-        f"turns in a new order, the median of {runs} inferences; shown are the median of the rounds and their p10 and p90.",
-        "The article's milliseconds are another machine's: only their ratio can be checked on this one.",
+        "Accuracy is as published, in fp32; it was not measured here.",
+        f"Latency: int8, one image, 1 thread. In each of {measurement.rounds} rounds the networks take turns in a new order, "
+        f"with {runs} inferences each. Shown are median, p10 and p90 of the rounds' medians.",
+        "The article's milliseconds are from another machine: only their ratio can be checked on this one.",
     ]
     if measurement.rounds < measurement.wanted:
         notes.append(f"Interrupted after {measurement.rounds} of {measurement.wanted} rounds.")
     if machine.other_load_cores is not None and machine.other_load_cores > _BUSY_CORES:
         notes.append(
             f"The machine was busy: other programs took {machine.other_load_cores:.1f} of {machine.cores} cores meanwhile. "
-            "Ratios within a round bear that better than milliseconds do."
+            "Ratios within a round suffer less from that than milliseconds do."
         )
     return notes
 
 
-def _make_row(network: Network, runtimes: Sequence[str], exports: Results, measurement: Measurement) -> Row:
+def _make_row(network: ComparedNetwork, runtimes: Sequence[str], exports: Outcomes, measurement: Measurement) -> NetworkFigures:
     model = create_model(network.model, num_classes=NUM_CLASSES, **network.options)
-    return Row(
+    return NetworkFigures(
         network=network.name,
         description=network.description,
         parameters=count_parameters(model),
@@ -206,7 +203,7 @@ def _make_row(network: Network, runtimes: Sequence[str], exports: Results, measu
     )
 
 
-def _describe(network: str, runtime: str, exports: Results, measurement: Measurement) -> ArtefactFigures:
+def _describe(network: str, runtime: str, exports: Outcomes, measurement: Measurement) -> ArtefactFigures:
     lowered = exports[network, runtime]
     failure = lowered if isinstance(lowered, str) else measurement.failures.get((network, runtime))
     if failure is not None or not isinstance(lowered, Lowered):

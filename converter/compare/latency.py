@@ -1,7 +1,7 @@
-"""Latency of many networks on one machine, so that none has an advantage.
+"""Fair latency of many networks on one machine.
 
-A machine slows down and speeds up by itself: other programs, heat, a hypervisor. So the networks take turns: in every round
-each runs a few inferences, in an order that is drawn anew, and networks are compared within a round.
+The speed of a machine changes: other programs, heat, a hypervisor. So the networks take turns: in every round each runs a few
+inferences, in a new random order, and networks are compared within a round.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from converter.compare.records import Spread, Timing
+from converter.compare.records import RoundPercentiles, Timing
 from device.protocols import Array, Image
 
 WARM_UP = 3
-"""Inferences of a turn before those that count: the network before has filled the caches with its own weights."""
+"""Inferences of a turn that don't count: the network before has filled the caches with its weights."""
 
 Key = TypeVar("Key")
 
 
 class Runnable(Protocol):
-    """What of a `device.protocols.Session` is timed."""
+    """The part of a `device.protocols.Session` that is timed."""
 
     def run(self, pixels: Image) -> Array:
         """Runs the network once."""
@@ -41,14 +41,14 @@ def measure_rounds(
     """Measures round after round, without end.
 
     Args:
-        sessions: open; what to time.
+        sessions: open sessions to time.
         pixels: ``(1, S, S, 3)`` uint8.
         runs: inferences of a turn that count.
         seed: of the orders.
-        clock_ns: monotonic.
+        clock_ns: monotonic clock.
 
     Yields:
-        For every session, the median of its turn's inferences, in seconds.
+        For each session, the median of its inferences in this round, in seconds.
     """
     order = list(sessions)
     shuffler = random.Random(seed)
@@ -69,11 +69,11 @@ def _take_turn(session: Runnable, pixels: Image, runs: int, clock_ns: Callable[[
 
 
 def summarise(rounds_s: Sequence[float], reference_rounds_s: Sequence[float] | None) -> Timing:
-    """Sums the rounds of one network up.
+    """Summarises the rounds of one network.
 
     Args:
-        rounds_s: in order.
-        reference_rounds_s: of the same rounds; None without a reference.
+        rounds_s: latency in each round.
+        reference_rounds_s: latency of the reference in the same rounds; None without a reference.
     """
     return Timing(
         latency_s=spread(rounds_s),
@@ -82,12 +82,12 @@ def summarise(rounds_s: Sequence[float], reference_rounds_s: Sequence[float] | N
     )
 
 
-def ratio_spread(rounds_s: Sequence[float], reference_rounds_s: Sequence[float]) -> Spread:
-    """Percentiles of the ratio, round by round, so that a machine that slows down slows both."""
+def ratio_spread(rounds_s: Sequence[float], reference_rounds_s: Sequence[float]) -> RoundPercentiles:
+    """Computes percentiles of the ratio in each round: if the machine slows down, it slows both."""
     return spread([one / other for one, other in zip(rounds_s, reference_rounds_s, strict=True)])
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Percentiles, interpolated linearly."""
+def spread(values: Sequence[float]) -> RoundPercentiles:
+    """Computes percentiles, with linear interpolation."""
     p10, p50, p90 = (float(value) for value in np.percentile(np.asarray(values), (10, 50, 90)))
-    return Spread(p10, p50, p90)
+    return RoundPercentiles(p10, p50, p90)

@@ -1,7 +1,7 @@
-"""The networks that are compared, and the accuracy that was published of them.
+"""The networks of the comparison, and their published accuracy.
 
-The article's claims are of its own layer table; the paper's three widths, and one network a value of each Ghost option, stand
-beside it, and the two MobileNetV3 that it is measured against.
+The article's claims are about its own layer table. It is compared with the paper's three widths, with a network for each value
+of the Ghost options, and with both MobileNetV3.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ GHOSTNET_PAPER = "Han et al., GhostNet, CVPR 2020 (arXiv 1911.11907)"
 MOBILENETV3_README = "TensorFlow models, research/slim/nets/mobilenet/README.md; network: Howard et al. (arXiv 1905.02244)"
 
 REFERENCE = "ghostnet_100"
-"""What every other network's latency is given as a multiple of."""
+"""The network that latency ratios are to."""
 
 ARTICLE = "ghostnet_article"
 RIVAL = "mobilenetv3_small_100"
-"""What the article says that GhostNet is faster than."""
+"""The network that, by the article, GhostNet is faster than."""
 
 
-class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Accuracy on ImageNet's validation images in fp32, as others published it; nothing of it was measured here.
+class PublishedAccuracy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Published fp32 accuracy on ImageNet's validation images, not measured here.
 
     Attributes:
         top1: share, 0..1.
-        top5: share, 0..1; None where it wasn't published.
-        source: where.
+        top5: share, 0..1; None if it wasn't published.
+        source: of the figures.
     """
 
     top1: float
@@ -35,62 +35,71 @@ class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
 
 
-class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ComparedNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A network of the comparison.
 
     Attributes:
         name: of the row.
         model: as `converter.models` knows it.
         description: for people.
-        options: of the model; empty for the paper's own.
-        published: None where nothing was.
+        options: of the model; empty for the paper's.
+        published: None if no accuracy was published.
     """
 
     name: str
     model: str
     description: str
     options: dict[str, int] = {}
-    published: Published | None = None
+    published: PublishedAccuracy | None = None
 
 
 NETWORKS = (
-    Network(
-        "ghostnet_050", "ghostnet_050", "GhostNet 0.5x, the paper's table", published=Published(0.662, 0.866, GHOSTNET_PAPER)
+    ComparedNetwork(
+        "ghostnet_050",
+        "ghostnet_050",
+        "GhostNet 0.5x, the paper's table",
+        published=PublishedAccuracy(0.662, 0.866, GHOSTNET_PAPER),
     ),
-    Network(
-        "ghostnet_100", "ghostnet_100", "GhostNet 1.0x, the paper's table", published=Published(0.739, 0.914, GHOSTNET_PAPER)
+    ComparedNetwork(
+        "ghostnet_100",
+        "ghostnet_100",
+        "GhostNet 1.0x, the paper's table",
+        published=PublishedAccuracy(0.739, 0.914, GHOSTNET_PAPER),
     ),
-    Network(
-        "ghostnet_130", "ghostnet_130", "GhostNet 1.3x, the paper's table", published=Published(0.757, 0.927, GHOSTNET_PAPER)
+    ComparedNetwork(
+        "ghostnet_130",
+        "ghostnet_130",
+        "GhostNet 1.3x, the paper's table",
+        published=PublishedAccuracy(0.757, 0.927, GHOSTNET_PAPER),
     ),
-    Network("ghostnet_article", "ghostnet_article", "GhostNet 1.0x, the article's table as reconstructed"),
-    Network("ghostnet_100_ratio3", "ghostnet_100", "GhostNet 1.0x, ratio 3", {"ratio": 3}),
-    Network("ghostnet_100_ratio4", "ghostnet_100", "GhostNet 1.0x, ratio 4", {"ratio": 4}),
-    Network("ghostnet_100_dw1", "ghostnet_100", "GhostNet 1.0x, cheap operations of 1x1", {"dw_size": 1}),
-    Network("ghostnet_100_dw5", "ghostnet_100", "GhostNet 1.0x, cheap operations of 5x5", {"dw_size": 5}),
-    Network(
+    ComparedNetwork("ghostnet_article", "ghostnet_article", "GhostNet 1.0x, the article's table as reconstructed"),
+    ComparedNetwork("ghostnet_100_ratio3", "ghostnet_100", "GhostNet 1.0x, ratio 3", {"ratio": 3}),
+    ComparedNetwork("ghostnet_100_ratio4", "ghostnet_100", "GhostNet 1.0x, ratio 4", {"ratio": 4}),
+    ComparedNetwork("ghostnet_100_dw1", "ghostnet_100", "GhostNet 1.0x, cheap operations of 1x1", {"dw_size": 1}),
+    ComparedNetwork("ghostnet_100_dw5", "ghostnet_100", "GhostNet 1.0x, cheap operations of 5x5", {"dw_size": 5}),
+    ComparedNetwork(
         "mobilenetv3_small_100",
         "mobilenetv3_small_100",
         "MobileNetV3-Small",
-        published=Published(0.675, None, MOBILENETV3_README),
+        published=PublishedAccuracy(0.675, None, MOBILENETV3_README),
     ),
-    Network(
+    ComparedNetwork(
         "mobilenetv3_large_100",
         "mobilenetv3_large_100",
         "MobileNetV3-Large",
-        published=Published(0.752, None, MOBILENETV3_README),
+        published=PublishedAccuracy(0.752, None, MOBILENETV3_README),
     ),
 )
 
 QUICK = (REFERENCE, ARTICLE, RIVAL)
-"""What the article's claims need, and no more."""
+"""The networks that the article's claims need."""
 
 
-def find_networks(names: tuple[str, ...]) -> tuple[Network, ...]:
-    """Looks networks up by their names; gives them in the table's order.
+def find_networks(names: tuple[str, ...]) -> tuple[ComparedNetwork, ...]:
+    """Finds networks by their names; gives them in the order of the table.
 
     Raises:
-        UsageError: an unknown name; says which there are.
+        UsageError: a name is unknown; says which there are.
     """
     known = {network.name: network for network in NETWORKS}
     for name in names:

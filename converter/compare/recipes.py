@@ -1,7 +1,7 @@
 """``python -m converter.compare.recipes``: what each recipe gives in each format, with one network's weights.
 
-Every artefact is lowered, run by the board's own runtime and timed on this machine. What was lowered once is kept in the
-cache of the conversions.
+Every artefact is lowered, run by the board's own runtime on the verification photographs, and timed on this machine. Exports
+are taken from the conversions' cache, and kept in it. No floor is applied: the question is what a recipe reaches.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import argparse
 import contextlib
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,31 +23,32 @@ from rich.table import Table
 from converter import stages
 from converter.compare.latency import Runnable, measure_rounds, ratio_spread, spread
 from converter.data.photographs import ImageSet, Photographs
-from converter.evaluate.accuracy import score
-from converter.evaluate.verify import artefact_logits, compare, eager_logits
-from converter.exporters import Exported
+from converter.evaluate.accuracy import change, score
+from converter.evaluate.verify import artefact_logits, compare, eager_logits, open_artefact
+from converter.exporters import default_recipe, exporter_names
+from converter.exporters.job import Lowered
 from converter.profiles import load_profile
-from converter.quantise.recipes import RECIPES, default_recipe, find_recipe
-from converter.work.progress import StageProgress
+from converter.quantise.recipes import RECIPES, find_recipe
+from converter.work.progress import TaskProgress
 from device.core.errors import UsageError, exit_with_one_line
-from device.runtimes.registry import RUNTIMES
 
 PROFILE = "host"
 ROUNDS = 30
 RUNS = 10
-"""Inferences of a turn; in every round each artefact has one."""
+"""Inferences of one turn; each artefact has one turn in each round."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class RecipeFigures(msgspec.Struct, frozen=True):
     """One recipe in one format.
 
     Attributes:
         recipe: name.
         runtime: that runs the format.
-        is_default: whether a conversion takes it unasked.
+        is_default: whether a conversion takes it by default.
         sqnr_db: of the logits against eager fp32.
         top1_agreement: share of images on which it names the class that eager fp32 names.
         top1: share of images on which it names the right class; None without labels.
+        top1_change: ``top1`` less that of eager fp32; None without labels.
         size_bytes: of the file.
         latency_s: median over the rounds.
         latency_ratio: to the default int8 recipe of the same format, median over the rounds.
@@ -58,6 +60,7 @@ class Row(msgspec.Struct, frozen=True):
     sqnr_db: float
     top1_agreement: float
     top1: float | None
+    top1_change: float | None
     size_bytes: int
     latency_s: float
     latency_ratio: float
@@ -69,7 +72,7 @@ class RecipeComparison(msgspec.Struct, frozen=True):
     Attributes:
         model: variant.
         weights: checkpoint.
-        images: how many the artefacts were run on.
+        images: number of images that the artefacts were run on.
         top1: of eager fp32; None without labels.
         rows: recipe by recipe.
     """
@@ -78,16 +81,15 @@ class RecipeComparison(msgspec.Struct, frozen=True):
     weights: str
     images: int
     top1: float | None
-    rows: tuple[Row, ...]
+    rows: tuple[RecipeFigures, ...]
 
 
-class Artefact(msgspec.Struct, frozen=True):
-    """One that was lowered."""
+class LoweredRecipe(NamedTuple):
+    """A recipe in a format, lowered."""
 
     recipe: str
     runtime: str
-    file: Path
-    exported: Exported
+    lowered: Lowered
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,9 +100,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe", action="append", metavar="NAME", help=f"this alone; may be repeated (default: all: {', '.join(RECIPES)})"
     )
-    parser.add_argument("--runtime", action="append", choices=stages.RUNTIMES, help="likewise (default: both)")
+    parser.add_argument(
+        "--runtime", action="append", choices=exporter_names(), help="this alone; may be repeated (default: all)"
+    )
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="photographs (default: the weights' own)")
-    parser.add_argument("--verification", type=Path, metavar="DIR", help="labelled photographs (likewise)")
+    parser.add_argument("--verification", type=Path, metavar="DIR", help="labelled photographs (default: the weights' own)")
     parser.add_argument("--images", type=int, metavar="N", help="of the verification photographs, at most (default: all)")
     parser.add_argument("--cache", type=Path, default=Path("build/cache"), metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, choices=(1, 2), help="exports at a time (default: 2)")
@@ -114,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     if flags.images is not None and flags.images < 1:
         raise UsageError("--images", f"{flags.images} images", expected="1 or more", reason="images")
     recipes = [find_recipe(name).name for name in flags.recipe or RECIPES]
-    runtimes = tuple(flags.runtime or stages.RUNTIMES)
+    runtimes = tuple(flags.runtime or exporter_names())
     request = stages.Request(
         profile=load_profile(PROFILE),
         model=flags.model,
@@ -128,15 +132,15 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(stderr=True)
     prepared = stages.load(request)
     photographs = stages.choose(request, prepared)
-    artefacts: list[Artefact] = []
-    with StageProgress(flags.cache / "durations.json", console) as progress:
+    candidates: list[LoweredRecipe] = []
+    with TaskProgress(flags.cache / "durations.json", console=console) as progress:
         for name in recipes:
             console.print(f"recipe {name}", highlight=False)
-            artefacts += lower(msgspec.structs.replace(request, recipe=name), photographs, runtimes, progress)
+            candidates += lower(msgspec.structs.replace(request, recipe=name), photographs, runtimes, progress)
     images = _first(photographs.verification, flags.images)
     eager = eager_logits(prepared.network, images.pixels)
     with console.status("run"):
-        rows = tuple(judge(artefacts, images, eager, runtimes))
+        rows = tuple(judge(candidates, images, eager, runtimes))
     top1 = None if images.labels is None else score(eager, images.labels).top1
     found = RecipeComparison(flags.model, prepared.checkpoint.name, len(images.pixels), top1, rows)
     if flags.json:
@@ -147,53 +151,50 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def lower(
-    request: stages.Request, photographs: Photographs, runtimes: tuple[str, ...], progress: StageProgress
-) -> list[Artefact]:
-    """Lowers with one recipe, to both formats; what a conversion has lowered before is taken from the cache."""
+    request: stages.Request, photographs: Photographs, runtimes: Sequence[str], progress: TaskProgress
+) -> list[LoweredRecipe]:
+    """Lowers with one recipe; an export that an earlier conversion made is taken from the cache."""
     assert request.recipe is not None
-    exports = stages.export_all(request, stages.load(request), photographs, progress.tell, is_sensitivity_wanted=False)
-    artefacts = []
-    for runtime in runtimes:
-        folder = exports.folders[runtime]
-        exported = msgspec.json.decode((folder / stages.EXPORTED_NAME).read_bytes(), type=Exported)
-        artefacts.append(Artefact(request.recipe, runtime, folder / exported.file, exported))
-    return artefacts
+    made = stages.export_all(request, stages.load(request), photographs, progress.report, is_sensitivity_wanted=False)
+    return [LoweredRecipe(request.recipe, runtime, made.artefacts[runtime]) for runtime in runtimes]
 
 
-def judge(artefacts: list[Artefact], images: ImageSet, eager: NDArray[np.float32], runtimes: tuple[str, ...]) -> Iterator[Row]:
-    """Runs each artefact on all images, and times those of a format against one another, in turns."""
+def judge(
+    candidates: list[LoweredRecipe], images: ImageSet, eager: NDArray[np.float32], runtimes: Sequence[str]
+) -> Iterator[RecipeFigures]:
+    """Runs each candidate on all images, and times those of a format against one another, in turns."""
     latencies: dict[tuple[str, str], tuple[float, float]] = {}
     for runtime in runtimes:
-        latencies |= _time([one for one in artefacts if one.runtime == runtime], images.pixels[:1])
-    for one in artefacts:
-        logits = artefact_logits(one.runtime, one.file, images.pixels, input=one.exported.input, output=one.exported.output)
+        latencies |= _time([one for one in candidates if one.runtime == runtime], images.pixels[:1])
+    for one in candidates:
+        logits = artefact_logits(one.runtime, one.lowered.path, images.pixels, one.lowered.exported)
         verification = compare(logits, eager)
         latency_s, ratio = latencies[one.recipe, one.runtime]
-        yield Row(
+        labels = images.labels
+        yield RecipeFigures(
             recipe=one.recipe,
             runtime=one.runtime,
             is_default=default_recipe(find_recipe(one.recipe).precision, one.runtime).name == one.recipe,
             sqnr_db=round(verification.sqnr_db, 2),
             top1_agreement=round(verification.top1_agreement, 4),
-            top1=None if images.labels is None else round(score(logits, images.labels).top1, 4),
-            size_bytes=one.file.stat().st_size,
+            top1=None if labels is None else round(score(logits, labels).top1, 4),
+            top1_change=None if labels is None else round(change(logits, eager, labels).top1, 4),
+            size_bytes=one.lowered.path.stat().st_size,
             latency_s=latency_s,
             latency_ratio=ratio,
         )
 
 
-def _time(artefacts: list[Artefact], pixels: NDArray[np.uint8]) -> dict[tuple[str, str], tuple[float, float]]:
-    """Median latency, and its ratio to the default int8 recipe's, or to the first there is."""
-    runtime = artefacts[0].runtime
-    names = [one.recipe for one in artefacts]
+def _time(candidates: list[LoweredRecipe], pixels: NDArray[np.uint8]) -> dict[tuple[str, str], tuple[float, float]]:
+    """Median latency, and its ratio to the default int8 recipe's; to the first candidate's if the default isn't among them."""
+    runtime = candidates[0].runtime
+    names = [one.recipe for one in candidates]
     default = default_recipe("int8", runtime).name
     reference = default if default in names else names[0]
     with contextlib.ExitStack() as stack:
         sessions: dict[str, Runnable] = {
-            one.recipe: stack.enter_context(
-                RUNTIMES.load(runtime)().open(one.file, input=one.exported.input, output=one.exported.output, threads=1)
-            )
-            for one in artefacts
+            one.recipe: stack.enter_context(open_artefact(runtime, one.lowered.path, one.lowered.exported))
+            for one in candidates
         }
         rounds = list(itertools.islice(measure_rounds(sessions, pixels, runs=RUNS), ROUNDS))
     taken_s = {name: [found[name] for found in rounds] for name in names}
@@ -209,12 +210,13 @@ def _first(images: ImageSet, count: int | None) -> ImageSet:
 
 
 def print_table(console: Console, found: RecipeComparison) -> None:
-    """Prints a row a recipe and format."""
+    """Prints a row for each recipe and format."""
     eager = "" if found.top1 is None else f", eager fp32 names {found.top1:.1%} right"
     console.print(f"{found.model}, {found.weights}, {found.images} photographs{eager}\n", highlight=False)
-    table = Table(
-        "recipe", "format", "SQNR", "top-1 as fp32", "top-1", "size", "latency", "to the default", box=None, header_style="bold"
-    )
+    table = Table(box=None, header_style="bold")
+    headings = ("recipe", "format", "SQNR", "top-1 as fp32", "top-1", "change", "size", "latency", "to the default")
+    for heading in headings:
+        table.add_column(heading)
     for row in found.rows:
         table.add_row(
             f"{row.recipe} *" if row.is_default else row.recipe,
@@ -222,12 +224,17 @@ def print_table(console: Console, found: RecipeComparison) -> None:
             f"{row.sqnr_db:.1f} dB",
             f"{row.top1_agreement:.1%}",
             "–" if row.top1 is None else f"{row.top1:.1%}",
+            "–" if row.top1_change is None else f"{100 * row.top1_change:+.1f}",
             f"{row.size_bytes / 1e6:.2f} MB",
             f"{row.latency_s * 1e3:.2f} ms",
             f"× {row.latency_ratio:.2f}",
         )
     console.print(table)
-    console.print(f"\n* default of its precision. Latency: this machine, 1 thread, median of {ROUNDS} rounds.", highlight=False)
+    console.print(
+        f"\n* default of its precision. Change: of top-1 against fp32, in points. Latency: this machine, 1 thread, median of "
+        f"{ROUNDS} rounds.",
+        highlight=False,
+    )
 
 
 if __name__ == "__main__":

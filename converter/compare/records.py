@@ -1,4 +1,4 @@
-"""What a comparison is written down as: ``compare.json``."""
+"""The record of a comparison: ``compare.json``."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Literal
 
 import msgspec
 
-from converter.compare.networks import Published
-from converter.work.machine import Machine
+from converter.compare.networks import PublishedAccuracy
+from converter.work.machine import MeasuredMachine
+from device.core.durable import write_durably
 from device.core.errors import ConversionError
 
 SCHEMA = 1
 JSON_NAME = "compare.json"
 ARM_NAME = "arm.json"
 
-Outcome = Literal["holds", "holds in part", "does not hold", "undecided", "not measured"]
+ClaimOutcome = Literal["holds", "holds in part", "does not hold", "undecided", "not measured"]
 
 
-class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RoundPercentiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Percentiles over the rounds of a measurement."""
 
     p10: float
@@ -31,12 +32,12 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         latency_s: over the rounds.
-        ratio: likewise, of each round's figure to the reference network's of the same round; None without it.
-        rounds_s: of each round, the median of its inferences.
+        ratio: over the rounds, of latency to that of the reference network in the same round; None without the reference.
+        rounds_s: median latency in each round.
     """
 
-    latency_s: Spread
-    ratio: Spread | None
+    latency_s: RoundPercentiles
+    ratio: RoundPercentiles | None
     rounds_s: tuple[float, ...]
 
 
@@ -45,11 +46,11 @@ class ArtefactFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         runtime: that runs it.
-        failure: why there are no figures; None where there are.
+        failure: why there are no figures; None if there are.
         size_bytes: of the file.
         sha256: of the file.
         timing: on this machine.
-        arm_instructions: of one inference, by processor; empty where nobody counted.
+        arm_instructions: processor -> instructions of one inference; empty if they weren't counted.
     """
 
     runtime: str
@@ -60,69 +61,69 @@ class ArtefactFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arm_instructions: dict[str, int] = {}
 
 
-class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NetworkFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One network.
 
     Attributes:
         network: its name.
         description: for people.
-        parameters: learnable parameters, with ``num_classes`` of the comparison.
+        parameters: number of learnable parameters, with ``num_classes`` of the comparison.
         macs: multiply-accumulates of one inference.
-        published: accuracy, by others.
-        artefacts: one a runtime.
+        published: published accuracy, if any.
+        artefacts: one for each runtime.
     """
 
     network: str
     description: str
     parameters: int
     macs: int
-    published: Published | None
+    published: PublishedAccuracy | None
     artefacts: tuple[ArtefactFigures, ...]
 
     def artefact(self, runtime: str) -> ArtefactFigures:
-        """The figures of a runtime; those of nothing where it was left out."""
+        """Gives the figures of a runtime; without figures if it was left out."""
         return next((one for one in self.artefacts if one.runtime == runtime), ArtefactFigures(runtime, failure="left out"))
 
 
-class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ClaimVerdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What became of a claim.
 
     Attributes:
         claim: in words.
         network: that it was checked on.
         claimed: the article's figure.
-        measured: the figure here, in words.
-        outcome: as the figures have it.
+        measured: the measured figure, in words.
+        outcome: of the check.
     """
 
     claim: str
     network: str
     claimed: str
     measured: str
-    outcome: Outcome
+    outcome: ClaimOutcome
 
 
 class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that was counted and measured.
+    """All counted and measured figures.
 
     Attributes:
         schema: of this record.
         measured_at_utc: ISO 8601.
-        machine: where.
+        machine: that measured.
         runtimes: that were measured, in order.
         reference: network that ratios are to.
         input_px: side of the image.
         num_classes: of every classifier.
-        rounds: that were measured; fewer than asked for where it was interrupted.
+        rounds: number of measured rounds; fewer than requested if the run was interrupted.
         runs: inferences of one network in one round.
-        notes: what must be said beside the figures.
-        rows: one a network.
+        notes: remarks to show with the figures.
+        rows: one for each network.
         verdicts: on the article's claims.
     """
 
     schema: int
     measured_at_utc: str
-    machine: Machine
+    machine: MeasuredMachine
     runtimes: tuple[str, ...]
     reference: str
     input_px: int
@@ -130,8 +131,8 @@ class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: int
     runs: int
     notes: tuple[str, ...]
-    rows: tuple[Row, ...]
-    verdicts: tuple[Verdict, ...]
+    rows: tuple[NetworkFigures, ...]
+    verdicts: tuple[ClaimVerdict, ...]
 
 
 ArmCounts = dict[str, dict[str, int]]
@@ -139,12 +140,12 @@ ArmCounts = dict[str, dict[str, int]]
 
 
 def encode(comparison: Comparison) -> bytes:
-    """The bytes of ``compare.json``."""
+    """Gives the bytes of ``compare.json``."""
     return msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n"
 
 
 def read_comparison(folder: Path) -> Comparison:
-    """Reads what an earlier run wrote.
+    """Reads the comparison of an earlier run.
 
     Raises:
         ConversionError: there is none, or it is malformed.
@@ -161,7 +162,7 @@ def read_comparison(folder: Path) -> Comparison:
 
 
 def read_arm_counts(folder: Path) -> ArmCounts:
-    """Reads the ARM instructions that were counted so far; none where nobody counted.
+    """Reads the ARM instructions that were counted so far, if any.
 
     Raises:
         ConversionError: the file is malformed.
@@ -182,15 +183,13 @@ def write_arm_counts(folder: Path, counts: ArmCounts) -> None:
     replace_file(folder / ARM_NAME, msgspec.json.format(msgspec.json.encode(counts), indent=2) + b"\n")
 
 
-def with_arm_counts(row: Row, counts: ArmCounts) -> Row:
-    """Puts the counted instructions beside the artefacts that they were counted on."""
+def with_arm_counts(row: NetworkFigures, counts: ArmCounts) -> NetworkFigures:
+    """Adds counted instructions to the artefacts that they were counted on."""
     artefacts = tuple(msgspec.structs.replace(one, arm_instructions=counts.get(one.sha256 or "", {})) for one in row.artefacts)
     return msgspec.structs.replace(row, artefacts=artefacts)
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file, atomically; its folder is made if need be."""
+    """Replaces a file atomically, and creates its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_bytes(data)
-    scratch.replace(path)
+    write_durably(path, data)

@@ -1,1 +1,1 @@
-"""Photographs: labelled folders, and those that calibrate and verify a conversion."""
+"""Photographs: labelled folders, and the sets that calibrate and verify a conversion."""

@@ -1,4 +1,4 @@
-"""Labelled folders of photographs: ``DIR/<class>/*.jpg``, with or without ``train/`` and ``validation/`` above."""
+"""Labelled folders of photographs: ``DIR/<class>/*.jpg``, with or without ``train/`` and ``validation/`` in between."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAIN_NAMES = ("train",)
 VALIDATION_NAMES = ("validation", "val", "valid")
 
 
-class Sample(NamedTuple):
+class LabelledImage(NamedTuple):
     """An image file and the index of its class."""
 
     path: Path
@@ -26,22 +26,22 @@ class Sample(NamedTuple):
 
 
 class LabelledFolder(NamedTuple):
-    """A folder with one sub-folder a class; classes and samples are sorted by name."""
+    """A folder with one sub-folder for each class. Classes and samples are sorted by name."""
 
     root: Path
     classes: tuple[str, ...]
-    samples: tuple[Sample, ...]
+    samples: tuple[LabelledImage, ...]
 
 
 class Split(NamedTuple):
-    """What to train on and what to validate on: the same classes, no photograph in both."""
+    """The photographs to train on, and those to validate on: the same classes, and no photograph in both."""
 
     train: LabelledFolder
     validation: LabelledFolder
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files below a folder, at any depth, sorted."""
+    """Lists the image files below a folder, at any depth, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
@@ -49,18 +49,21 @@ def read_labelled_folder(folder: Path, classes: tuple[str, ...] | None = None) -
     """Lists a labelled folder.
 
     Args:
-        folder: with one sub-folder a class.
-        classes: the labels to index by, ImageNet's also by their synsets; the sub-folders' sorted names when None.
+        folder: with one sub-folder for each class.
+        classes: labels whose indices to use; a sub-folder may also be named by the synset of an ImageNet label. None takes the
+            sorted names of the sub-folders.
 
     Raises:
-        TrainingError: no such folder, no classes, a class without images, or a class that ``classes`` doesn't know.
+        TrainingError: there is no such folder, it has no classes, or a class is empty or isn't in ``classes``.
     """
     if not folder.is_dir():
-        raise TrainingError(str(folder), "is no folder", expected="a folder with one sub-folder a class", reason="missing")
+        raise TrainingError(
+            str(folder), "is not a folder", expected="a folder with one sub-folder for each class", reason="missing"
+        )
     found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     known = tuple(path.name for path in found) if classes is None else classes
     if not found:
-        raise TrainingError(str(folder), "has no sub-folders", expected="one sub-folder a class", reason="empty")
+        raise TrainingError(str(folder), "has no sub-folders", expected="one sub-folder for each class", reason="empty")
     indices = index_by_folder(known)
     unknown = [path.name for path in found if path.name not in indices]
     if unknown:
@@ -71,19 +74,19 @@ def read_labelled_folder(folder: Path, classes: tuple[str, ...] | None = None) -
             expected=nearest(unknown[0], known),
             reason="mismatch",
         )
-    samples: list[Sample] = []
+    samples: list[LabelledImage] = []
     for sub_folder in found:
         images = list_images(sub_folder)
         if not images:
             raise TrainingError(
                 str(sub_folder), "holds no images", expected="JPEG, PNG, WebP, BMP or TIFF files", reason="empty"
             )
-        samples += [Sample(path, indices[sub_folder.name]) for path in images]
+        samples += [LabelledImage(path, indices[sub_folder.name]) for path in images]
     return LabelledFolder(folder, known, tuple(samples))
 
 
 def find_split(root: Path, names: tuple[str, ...]) -> Path | None:
-    """The sub-folder that holds a split, by any of its customary names."""
+    """Finds the sub-folder of a split by any of its usual names; None if there is none."""
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
@@ -91,12 +94,13 @@ def read_split(root: Path, hold_out: float = 0.0) -> Split:
     """Reads a folder to train on: ``train/<class>/*`` and ``validation/<class>/*``.
 
     Args:
-        root: holds both; without a validation split, ``hold_out`` of each class is set aside, and ``train/`` itself may be left
-            out.
-        hold_out: share of each class, from 0 to 1. Which photographs those are depends on their names alone.
+        root: holds both. Without a validation split, ``hold_out`` of each class is set aside, and the classes may also lie in
+            ``root`` itself.
+        hold_out: share of each class, from 0 to 1. The choice of photographs depends only on their names.
 
     Raises:
-        TrainingError: nothing to validate on, one class, an empty class, or classes that differ between the splits.
+        TrainingError: there is nothing to validate on, there is only one class, a class is empty, or the classes of the splits
+            differ.
     """
     train_folder, validation_folder = find_split(root, TRAIN_NAMES), find_split(root, VALIDATION_NAMES)
     if validation_folder is None and not hold_out:
@@ -120,10 +124,10 @@ def read_split(root: Path, hold_out: float = 0.0) -> Split:
 
 
 def _set_aside(folder: LabelledFolder, share: float) -> Split:
-    kept: list[Sample] = []
-    aside: list[Sample] = []
+    kept: list[LabelledImage] = []
+    aside: list[LabelledImage] = []
     for label, name in enumerate(folder.classes):
-        # Shuffled by a hash of the name: files are often sorted by when, and so by what, they show.
+        # Shuffled by a hash of the name: files are often sorted by time, and so by what they show.
         samples = sorted(
             (sample for sample in folder.samples if sample.label == label),
             key=lambda sample: hashlib.sha256(sample.path.name.encode()).digest(),
@@ -141,18 +145,18 @@ def _set_aside(folder: LabelledFolder, share: float) -> Split:
     return Split(folder._replace(samples=tuple(sorted(kept))), folder._replace(samples=tuple(sorted(aside))))
 
 
-def find_broken(samples: tuple[Sample, ...], done: Callable[[], None]) -> dict[Path, str]:
-    """Decodes every photograph once, so that a broken one is known before the hours of training, not after.
+def find_broken(samples: tuple[LabelledImage, ...], done: Callable[[], None]) -> dict[Path, str]:
+    """Decodes every photograph once, to find broken ones before the hours of training.
 
     Args:
-        samples: to look at.
+        samples: photographs to decode.
         done: called after each.
 
     Returns:
-        path -> what is wrong with it.
+        Path of each broken photograph -> what is wrong with it.
     """
 
-    def check(sample: Sample) -> tuple[Path, str]:
+    def check(sample: LabelledImage) -> tuple[Path, str]:
         try:
             decode_image(sample.path)
         except SourceError as error:
@@ -161,5 +165,5 @@ def find_broken(samples: tuple[Sample, ...], done: Callable[[], None]) -> dict[P
             done()
         return sample.path, ""
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV lets go of the interpreter while it decodes
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV releases the GIL while it decodes
         return {path: problem for path, problem in pool.map(check, samples) if problem}

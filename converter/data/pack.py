@@ -12,7 +12,7 @@ from device.core.errors import TrainingError, exit_with_one_line
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses flags and packs: calibration photographs from the training split, the others from the validation split."""
+    """Parses flags and packs: photographs of the training split to calibrate, of the validation split to verify."""
     parser = argparse.ArgumentParser(prog="python -m converter.data.pack", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds train/<class>/ and validation/<class>/")
     parser.add_argument(

@@ -1,7 +1,7 @@
-"""Photographs to calibrate and to verify with: a user's folder, or the pack that ships beside the weights.
+"""Photographs to calibrate and to verify with: a user's folder, or the pack that ships with the weights.
 
-A pack is a zip of JPEG files, ``calibration/<label>/*.jpg`` and ``verification/<label>/*.jpg``: data, to look at with any
-tool. No photograph is in both halves.
+A pack is a zip of JPEG files, ``calibration/<label>/*.jpg`` and ``verification/<label>/*.jpg``. No photograph is in both
+halves.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.data.datasets import Sample, list_images, read_labelled_folder
+from converter.data.datasets import LabelledImage, list_images, read_labelled_folder
 from converter.weights.checkpoints import Checkpoint
 from device.contract import Preprocessing
+from device.core.durable import write_durably
 from device.core.errors import ConversionError, GhostwattError
 from device.image.opencv import decode_bytes, decode_image
 from device.image.preprocess import fit_frame
@@ -30,11 +31,11 @@ PACK_SUFFIX = ".photographs.zip"
 CALIBRATION_IMAGES = 64
 VERIFICATION_IMAGES = 128
 LEAST_IMAGES = 16
-"""Below this, ranges and percentages mean little."""
+"""With fewer, ranges and percentages mean little."""
 
 T = TypeVar("T")
 
-_PACK_DATE = (1980, 1, 1, 0, 0, 0)  # the zip format's own beginning: equal photographs give equal bytes
+_PACK_DATE = (1980, 1, 1, 0, 0, 0)  # the first date of the zip format, so that equal photographs give equal bytes
 _PACK_QUALITY = 85
 _PACK_SHORT_SIDE_PX = 256
 
@@ -44,8 +45,8 @@ class ImageSet(msgspec.Struct, frozen=True):
 
     Attributes:
         pixels: ``(N, S, S, 3)`` uint8, RGB.
-        labels: ``(N,)`` int64, indices of classes; None where they aren't known.
-        origin: where they come from, for the report.
+        labels: ``(N,)`` int64, indices of classes; None if they aren't known.
+        origin: of the photographs, for the report.
         sha256: of the pixels and labels.
     """
 
@@ -56,7 +57,7 @@ class ImageSet(msgspec.Struct, frozen=True):
 
 
 class Photographs(msgspec.Struct, frozen=True):
-    """What to calibrate and to verify with; no photograph is in both."""
+    """The photographs to calibrate with, and those to verify with; no photograph is in both."""
 
     calibration: ImageSet
     verification: ImageSet
@@ -65,26 +66,26 @@ class Photographs(msgspec.Struct, frozen=True):
 def choose_photographs(
     checkpoint: Checkpoint, spec: Preprocessing, *, calibration: Path | None, verification: Path | None
 ) -> Photographs:
-    """Chooses photographs for a checkpoint: the user's folders where given, else the pack beside the weights.
+    """Chooses photographs for a checkpoint: the user's folders if there are any, otherwise the pack beside the weights.
 
-    With a calibration folder but none to verify with, and no pack, the photographs after the calibration's own are taken.
+    With a calibration folder, but neither a verification folder nor a pack, further photographs of the same folder are taken.
 
     Args:
-        checkpoint: whose labels they must have.
+        checkpoint: whose labels the photographs must have.
         spec: how to fit them.
         calibration: folder of photographs.
         verification: labelled folder.
 
     Raises:
-        ConversionError: there is nothing to calibrate with.
+        ConversionError: there are no photographs to calibrate with.
     """
     labels = checkpoint.card.labels
     pack = checkpoint.path.with_name(checkpoint.path.stem + PACK_SUFFIX)
     if calibration is None and not pack.is_file():
         raise ConversionError(
             f"weights {checkpoint.name} of {checkpoint.card.model}",
-            "come without photographs to take ranges from",
-            expected="a folder of photographs like those that the camera will see",
+            "come without calibration photographs",
+            expected="a folder of photographs like those that the camera will take",
             remedy="pass --calibration DIR (make: CALIBRATION=DIR)",
             reason="calibration",
         )
@@ -97,7 +98,7 @@ def choose_photographs(
     elif pack.is_file():
         check = read_pack(pack, "verification", labels, spec)
     else:
-        assert calibration is not None  # without both, the check above has refused
+        assert calibration is not None  # checked above
         check = read_folder(calibration, spec, count=VERIFICATION_IMAGES, skip=CALIBRATION_IMAGES)
     return Photographs(ranges, check)
 
@@ -112,19 +113,19 @@ def make_image_set(images: list[NDArray[np.uint8]], labels: list[int] | None, or
 
 
 def read_folder(folder: Path, spec: Preprocessing, *, count: int, skip: int = 0) -> ImageSet:
-    """Chooses unlabelled photographs from a folder, spread over its sub-folders.
+    """Reads unlabelled photographs of a folder, spread over its sub-folders.
 
     Args:
         folder: searched at any depth.
         spec: how to fit them.
-        count: how many, at most.
-        skip: how many of the spread to leave out first.
+        count: number of photographs, at most.
+        skip: how many to leave out first.
 
     Raises:
-        ConversionError: too few photographs, or one that can't be decoded.
+        ConversionError: there are too few photographs, or one can't be decoded.
     """
     if not folder.is_dir():
-        raise ConversionError(str(folder), "is no folder", expected="a folder of photographs", reason="calibration")
+        raise ConversionError(str(folder), "is not a folder", expected="a folder of photographs", reason="calibration")
     groups = [list(group) for _, group in itertools.groupby(list_images(folder), key=lambda path: path.parent)]
     chosen = list(itertools.islice(_round_robin(groups), skip, skip + count))
     _require_enough(len(chosen), str(folder))
@@ -135,10 +136,10 @@ def read_labelled(folder: Path, labels: tuple[str, ...], spec: Preprocessing, *,
     """Reads labelled photographs, ``folder/<label>/*``.
 
     Args:
-        folder: with one sub-folder a class; not every class need be there.
-        labels: the network's.
+        folder: with sub-folders for all or some of the classes.
+        labels: of the network.
         spec: how to fit them.
-        count: how many, spread over the classes; None for all.
+        count: number of photographs, spread over the classes; None for all.
     """
     samples = read_labelled_folder(folder, labels).samples
     groups = [list(group) for _, group in itertools.groupby(samples, key=lambda sample: sample.label)]
@@ -160,7 +161,7 @@ def read_pack(path: Path, half: str, labels: tuple[str, ...], spec: Preprocessin
         if folder != half:
             continue
         if label not in labels:
-            raise ConversionError(f"{path}: {name}", f"{label!r} is no label of the weights", reason="calibration")
+            raise ConversionError(f"{path}: {name}", f"{label!r} is not a label of the weights", reason="calibration")
         images.append(fit_frame(decode_bytes(data, f"{path}: {name}"), spec))
         indices.append(labels.index(label))
     _require_enough(len(images), f"{path}: {half}")
@@ -168,14 +169,14 @@ def read_pack(path: Path, half: str, labels: tuple[str, ...], spec: Preprocessin
 
 
 def pack_members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Names (``half/label/file.jpg``) and bytes of a pack's photographs."""
+    """Yields names (``half/label/file.jpg``) and bytes of a pack's photographs."""
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 if entry.filename.count("/") != 2:
                     raise ConversionError(
                         f"{path}: {entry.filename}",
-                        "is no half/label/photograph",
+                        "is not half/label/photograph",
                         remedy="make the pack again",
                         reason="calibration",
                     )
@@ -186,13 +187,13 @@ def pack_members(path: Path) -> Iterator[tuple[str, bytes]]:
         ) from error
 
 
-def write_pack(path: Path, halves: dict[str, tuple[Sample, ...]], labels: tuple[str, ...]) -> None:
+def write_pack(path: Path, halves: dict[str, tuple[LabelledImage, ...]], labels: tuple[str, ...]) -> None:
     """Writes a pack; equal photographs give equal bytes.
 
     Args:
         path: of the zip.
         halves: ``calibration`` and ``verification``, each with its samples.
-        labels: of the samples' indices.
+        labels: that the samples' indices refer to.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -200,13 +201,11 @@ def write_pack(path: Path, halves: dict[str, tuple[Sample, ...]], labels: tuple[
             for index, sample in enumerate(samples):
                 entry = zipfile.ZipInfo(f"{half}/{labels[sample.label]}/{index:04d}.jpg", _PACK_DATE)
                 archive.writestr(entry, _encode(decode_image(sample.path)))
-    scratch = path.with_suffix(".partial")
-    scratch.write_bytes(buffer.getvalue())
-    scratch.replace(path)
+    write_durably(path, buffer.getvalue())
 
 
-def spread(samples: tuple[Sample, ...], count: int) -> tuple[Sample, ...]:
-    """The first ``count`` samples, taken in turn from each class."""
+def spread(samples: tuple[LabelledImage, ...], count: int) -> tuple[LabelledImage, ...]:
+    """Takes the first ``count`` samples, from each class in turn."""
     groups = [list(group) for _, group in itertools.groupby(samples, key=lambda sample: sample.label)]
     return tuple(itertools.islice(_round_robin(groups), count))
 
@@ -238,6 +237,6 @@ def _require_enough(found: int, where: str) -> None:
         raise ConversionError(
             where,
             f"{found} photographs",
-            expected=f"at least {LEAST_IMAGES}, like those that the camera will see",
+            expected=f"at least {LEAST_IMAGES}, like those that the camera will take",
             reason="calibration",
         )

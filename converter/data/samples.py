@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m converter.data.samples", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="ghostnet_100", help="(default: %(default)s)")
     parser.add_argument("--weights", default="clothing", help="(default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if need be")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="created if it doesn't exist")
     flags = parser.parse_args(arguments)
     checkpoint = find_checkpoint(flags.model, flags.weights)
     count = unpack_samples(checkpoint.with_name(checkpoint.stem + PACK_SUFFIX), flags.out)

@@ -1,1 +1,1 @@
-"""Accuracy, agreement, noise and latency: what a network or an artefact is worth."""
+"""Evaluation of networks and artefacts: accuracy, agreement, noise and latency."""

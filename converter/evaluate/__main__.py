@@ -1,7 +1,7 @@
 """Accuracy on a labelled folder: ``python -m converter.evaluate --data DIR --bundle build/host``.
 
-Eager fp32 comes from the checkpoint that the bundle was converted from, the artefacts from the bundle, through the board's own
-preprocessing and runtimes: what is measured is what the board will do.
+Eager fp32 comes from the checkpoint that the bundle was converted from, the artefacts from the bundle. Both run with the
+board's preprocessing, and the artefacts with its runtimes, so the figures are those of the board.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import nn
 
-from converter.data.datasets import VALIDATION_NAMES, LabelledFolder, Sample, find_split, read_labelled_folder
-from converter.evaluate.accuracy import Change, Interval, Score, change, score
+from converter.data.datasets import VALIDATION_NAMES, LabelledFolder, LabelledImage, find_split, read_labelled_folder
+from converter.evaluate.accuracy import Change, Classifier, ConfidenceInterval, Labels, Logits, Pixels, Score, change, score
+from converter.evaluate.verify import open_artefact
 from converter.models import model_names
 from converter.weights.checkpoints import Checkpoint, load_checkpoint
 from device.bundle import Bundle, open_bundle
@@ -32,28 +32,20 @@ from device.image.opencv import decode_image
 from device.image.postprocess import dequantise
 from device.image.preprocess import fit_frame
 from device.protocols import Session
-from device.runtimes.registry import RUNTIMES
-
-Pixels = NDArray[np.uint8]
-Logits = NDArray[np.float32]
-Labels = NDArray[np.int64]
-
-Network = Callable[[Pixels], Logits]
-"""``(N, S, S, 3)`` uint8, RGB, to ``(N, C)`` float32."""
 
 SPLIT_NAMES = (*VALIDATION_NAMES, "test")
 BATCH_IMAGES = 16
 EAGER = "eager"
 
 
-class Result(msgspec.Struct, frozen=True):
-    """What one form of the network is worth.
+class EvaluatedForm(msgspec.Struct, frozen=True):
+    """Accuracy of one form of the network.
 
     Attributes:
         name: ``eager``, or the runtime of an artefact.
         file: of the checkpoint or the artefact.
         score: on all images.
-        same_as_eager: share of images on which it names the class that eager fp32 names; None for eager itself.
+        same_as_eager: share of images on which it names the same class as eager fp32; None for eager itself.
         change: of its top-1 against eager's; None for eager itself.
     """
 
@@ -65,21 +57,21 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """All that an evaluation says.
+    """The result of an evaluation.
 
     Attributes:
         data: the folder with the class folders.
-        classes: how many of the network's classes are in it.
-        num_classes: how many the network knows.
+        classes: number of the network's classes that are in it.
+        num_classes: number of classes that the network knows.
         model: variant.
-        weights: as the user, or the bundle, calls them.
+        weights: as the user or the bundle names them.
         weights_sha256: of the checkpoint file.
-        preprocessing: that the images went through.
+        preprocessing: of the images.
         manifest_sha256: of the bundle; None without one.
-        card_top1: what the weights' card says.
-        card_images: on how many images.
-        published_by: who published that, where nobody measured it here.
-        damaged: image files that can't be decoded, and were left out.
+        card_top1: top-1 in the card of the weights.
+        card_images: number of images that it was measured on.
+        published_by: who published it; empty if this project measured it.
+        damaged: image files that can't be decoded and were left out.
         results: eager first.
     """
 
@@ -95,7 +87,7 @@ class Evaluation(msgspec.Struct, frozen=True):
     card_images: int
     published_by: str
     damaged: tuple[str, ...]
-    results: tuple[Result, ...]
+    results: tuple[EvaluatedForm, ...]
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -113,11 +105,11 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def find_folder(root: Path, labels: tuple[str, ...]) -> LabelledFolder:
-    """Lists a labelled folder: its class folders, or those of the validation or test split in it.
+    """Lists the class folders of a labelled folder, or of the validation or test split in it.
 
     Args:
         root: the user's folder.
-        labels: the network's; a class may be called like a split.
+        labels: of the network; a class may have the name of a split.
 
     Raises:
         TrainingError: no such folder, no images, or a class that the network doesn't know.
@@ -126,8 +118,8 @@ def find_folder(root: Path, labels: tuple[str, ...]) -> LabelledFolder:
     return read_labelled_folder(split or root, labels)
 
 
-def run_eager(model: nn.Module, spec: Preprocessing) -> Network:
-    """The network as it was trained, in fp32."""
+def run_eager(model: nn.Module, spec: Preprocessing) -> Classifier:
+    """Gives the network as it was trained, in fp32."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
 
     @torch.inference_mode()
@@ -138,32 +130,32 @@ def run_eager(model: nn.Module, spec: Preprocessing) -> Network:
     return run
 
 
-def run_session(session: Session) -> Network:
-    """An artefact, as the board runs it."""
+def run_session(session: Session) -> Classifier:
+    """Gives an artefact as the board runs it."""
     return lambda pixels: np.stack([dequantise(session.run(image[None]), session.output) for image in pixels])
 
 
-def open_networks(stack: ExitStack, checkpoint: Checkpoint, bundle: Bundle | None, spec: Preprocessing) -> dict[str, Network]:
-    """Eager fp32, and every artefact of a bundle; sessions are closed with the stack."""
+def open_networks(
+    stack: ExitStack, checkpoint: Checkpoint, bundle: Bundle | None, spec: Preprocessing
+) -> dict[str, Classifier]:
+    """Opens eager fp32 and every artefact of a bundle. The stack closes the sessions."""
     networks = {EAGER: run_eager(checkpoint.model, spec)}
     for artefact in bundle.manifest.artefacts if bundle else ():
-        runtime = RUNTIMES.load(artefact.runtime)()
         path = bundle.path(artefact.file) if bundle else Path(artefact.file)
-        session = runtime.open(path, input=artefact.input, output=artefact.output, threads=1)
-        networks[artefact.runtime] = run_session(stack.enter_context(session))
+        networks[artefact.runtime] = run_session(stack.enter_context(open_artefact(artefact.runtime, path, artefact)))
     return networks
 
 
 def measure(
-    networks: dict[str, Network], samples: tuple[Sample, ...], spec: Preprocessing, advance: Callable[[int], None]
+    networks: dict[str, Classifier], samples: tuple[LabelledImage, ...], spec: Preprocessing, advance: Callable[[int], None]
 ) -> Measured:
     """Runs every network on every image.
 
     Args:
         networks: by name.
-        samples: what to run them on.
+        samples: images to run them on.
         spec: how to fit an image.
-        advance: told how many more images are done.
+        advance: called with the number of images after each batch.
 
     Raises:
         TrainingError: no image could be decoded.
@@ -181,11 +173,11 @@ def measure(
                 rows[name].append(network(pixels))
         advance(len(batch))
     if not labels:
-        raise TrainingError(damaged[0], "can't be decoded, nor can any other image here", reason="broken_image")
+        raise TrainingError(damaged[0], "can't be decoded, like all other images here", reason="broken_image")
     return Measured({name: np.concatenate(found) for name, found in rows.items()}, np.asarray(labels, np.int64), tuple(damaged))
 
 
-def _decode(batch: tuple[Sample, ...], spec: Preprocessing, damaged: list[str]) -> Iterator[tuple[Pixels, int]]:
+def _decode(batch: tuple[LabelledImage, ...], spec: Preprocessing, damaged: list[str]) -> Iterator[tuple[Pixels, int]]:
     for sample in batch:
         try:
             yield fit_frame(decode_image(sample.path), spec), sample.label
@@ -193,12 +185,12 @@ def _decode(batch: tuple[Sample, ...], spec: Preprocessing, damaged: list[str]) 
             damaged.append(str(sample.path))
 
 
-def judge(measured: Measured, files: dict[str, str]) -> tuple[Result, ...]:
+def judge(measured: Measured, files: dict[str, str]) -> tuple[EvaluatedForm, ...]:
     """Scores every network, and compares each artefact with eager fp32."""
     eager = measured.logits[EAGER]
     results = []
     for name, logits in measured.logits.items():
-        result = Result(name, files[name], score(logits, measured.labels))
+        result = EvaluatedForm(name, files[name], score(logits, measured.labels))
         if name != EAGER:
             same = float((logits.argmax(axis=1) == eager.argmax(axis=1)).mean())
             result = msgspec.structs.replace(result, same_as_eager=same, change=change(logits, eager, measured.labels))
@@ -211,13 +203,13 @@ def load_for_bundle(bundle: Bundle, model: str | None, weights: str | None) -> C
 
     Args:
         bundle: an open one.
-        model: the user's idea of its variant; None for none.
-        weights: where the checkpoint is, if not where the bundle says.
+        model: variant that the user expects, if any.
+        weights: where the checkpoint is, if it isn't where the bundle says.
 
     Raises:
         UsageError: the bundle is of another variant.
-        BundleError: ``mismatch`` where the checkpoint isn't the one that the bundle was converted from, ``labels`` where its
-            labels are others.
+        BundleError: ``mismatch`` if the checkpoint isn't the one that the bundle was converted from, ``labels`` if its labels
+            differ.
         ConversionError: the checkpoint can't be found or read.
     """
     card = bundle.manifest.model
@@ -245,10 +237,10 @@ def load_for_bundle(bundle: Bundle, model: str | None, weights: str | None) -> C
 
 
 def load(bundle: Bundle | None, model: str | None, weights: str | None) -> Checkpoint:
-    """Loads what the flags name.
+    """Loads the checkpoint that the flags name.
 
     Raises:
-        UsageError: they name too little, or an unknown model.
+        UsageError: a flag is missing, or the model is unknown.
     """
     if model is not None and model not in model_names():
         raise UsageError("--model", f"{model!r} is not a model", expected=nearest(model, model_names()), reason="unknown_model")
@@ -270,8 +262,8 @@ def evaluate(data: Path, checkpoint: Checkpoint, bundle: Bundle | None, console:
     Args:
         data: see `find_folder`.
         checkpoint: of the network.
-        bundle: converted from it; None measures eager fp32 alone.
-        console: where progress is shown, if it is a terminal.
+        bundle: converted from it; None measures only eager fp32.
+        console: shows progress, if it is a terminal.
     """
     card = checkpoint.card
     spec = bundle.manifest.model.preprocessing if bundle else card.preprocessing
@@ -301,7 +293,7 @@ def evaluate(data: Path, checkpoint: Checkpoint, bundle: Bundle | None, console:
 
 
 def print_evaluation(console: Console, found: Evaluation) -> None:
-    """Prints the table for people."""
+    """Prints an evaluation as a table."""
     origin = f"published: {found.published_by}" if found.published_by else "measured"
     images = found.results[0].score.images
     for line in (
@@ -328,7 +320,7 @@ def print_evaluation(console: Console, found: Evaluation) -> None:
     console.print("in brackets: 95 % confidence intervals", style="dim")
 
 
-def _format_share(share: float, interval: Interval) -> str:
+def _format_share(share: float, interval: ConfidenceInterval) -> str:
     return f"{share:.1%} ({100 * interval.low:.1f}–{100 * interval.high:.1f})"
 
 
@@ -348,9 +340,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="DIR",
-        help="DIR/<label>/*, or with validation/, val/ or test/ above; ImageNet's synsets are labels, too",
+        help="DIR/<label>/*, DIR/validation/<label>/*, or val/ or test/; ImageNet's synsets are labels, too",
     )
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="evaluate its artefacts, and what they were converted from")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="DIR",
+        help="bundle whose artefacts to evaluate, with the network that they were converted from",
+    )
     parser.add_argument("--model", metavar="NAME", help=f"without a bundle: the variant ({', '.join(model_names())})")
     parser.add_argument(
         "--weights", metavar="NAME|PATH", help="without a bundle: the checkpoint; with one: where its checkpoint is now"

@@ -1,6 +1,6 @@
-"""Accuracy over a labelled set, each share with its 95 % confidence interval. The one place where such figures are computed.
+"""Accuracy over a labelled set, each share with its 95 % confidence interval.
 
-Needs numpy alone, no torch: training, evaluation, the converter and its report all score through it.
+Training, evaluation, the converter and its report all compute these figures here. It needs numpy, but no torch.
 
 References:
     Interval of a share: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927),
@@ -13,22 +13,29 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+Pixels = NDArray[np.uint8]
+"""Images or frames, channels-last, RGB."""
+
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
+
+Classifier = Callable[[Pixels], Logits]
+"""A network that maps ``(N, S, S, 3)`` uint8, RGB, to ``(N, C)`` float32."""
 
 TOP_K = 5
 
 _Z = 1.959963984540054
-"""97.5 % quantile of the normal distribution: a two-sided interval of 95 %."""
+"""97.5 % quantile of the normal distribution, for a two-sided interval of 95 %."""
 
 
-class Interval(msgspec.Struct, frozen=True):
-    """A 95 % confidence interval; both ends in the unit of what it is an interval of."""
+class ConfidenceInterval(msgspec.Struct, frozen=True):
+    """A 95 % confidence interval, in the unit of the figure that it belongs to."""
 
     low: float
     high: float
@@ -38,45 +45,45 @@ class Score(msgspec.Struct, frozen=True):
     """Accuracy over a labelled set; all figures are shares from 0 to 1.
 
     Attributes:
-        images: how many.
-        top1: share whose right class came first.
-        top5: share whose right class was among the first `TOP_K`; all there are where a network has fewer.
-        macro_top1: mean over the classes that are in the set of the class's own top-1.
-        top1_interval: Wilson.
-        top5_interval: Wilson.
-        macro_top1_interval: from the classes' Wilson intervals, by Zou, Huang and Zhang.
+        images: number of images.
+        top1: share of images whose right class came first.
+        top5: share of images whose right class was among the first `TOP_K`, or among all if the network has fewer.
+        macro_top1: mean top-1 of the classes that are in the set.
+        top1_interval: by Wilson.
+        top5_interval: by Wilson.
+        macro_top1_interval: by Zou, Huang and Zhang, from the classes' Wilson intervals.
     """
 
     images: int
     top1: float
     top5: float
     macro_top1: float
-    top1_interval: Interval
-    top5_interval: Interval
-    macro_top1_interval: Interval
+    top1_interval: ConfidenceInterval
+    top5_interval: ConfidenceInterval
+    macro_top1_interval: ConfidenceInterval
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What a second network does to the top-1 of a first, on the same images.
+    """The difference in top-1 of two networks on the same images.
 
-    Two intervals that overlap say little of a difference: the images are the same, and only those on which one is right and the
-    other wrong count.
+    Overlapping intervals of the two say little about it: since the images are the same, only those count on which one network
+    is right and the other wrong.
 
     Attributes:
-        top1: the second's share of right images less the first's; negative is a loss.
-        interval: Newcombe's method 10.
-        lost_images: right by the first, wrong by the second.
-        gained_images: the other way round.
+        top1: top-1 of the second network less that of the first; negative is a loss.
+        interval: by Newcombe's method 10.
+        lost_images: number of images that only the first names right.
+        gained_images: number of images that only the second names right.
     """
 
     top1: float
-    interval: Interval
+    interval: ConfidenceInterval
     lost_images: int
     gained_images: int
 
 
-def wilson_interval(hits: int, images: int) -> Interval:
-    """Of the share ``hits / images``; stays within 0..1, and has a width even where all or none are hits.
+def wilson_interval(hits: int, images: int) -> ConfidenceInterval:
+    """Computes the interval of the share ``hits / images``: within 0..1, and never empty, even if all or none are hits.
 
     Raises:
         ValueError: no images, or more hits than images.
@@ -86,19 +93,19 @@ def wilson_interval(hits: int, images: int) -> Interval:
     share, spread = hits / images, _Z * _Z / images
     centre = (share + spread / 2) / (1 + spread)
     reach = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
-    # At the ends the bound is 0 or 1 exactly; rounding would leave it a little beside.
-    return Interval(centre - reach if hits else 0.0, centre + reach if hits < images else 1.0)
+    # The bounds are exactly 0 and 1 at the ends; rounding would leave them slightly off.
+    return ConfidenceInterval(centre - reach if hits else 0.0, centre + reach if hits < images else 1.0)
 
 
 def score(logits: Logits, labels: Labels) -> Score:
-    """Top-1, top-5 and class-averaged top-1.
+    """Computes top-1, top-5 and class-averaged top-1.
 
     Args:
-        logits: ``(N, C)`` float32, N at least 1; of equal ones the class that comes first wins, as on the board.
+        logits: ``(N, C)`` float32, N at least 1. Of equal logits the first class wins, as on the board.
         labels: ``(N,)`` int64, each below C.
 
     Raises:
-        ValueError: the shapes don't belong together.
+        ValueError: the shapes don't match.
     """
     _check(logits, labels)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP_K]
@@ -118,7 +125,7 @@ def score(logits: Logits, labels: Labels) -> Score:
 
 
 def change(logits: Logits, reference: Logits, labels: Labels) -> Change:
-    """How a network's top-1 differs from a reference's.
+    """Computes how a network's top-1 differs from that of a reference.
 
     Args:
         logits: ``(N, C)`` float32.
@@ -126,7 +133,7 @@ def change(logits: Logits, reference: Logits, labels: Labels) -> Change:
         labels: ``(N,)`` int64.
 
     Raises:
-        ValueError: the shapes don't belong together.
+        ValueError: the shapes don't match.
     """
     _check(logits, labels)
     _check(reference, labels)
@@ -137,14 +144,14 @@ def change(logits: Logits, reference: Logits, labels: Labels) -> Change:
 
 
 def confusion(logits: Logits, labels: Labels) -> NDArray[np.int64]:
-    """How often each class was taken for each: ``(C, C)`` int64, a row a right class, a column a named one.
+    """Computes the confusion matrix: ``(C, C)`` int64, a row for each right class, a column for each named one.
 
     Args:
         logits: ``(N, C)`` float32.
         labels: ``(N,)`` int64.
 
     Raises:
-        ValueError: the shapes don't belong together.
+        ValueError: the shapes don't match.
     """
     _check(logits, labels)
     matrix = np.zeros((logits.shape[1],) * 2, np.int64)
@@ -152,19 +159,19 @@ def confusion(logits: Logits, labels: Labels) -> NDArray[np.int64]:
     return matrix
 
 
-def _mean_over_classes(hits: NDArray[np.bool_], labels: Labels) -> tuple[float, Interval]:
+def _mean_over_classes(hits: NDArray[np.bool_], labels: Labels) -> tuple[float, ConfidenceInterval]:
     classes = [hits[labels == index] for index in np.unique(labels)]
     shares = np.array([float(of_class.mean()) for of_class in classes])
     intervals = [wilson_interval(int(of_class.sum()), len(of_class)) for of_class in classes]
     below = shares - np.array([interval.low for interval in intervals])
     above = np.array([interval.high for interval in intervals]) - shares
     mean = float(shares.mean())
-    return mean, Interval(
+    return mean, ConfidenceInterval(
         mean - float(np.linalg.norm(below)) / len(classes), min(1.0, mean + float(np.linalg.norm(above)) / len(classes))
     )
 
 
-def _paired_interval(both: int, gained: int, lost: int, neither: int) -> Interval:
+def _paired_interval(both: int, gained: int, lost: int, neither: int) -> ConfidenceInterval:
     images = both + gained + lost + neither
     found, before = both + gained, both + lost
     found_interval, before_interval = wilson_interval(found, images), wilson_interval(before, images)
@@ -176,11 +183,11 @@ def _paired_interval(both: int, gained: int, lost: int, neither: int) -> Interva
     def combine(one: float, other: float) -> float:
         return math.sqrt(max(0.0, one * one - 2 * correlation * one * other + other * other))
 
-    return Interval(difference - combine(*below), difference + combine(*above))
+    return ConfidenceInterval(difference - combine(*below), difference + combine(*above))
 
 
 def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
-    """Of the two networks' hits, with Newcombe's correction for continuity; 0 where one is always or never right."""
+    """Correlation of two networks' hits, with Newcombe's continuity correction; 0 if one is always or never right."""
     margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     if margins == 0:
         return 0.0

@@ -1,14 +1,14 @@
-"""``python -m converter.evaluate.confidence --data DIR``: what scores are worth, and what a threshold costs.
+"""``python -m converter.evaluate.confidence --data DIR``: fits a temperature to scores, and shows what a threshold costs.
 
-A temperature makes scores mean what they say: of the images that are named with 0.8, eight in ten are right. Then a threshold
-can say which images aren't named at all. The functions need numpy alone, no torch; only the command loads a network.
+A temperature scales the confidence of a network: of the images with a score of 0.8, eight in ten are then right. A threshold
+can then decide which images are not named at all. The functions need numpy, but no torch; only the command loads a network.
 
 References:
     * temperature, reliability, expected calibration error: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
       (arXiv 1706.04599).
-    * targets short of certainty, so that a few images that are all right prove no certainty: Platt, "Probabilistic outputs for
+    * targets short of certainty, since a few images that are all right don't prove certainty: Platt, "Probabilistic outputs for
       support vector machines", Advances in Large Margin Classifiers (1999), section 2.2.
-    * the error that mere chance leaves on so many images: Vaicenavicius et al., "Evaluating model calibration in
+    * the error by chance on a number of images: Vaicenavicius et al., "Evaluating model calibration in
       classification", AISTATS 2019 (arXiv 1902.06977).
     * rejection by the highest score: Hendrycks & Gimpel, ICLR 2017 (arXiv 1610.02136).
 """
@@ -26,36 +26,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.evaluate.accuracy import Interval, wilson_interval
+from converter.evaluate.accuracy import Classifier, ConfidenceInterval, Labels, Logits, Pixels, wilson_interval
 from device.contract import Preprocessing
 from device.core.errors import ConversionError, exit_with_one_line
 from device.image.postprocess import softmax
 
-__all__ = [
-    "Calibration",
-    "ReliabilityBin",
-    "TradeOff",
-    "calibrate",
-    "chance_error",
-    "cross_validate",
-    "expected_calibration_error",
-    "fit_temperature",
-    "reliability",
-    "softmax",
-    "trade_off",
-]
-
-Logits = NDArray[np.float32]
-Labels = NDArray[np.int64]
 Confidences = NDArray[np.float32] | NDArray[np.float64]
 Hits = NDArray[np.bool_]
-Pixels = NDArray[np.uint8]
 
 BINS = 15
-"""Of equal width; the paper's number."""
+"""Number of bins of equal width; as in the paper."""
 
 FOLDS = 5
-"""Of the cross-validation: each temperature is fitted on four fifths."""
+"""Number of folds of the cross-validation: each temperature is fitted on four fifths of the images."""
 
 THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
@@ -63,15 +46,15 @@ BATCH_IMAGES = 32
 FLAT_FRAMES = NOISE_FRAMES = 16
 
 _LOWEST, _HIGHEST = 0.01, 100.0
-_HALVINGS = 50  # of the logarithm of that range: far below the last place that a card keeps
+_HALVINGS = 50  # of the logarithm of that range: more exact than the places that a card keeps
 
 
-class Calibration(msgspec.Struct, frozen=True):
-    """What a card keeps, rounded as it keeps it.
+class TemperatureScaling(msgspec.Struct, frozen=True):
+    """Figures for the card of the weights, rounded as in the card.
 
     Attributes:
         temperature: fitted on all images.
-        expected_calibration_error: of images that had no part in their temperature, see `cross_validate`; None of one image.
+        expected_calibration_error: by temperatures that were fitted on other images, see `cross_validate`; None for one image.
     """
 
     temperature: float
@@ -79,14 +62,14 @@ class Calibration(msgspec.Struct, frozen=True):
 
 
 class ReliabilityBin(msgspec.Struct, frozen=True):
-    """The images whose confidence is above ``low``, and at most ``high``.
+    """The images whose confidence is above ``low`` and at most ``high``.
 
     Attributes:
-        low: 0 in the first bin, which takes 0 itself as well.
+        low: 0 in the first bin, which includes 0.
         high: 1 in the last bin.
-        images: how many there are.
-        confidence: their mean; None where there are none.
-        accuracy: the share of them that is right; None where there are none.
+        images: number of images.
+        confidence: their mean confidence; None if there are none.
+        accuracy: share of them that is right; None if there are none.
     """
 
     low: float
@@ -97,39 +80,39 @@ class ReliabilityBin(msgspec.Struct, frozen=True):
 
 
 class TradeOff(msgspec.Struct, frozen=True):
-    """What a threshold does.
+    """The effect of a threshold.
 
     Attributes:
         unknown_below: the threshold, as a profile's ``model.unknown_below``.
         kept: share of the labelled images that are still named.
-        accuracy: the share of those that is right; None where none is named.
-        accuracy_interval: Wilson, 95 %.
-        others: kind -> the share of frames of other things that are named all the same, each of them wrongly.
+        accuracy: share of those that is right; None if none is named.
+        accuracy_interval: by Wilson, 95 %.
+        others: kind -> share of the frames without any class that are still named, each of them wrongly.
     """
 
     unknown_below: float
     kept: float
     accuracy: float | None
-    accuracy_interval: Interval | None
+    accuracy_interval: ConfidenceInterval | None
     others: dict[str, float]
 
 
 def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """The temperature whose scores make the labels likeliest: it minimises the negative log-likelihood.
+    """Fits the temperature that minimises the negative log-likelihood of the labels.
 
-    With N images, the right class is taken to be right with 1 - 1 / (N + 2), and the others share the rest (Platt's targets):
-    without, a set without a mistake would have no minimum.
+    With N images, the target of the right class is 1 - 1 / (N + 2), and the other classes share the rest (Platt). With a target
+    of 1, a set without mistakes would have no minimum.
 
     Args:
         logits: ``(N, C)`` float32.
         labels: ``(N,)`` int64, each below C.
 
     Returns:
-        From 0.01 to 100: the latter for a network that is worse than chance. 1 where all logits of an image are equal, or there
-        is one class: any would do.
+        From 0.01 to 100; the latter for a network that is worse than chance. 1 if all logits of each image are equal, or there
+        is one class, since any temperature would do.
 
     Raises:
-        ValueError: the shapes don't belong together, or a logit isn't finite.
+        ValueError: the shapes don't match, or a logit isn't finite.
     """
     _check(logits, labels)
     images, classes = logits.shape
@@ -140,8 +123,8 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     others = (centred.sum(axis=1) - own) / (classes - 1)
     doubt = 1.0 / (images + 2)
     wanted = float(((1.0 - doubt) * own + doubt * others).mean())
-    # The likelihood is concave in 1 / temperature: its slope, the logit that is wanted less the one that the scores expect, has
-    # one root.
+    # The likelihood is concave in 1 / temperature, so its slope (the mean logit of the targets less that of the scores) has one
+    # root.
     low, high = math.log(_LOWEST), math.log(_HIGHEST)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -151,15 +134,15 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
 
 
 def reliability(confidences: Confidences, hits: Hits, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
-    """How often images of each confidence are right.
+    """Computes how often images of each confidence are right.
 
     Args:
-        confidences: ``(N,)``, the highest score of each image, from 0 to 1.
-        hits: ``(N,)`` bool: whether its class is the right one.
-        bins: of equal width.
+        confidences: ``(N,)``: the highest score of each image, from 0 to 1.
+        hits: ``(N,)`` bool: whether its class is right.
+        bins: number of bins of equal width.
 
     Returns:
-        Every bin, in order.
+        All bins, in order.
     """
     index = np.clip(np.ceil(confidences.astype(np.float64) * bins) - 1, 0, bins - 1)
     return tuple(_fill_bin(confidences[index == one], hits[index == one], one / bins, (one + 1) / bins) for one in range(bins))
@@ -172,9 +155,9 @@ def _fill_bin(confidences: Confidences, hits: Hits, low: float, high: float) -> 
 
 
 def expected_calibration_error(confidences: Confidences, hits: Hits, bins: int = BINS) -> float:
-    """Mean distance of confidence and accuracy over the bins, each by its share of the images; from 0 to 1.
+    """Computes the mean distance of confidence and accuracy over the bins, weighted by their images; from 0 to 1.
 
-    See `reliability` for the arguments.
+    The arguments are those of `reliability`.
     """
     gaps = [
         one.images * abs(one.accuracy - one.confidence)
@@ -185,14 +168,14 @@ def expected_calibration_error(confidences: Confidences, hits: Hits, bins: int =
 
 
 def chance_error(confidences: Confidences, bins: int = BINS, repeats: int = 200) -> float:
-    """The expected calibration error that a perfectly calibrated network would show on so many images, on average.
+    """Estimates the mean expected calibration error of a perfectly calibrated network on the same number of images.
 
-    A bin of a few images is never right as often as it should be. What is measured means something only where it is above this.
+    In a bin with few images, accuracy differs from confidence by chance. A measured error is significant only above this one.
 
     Args:
         confidences: ``(N,)``.
-        bins: as measured with.
-        repeats: how often right and wrong are drawn by the confidences; always the same draws.
+        bins: number of bins, as for the measured error.
+        repeats: how often hits are drawn by the confidences; the draws are always the same.
     """
     rng = np.random.default_rng(0)
     draws = (rng.random(len(confidences)) < confidences for _ in range(repeats))
@@ -200,15 +183,15 @@ def chance_error(confidences: Confidences, bins: int = BINS, repeats: int = 200)
 
 
 def cross_validate(logits: Logits, labels: Labels, folds: int = FOLDS) -> NDArray[np.float64]:
-    """Confidences by temperatures in which the image itself had no part.
+    """Computes confidences by temperatures that were fitted on other images.
 
-    A temperature looks better on the images that it was fitted on than on any others. So each fold of the images, with its
-    share of every class, gets the temperature of all the other folds.
+    A temperature is better on the images that it was fitted on than on others. So each fold, with its share of every class, is
+    scored with the temperature of the other folds.
 
     Args:
         logits: ``(N, C)`` float32, N at least 2.
         labels: ``(N,)`` int64.
-        folds: fewer where there are fewer images.
+        folds: number of folds, at most the number of images.
 
     Returns:
         ``(N,)`` float64, from 0 to 1.
@@ -225,28 +208,28 @@ def cross_validate(logits: Logits, labels: Labels, folds: int = FOLDS) -> NDArra
     return confidences
 
 
-def calibrate(logits: Logits, labels: Labels) -> Calibration:
-    """What a card says of the scores of its weights.
+def fit_scaling(logits: Logits, labels: Labels) -> TemperatureScaling:
+    """Fits the temperature of weights, and measures its calibration error, for their card.
 
     Args:
-        logits: ``(N, C)`` float32, of images that the network was not trained on.
+        logits: ``(N, C)`` float32, of images that the network wasn't trained on.
         labels: ``(N,)`` int64.
     """
     temperature = round(fit_temperature(logits, labels), 4)
     if len(labels) < 2:
-        return Calibration(temperature, None)
+        return TemperatureScaling(temperature, None)
     error = expected_calibration_error(cross_validate(logits, labels), logits.argmax(axis=1) == labels)
-    return Calibration(temperature, round(error, 4))
+    return TemperatureScaling(temperature, round(error, 4))
 
 
 def trade_off(confidences: Confidences, hits: Hits, unknown_below: float, others: dict[str, Confidences]) -> TradeOff:
-    """What is kept, and what it is worth, where nothing is named with less than ``unknown_below``.
+    """Computes what is still named if confidences below ``unknown_below`` are not, and how much of that is right.
 
     Args:
         confidences: ``(N,)``, N at least 1.
         hits: ``(N,)`` bool.
         unknown_below: the threshold.
-        others: kind -> confidences of frames that show none of the classes.
+        others: kind -> confidences of frames without any of the classes.
     """
     named = confidences >= unknown_below
     images, right = int(named.sum()), int(hits[named].sum())
@@ -270,24 +253,22 @@ def _check(logits: Logits, labels: Labels) -> None:
 
 # --- the command ------------------------------------------------------------------------------------------------------
 
-Network = Callable[[Pixels], Logits]
-
 
 class ConfidenceReport(msgspec.Struct, frozen=True):
-    """What ``--json`` prints.
+    """The output of ``--json``.
 
     Attributes:
         model: variant.
         weights: as named on the command line.
-        images: how many labelled images there are.
-        temperature: the card's: what a board divides by.
-        fitted_temperature: of these images; the card's own where these are the images that it was fitted on.
-        error_before: expected calibration error by temperature 1.
-        error: by the card's temperature.
-        error_cross_validated: by fitted temperatures, see `cross_validate`; None of a single image.
-        error_by_chance: see `chance_error`, by the card's temperature.
-        trade_offs: by the card's temperature.
-        reliability: likewise.
+        images: number of labelled images.
+        temperature: in the card; boards use it.
+        fitted_temperature: fitted to these images; the same as in the card if it was fitted to these images.
+        error_before: expected calibration error with temperature 1.
+        error: expected calibration error with the card's temperature.
+        error_cross_validated: with fitted temperatures, see `cross_validate`; None for a single image.
+        error_by_chance: see `chance_error`, with the card's temperature.
+        trade_offs: with the card's temperature.
+        reliability: with the card's temperature.
     """
 
     model: str
@@ -303,13 +284,13 @@ class ConfidenceReport(msgspec.Struct, frozen=True):
     reliability: tuple[ReliabilityBin, ...]
 
 
-def compute_logits(network: Network, frames: Iterable[Pixels], advance: Callable[[int], None]) -> Logits:
-    """Runs frames, a batch at a time, so that any number of them fits into memory.
+def compute_logits(network: Classifier, frames: Iterable[Pixels], advance: Callable[[int], None]) -> Logits:
+    """Runs a network on frames, a batch at a time, so that any number of them fits into memory.
 
     Args:
         network: ``(N, S, S, 3)`` uint8, RGB, to ``(N, C)`` float32.
         frames: each ``(S, S, 3)`` uint8, RGB.
-        advance: told of each batch: how many frames.
+        advance: called with the number of frames after each batch.
     """
     rows: list[Logits] = []
     frames = iter(frames)
@@ -320,37 +301,37 @@ def compute_logits(network: Network, frames: Iterable[Pixels], advance: Callable
 
 
 def flat_frames(px: int) -> Iterator[Pixels]:
-    """What a camera sees of a wall or of its own lens cap: greys from black to white, with a sensor's noise."""
+    """Makes frames of a wall or a lens cap: greys from black to white, with sensor noise."""
     rng = np.random.default_rng(0)
     for level in np.linspace(0, 255, FLAT_FRAMES):
         yield np.clip(rng.normal(level, 3.0, (px, px, 3)), 0, 255).astype(np.uint8)
 
 
 def noise_frames(px: int) -> Iterator[Pixels]:
-    """Every pixel at random."""
+    """Makes frames of random pixels."""
     rng = np.random.default_rng(0)
     for _ in range(NOISE_FRAMES):
         yield rng.integers(0, 256, (px, px, 3), np.uint8)
 
 
 def blur(frame: Pixels) -> Pixels:
-    """So far out of focus that nothing can be named: a Gaussian of a tenth of the side."""
+    """Blurs a frame by a Gaussian of a tenth of its side, so that nothing can be recognised."""
     import cv2
 
     return np.asarray(cv2.GaussianBlur(frame, (0, 0), frame.shape[0] / 10), np.uint8)
 
 
 def measure(
-    network: Network, spec: Preprocessing, photographs: dict[Path, int], others: list[Path], advance: Callable[[int], None]
+    network: Classifier, spec: Preprocessing, photographs: dict[Path, int], others: list[Path], advance: Callable[[int], None]
 ) -> tuple[Logits, Labels, dict[str, Logits]]:
-    """Logits and labels of the labelled photographs, and logits of frames that show none of the classes, by kind.
+    """Computes logits and labels of labelled photographs, and logits of frames without any of the classes, by kind.
 
     Args:
         network: see `compute_logits`.
-        spec: as the weights demand.
+        spec: preprocessing of the weights.
         photographs: path -> class.
-        others: photographs of other things; may be none.
-        advance: told of each batch.
+        others: photographs of other things; may be empty.
+        advance: called with the number of frames after each batch.
     """
     from device.image.opencv import decode_image
     from device.image.preprocess import fit_frame
@@ -372,7 +353,7 @@ def measure(
 def report(
     model: str, weights: str, temperature: float, logits: Logits, labels: Labels, others: dict[str, Logits]
 ) -> ConfidenceReport:
-    """Puts the figures together; see `ConfidenceReport`."""
+    """Computes all figures of a `ConfidenceReport`."""
     hits = logits.argmax(axis=1) == labels
     confidences = softmax(logits, temperature).max(axis=1)
     foreign: dict[str, Confidences] = {kind: softmax(found, temperature).max(axis=1) for kind, found in others.items()}
@@ -384,7 +365,7 @@ def report(
         fitted_temperature=round(fit_temperature(logits, labels), 4),
         error_before=expected_calibration_error(softmax(logits).max(axis=1), hits),
         error=expected_calibration_error(confidences, hits),
-        error_cross_validated=calibrate(logits, labels).expected_calibration_error,
+        error_cross_validated=fit_scaling(logits, labels).expected_calibration_error,
         error_by_chance=chance_error(confidences),
         trade_offs=tuple(trade_off(confidences, hits, threshold, foreign) for threshold in THRESHOLDS),
         reliability=reliability(confidences, hits),
@@ -395,12 +376,12 @@ def build_parser() -> argparse.ArgumentParser:
     """The command's flags."""
     parser = argparse.ArgumentParser(
         prog="python -m converter.evaluate.confidence",
-        description="Prints what a checkpoint's scores are worth, and what each threshold for 'unknown' keeps and costs.",
+        description="Shows how well scores match the accuracy, and what each threshold for 'unknown' keeps and costs.",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="labelled photographs: DIR/<class>/*, DIR/validation/<class>/*"
     )
-    parser.add_argument("--others", type=Path, metavar="DIR", help="photographs of other things, which no class should claim")
+    parser.add_argument("--others", type=Path, metavar="DIR", help="photographs of other things, which should not be named")
     parser.add_argument("--model", default="ghostnet_100", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument(
         "--weights", default="clothing", metavar="NAME|PATH", help="a shipped checkpoint, or a file (default: %(default)s)"
@@ -421,7 +402,7 @@ def print_report(found: ConfidenceReport) -> None:
     console.print(
         f"calibration   error {found.error:.1%} by the card's temperature, {found.error_before:.1%} without; "
         + ("" if validated is None else f"{validated:.1%} fitted and cross-validated here; ")
-        + f"{found.error_by_chance:.1%} is chance on so many"
+        + f"{found.error_by_chance:.1%} would be chance"
     )
     table = Table("unknown below", "kept", box=None, header_style="bold")
     table.add_column("right of those (95 %)", no_wrap=True)
@@ -440,7 +421,7 @@ def print_report(found: ConfidenceReport) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Parses flags, runs the network, prints."""
     flags = build_parser().parse_args(arguments)
-    # Only here: the functions above are used where there is no torch.
+    # Imported here, since the functions above are used without torch.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,6 +1,6 @@
-"""How long an artefact takes on this very machine: told with the machine's name and the day, since it is true of no other.
+"""Latency of artefacts on this machine, kept with the machine's name and the time, since it is true of no other.
 
-This is the host's figure, to compare artefacts with; a board's comes from the board.
+It serves to compare artefacts. The latency of a board is measured on the board.
 """
 
 from __future__ import annotations
@@ -12,34 +12,32 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from converter.work.cache import installed_versions
-from converter.work.machine import LoadMeter, Machine, describe_machine
+from converter.evaluate.accuracy import Pixels
+from converter.exporters import toolchain_versions
+from converter.work.machine import LoadMeter, MeasuredMachine, describe_machine
 from device.contract import Artefact
 from device.protocols import Percentiles
 from device.runtimes.registry import RUNTIMES
-
-Pixels = NDArray[np.uint8]
 
 THREADS = 1
 WARM_UP_INFERENCES = 10
 MOST_INFERENCES = 300
 LEAST_INFERENCES = 100
-"""Below this, a 99th percentile is the slowest inference alone."""
+"""With fewer, the 99th percentile would be the slowest inference."""
 
-_BUDGET_S = 3.0  # after this, a slow network has been measured enough
+_BUDGET_S = 3.0  # a slow network is measured no longer than this
 
 
 class ArtefactLatency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long one artefact takes.
+    """Latency of one artefact.
 
     Attributes:
         runtime: that ran it.
-        runtime_version: name and version, as the runtime tells them.
-        threads: that it ran on.
-        inferences: how many were timed, after the warm-up.
-        latency_s: of one inference, pixels in and scores out.
+        runtime_version: name and version, as the runtime reports them.
+        threads: number of threads.
+        inferences: number of timed inferences, after the warm-up.
+        latency_s: of one inference, from pixels to scores.
     """
 
     runtime: str
@@ -50,40 +48,40 @@ class ArtefactLatency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A measurement of all artefacts of a bundle.
+    """The latencies of all artefacts of a bundle.
 
     Attributes:
         measured_at_utc: ISO 8601, to the minute.
-        machine: that it was measured on, and what else ran there meanwhile.
-        artefacts: one a runtime.
+        machine: that they were measured on, and what else ran there meanwhile.
+        artefacts: one for each runtime.
     """
 
     measured_at_utc: str
-    machine: Machine
+    machine: MeasuredMachine
     artefacts: tuple[ArtefactLatency, ...]
 
 
 def measure_latency(models: Mapping[Path, Artefact], pixels: Pixels) -> Latency:
-    """Times artefacts, one after the other.
+    """Measures the latency of artefacts, one after the other.
 
     Args:
-        models: file -> what the manifest says of it.
-        pixels: ``(N, S, S, 3)`` uint8: taken in turn.
+        models: file -> its entry in the manifest.
+        pixels: ``(N, S, S, 3)`` uint8: images, used in turn.
     """
     load = LoadMeter()
     taken = tuple(measure_artefact(artefact, model, pixels) for model, artefact in models.items())
-    machine = load.finish(describe_machine(installed_versions()))
+    machine = load.finish(describe_machine(toolchain_versions()))
     return Latency(datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"), machine, taken)
 
 
 def measure_artefact(artefact: Artefact, model: Path, pixels: Pixels, *, budget_s: float = _BUDGET_S) -> ArtefactLatency:
-    """Times inferences one by one.
+    """Measures single inferences of one artefact.
 
     Args:
-        artefact: as the manifest has it.
+        artefact: its entry in the manifest.
         model: its file.
-        pixels: ``(N, S, S, 3)`` uint8: taken in turn.
-        budget_s: no longer than this, once there are `LEAST_INFERENCES`.
+        pixels: ``(N, S, S, 3)`` uint8: images, used in turn.
+        budget_s: the measurement ends after this time, once there are `LEAST_INFERENCES`.
     """
     taken_s: list[float] = []
     runtime = RUNTIMES.load(artefact.runtime)()

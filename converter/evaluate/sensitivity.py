@@ -1,6 +1,6 @@
 """``python -m converter.evaluate.sensitivity``: what each rounded tensor of an int8 artefact costs at the logits, worst first.
 
-Nothing is lowered: the rounding is simulated on the graph that the exporters would lower (see `converter.quantise.simulation`).
+It lowers nothing, but simulates the rounding on the graph that the exporters would lower (see `converter.quantise.simulation`).
 """
 
 from __future__ import annotations
@@ -13,27 +13,30 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, fx
 
 from converter.data.photographs import choose_photographs
+from converter.evaluate.accuracy import Pixels
 from converter.quantise.correction import correct_layers
 from converter.quantise.equalisation import artefact_input, equalise
 from converter.quantise.folding import fold
 from converter.quantise.recipes import Recipe, find_recipe, recipe_names
 from converter.quantise.simulation import RoundingInterpreter, Site, find_sites, measure_limits
 from converter.weights.checkpoints import load_checkpoint
+from device.contract import Preprocessing
 from device.core.errors import UsageError, exit_with_one_line
 
-Pixels = NDArray[np.uint8]
-
 IMAGES = 16
-"""Verification images that a measurement takes: it ranks layers, and is not the artefact's own figure."""
+"""Number of verification images. The result ranks layers; it isn't the accuracy of the artefact."""
 
-_BATCH_IMAGES = 4  # at once: every value of the graph is kept, 22 MB an image of `ghostnet_100` at 224 px
+LAYERS_NAME = "layers.json"
+SENSITIVITY_TARGET = "converter.evaluate.sensitivity:run_sensitivity"
+"""See `converter.work.jobs.CachedJob`."""
+
+_BATCH_IMAGES = 4  # at once: every value of the graph is kept, 22 MB for each image of `ghostnet_100` at 224 px
 _SHOWN_LAYERS = 20
 
 
@@ -41,10 +44,10 @@ class LayerNoise(msgspec.Struct, frozen=True):
     """What rounding one tensor costs.
 
     Attributes:
-        name: where a person finds it in the model: a module (``blocks.3.0.ghost1.primary_conv.0``), or the module whose
-            ``forward`` computes it.
+        name: where to find it in the model: a module (``blocks.3.0.ghost1.primary_conv.0``), or the module whose ``forward``
+            computes it.
         operator: ``conv2d``, ``cat``, ``add``, ``mul``, ``mean``, ``linear`` and so on.
-        sqnr_db: of the logits when this tensor (its activations, and a layer's weights) alone is rounded.
+        sqnr_db: of the logits if only this tensor (its activations, and the weights of its layer) is rounded.
     """
 
     name: str
@@ -56,9 +59,9 @@ class NetworkNoise(msgspec.Struct, frozen=True):
     """What rounding the whole network costs, simulated.
 
     Attributes:
-        sqnr_db: of the logits with everything rounded.
-        weights_sqnr_db: with the weights alone rounded.
-        activations_sqnr_db: with the activations alone rounded.
+        sqnr_db: of the logits if everything is rounded.
+        weights_sqnr_db: of the logits if only weights are rounded.
+        activations_sqnr_db: of the logits if only activations are rounded.
     """
 
     sqnr_db: float
@@ -67,34 +70,67 @@ class NetworkNoise(msgspec.Struct, frozen=True):
 
 
 Advance = Callable[[int, int], None]
-"""Told of progress: how much is done, and of how much."""
+"""Called with the number of steps that are done, and the number of all steps."""
 
 
 def measure_sensitivity(
     network: fx.GraphModule, calibration: Pixels, verification: Pixels, recipe: Recipe, advance: Advance | None = None
 ) -> tuple[LayerNoise, ...]:
-    """Rounds one tensor at a time, and measures what reaches the logits.
+    """Rounds one tensor at a time, and measures the noise at the logits.
 
     Args:
         network: from `converter.quantise.folding.fold`.
-        calibration: ``(N, S, S, 3)`` uint8: what the ranges are taken from.
-        verification: ``(N, S, S, 3)`` uint8: what is measured on; the first `IMAGES` of them.
-        recipe: an int8 one.
-        advance: told of progress.
+        calibration: ``(N, S, S, 3)`` uint8: images to measure the ranges on.
+        verification: ``(N, S, S, 3)`` uint8: images to measure the noise on; the first `IMAGES` are used.
+        recipe: an int8 recipe.
+        advance: called after each step.
 
     Returns:
-        One a rounded tensor, worst first.
+        One entry for each rounded tensor, worst first.
     """
     return Simulation(network, calibration, recipe).measure_layers(verification[:IMAGES], advance)
 
 
+class SensitivityRequest(msgspec.Struct, frozen=True):
+    """All that `run_sensitivity` needs.
+
+    Attributes:
+        model: variant.
+        weights: as the user named them.
+        preprocessing: that the weights demand, at the wanted input size.
+        recipe: an int8 one.
+        calibration: path of a ``.npy`` file, ``(N, S, S, 3)`` uint8.
+        verification: path of another.
+    """
+
+    model: str
+    weights: str
+    preprocessing: Preprocessing
+    recipe: Recipe
+    calibration: str
+    verification: str
+
+
+def run_sensitivity(request: SensitivityRequest, out: Path) -> None:
+    """Writes `LAYERS_NAME` into a folder; a job, see `converter.work.jobs`."""
+    torch.set_num_threads(1)  # beside another job, see `converter.exporters.job.run_export`
+    network = fold(load_checkpoint(request.model, request.weights).model, request.preprocessing)
+    layers = measure_sensitivity(network, np.load(request.calibration), np.load(request.verification), request.recipe)
+    (out / LAYERS_NAME).write_bytes(msgspec.json.encode(layers))
+
+
+def read_layers(folder: Path) -> tuple[LayerNoise, ...]:
+    """Reads what `run_sensitivity` wrote."""
+    return msgspec.json.decode((folder / LAYERS_NAME).read_bytes(), type=tuple[LayerNoise, ...])
+
+
 class Simulation:
-    """A network and all the rounding that an int8 artefact of it would do.
+    """A network with all the rounding that an int8 artefact of it would do.
 
     Args:
         network: from `converter.quantise.folding.fold`.
-        calibration: ``(N, S, S, 3)`` uint8: what the ranges, and the corrections, are taken from.
-        recipe: an int8 one.
+        calibration: ``(N, S, S, 3)`` uint8: images for the ranges and the corrections.
+        recipe: an int8 recipe.
     """
 
     def __init__(self, network: fx.GraphModule, calibration: Pixels, recipe: Recipe) -> None:
@@ -105,11 +141,11 @@ class Simulation:
 
     @torch.no_grad()
     def measure_layers(self, pixels: Pixels, advance: Advance | None = None) -> tuple[LayerNoise, ...]:
-        """Rounds one tensor at a time; only what lies behind it is computed again.
+        """Rounds one tensor at a time, and recomputes only what depends on it.
 
         Args:
             pixels: ``(N, S, S, 3)`` uint8.
-            advance: told of progress.
+            advance: called after each step.
         """
         behind = {site.node: _nodes_behind(self._network, site) for site in self._sites}
         noise = dict.fromkeys(behind, 0.0)
@@ -131,7 +167,7 @@ class Simulation:
 
     @torch.no_grad()
     def measure_network(self, pixels: Pixels) -> NetworkNoise:
-        """Rounds the whole network; then its weights alone, and its activations alone.
+        """Rounds the whole network, then only its weights, then only its activations.
 
         Args:
             pixels: ``(N, S, S, 3)`` uint8.
@@ -148,7 +184,7 @@ class Simulation:
         return NetworkNoise(*(_decibels(signal, noise[way]) for way in ways))
 
     def _run(self, batch: Tensor) -> Tensor:
-        """With nothing rounded."""
+        """Computes the logits with nothing rounded."""
         self._choose((), weights=False, activations=False)
         logits: Tensor = self._runner.run(batch)
         return logits
@@ -164,7 +200,7 @@ def _batches(pixels: Pixels) -> Iterator[Tensor]:
 
 
 def _nodes_behind(network: fx.GraphModule, site: Site) -> set[fx.Node]:
-    """The nodes whose values rounding changes: the site's own, and all that need them."""
+    """Finds the nodes whose values a rounding changes: those of the site, and all that depend on them."""
     changed: set[fx.Node] = set()
     for node in network.graph.nodes:
         if node.name in (site.node, site.layer) or changed.intersection(node.all_input_nodes):
@@ -180,16 +216,16 @@ def _decibels(signal: float, noise: float) -> float:
     return 10.0 * float(np.log10(signal / noise)) if signal and noise else float("inf")
 
 
-class Sensitivity(msgspec.Struct, frozen=True):
-    """What the command prints.
+class SensitivityReport(msgspec.Struct, frozen=True):
+    """The command's output.
 
     Attributes:
         model: variant.
         weights: checkpoint.
         recipe: that was simulated.
-        images: how many were measured on.
-        network: everything rounded.
-        layers: one tensor rounded at a time, worst first.
+        images: number of images.
+        network: the noise of the whole network.
+        layers: the noise of each tensor alone, worst first.
     """
 
     model: str
@@ -208,8 +244,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", default="clothing", metavar="NAME|PATH", help="(default: %(default)s)")
     parser.add_argument("--recipe", default="int8", metavar="NAME", help=f"of {names} (default: %(default)s)")
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="photographs (default: the weights' own)")
-    parser.add_argument("--verification", type=Path, metavar="DIR", help="labelled photographs (likewise)")
-    parser.add_argument("--images", type=int, default=IMAGES, metavar="N", help="to measure on (default: %(default)s)")
+    parser.add_argument("--verification", type=Path, metavar="DIR", help="labelled photographs (default: the weights' own)")
+    parser.add_argument(
+        "--images", type=int, default=IMAGES, metavar="N", help="number of images to measure on (default: %(default)s)"
+    )
     parser.add_argument(
         "--worst", type=int, default=_SHOWN_LAYERS, metavar="N", help="rows of the table (default: %(default)s)"
     )
@@ -238,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
         network = simulation.measure_network(pixels)
         progress.update(task, description="round")
         layers = simulation.measure_layers(pixels, lambda done, of: progress.update(task, completed=done, total=of))
-    found = Sensitivity(flags.model, checkpoint.name, recipe.name, len(pixels), network, layers)
+    found = SensitivityReport(flags.model, checkpoint.name, recipe.name, len(pixels), network, layers)
     if flags.json:
         print(msgspec.json.encode(found).decode())
     else:
@@ -246,8 +284,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def print_table(console: Console, found: Sensitivity, worst: int) -> None:
-    """Prints the network's own figures, and the layers that cost most."""
+def print_table(console: Console, found: SensitivityReport, worst: int) -> None:
+    """Prints the figures of the network, and the layers that cost most."""
     network = found.network
     console.print(
         f"{found.model}, {found.weights}, recipe {found.recipe}, {found.images} images, simulated\n"

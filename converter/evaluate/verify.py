@@ -1,36 +1,35 @@
-"""Judges an artefact by what it computes: runs it as the board will, and compares with the network that it was made from."""
+"""Runs artefacts as the board will, and compares their logits with those of the network that they were made from."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from converter.evaluate.accuracy import Logits, Pixels
 from converter.evaluate.sensitivity import LayerNoise
 from converter.quantise.recipes import Recipe, recipe_names
 from device.contract import TensorSpec
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
 from device.core.errors import ConversionError
 from device.image.postprocess import dequantise
+from device.protocols import Session
 from device.runtimes.registry import RUNTIMES
 
 _WORST_LAYERS = 3  # that an error names
 
-Pixels = NDArray[np.uint8]
-Logits = NDArray[np.float32]
-
 
 class Verification(msgspec.Struct, frozen=True):
-    """How near an artefact's logits are to those of eager fp32.
+    """How near an artefact's logits come to those of eager fp32.
 
     Attributes:
-        images: how many images were compared.
-        sqnr_db: signal to quantisation noise, over all logits of all images; infinite noise-free.
-        cosine: mean cosine similarity of the logits of an image.
+        images: number of images that were compared.
+        sqnr_db: signal to quantisation noise ratio, over all logits of all images; infinite without noise.
+        cosine: mean over the images of the cosine similarity of their logits.
         top1_agreement: share of images on which both name the same class.
     """
 
@@ -42,7 +41,7 @@ class Verification(msgspec.Struct, frozen=True):
 
 @torch.inference_mode()
 def eager_logits(network: nn.Module, pixels: Pixels) -> Logits:
-    """What the network itself computes in fp32.
+    """Computes the logits of the network itself in fp32.
 
     Args:
         network: takes ``(N, 3, S, S)`` float32, ``(pixel - 128) / 127.5``.
@@ -55,18 +54,36 @@ def eager_logits(network: nn.Module, pixels: Pixels) -> Logits:
     return np.concatenate([network(batch).numpy() for batch in torch.split(real, 16)])
 
 
-def artefact_logits(runtime: str, model: Path, pixels: Pixels, *, input: TensorSpec, output: TensorSpec) -> Logits:
-    """What the board's own runtime computes: ``(N, C)`` float32."""
-    with RUNTIMES.load(runtime)().open(model, input=input, output=output, threads=1) as session:
+class Boundary(Protocol):
+    """Input and output of an artefact: an artefact of a manifest, or a fresh export."""
+
+    @property
+    def input(self) -> TensorSpec:
+        """What a session takes."""
+
+    @property
+    def output(self) -> TensorSpec:
+        """What a session gives."""
+
+
+def open_artefact(runtime: str, model: Path, boundary: Boundary) -> Session:
+    """Opens an artefact on one thread, as the board does."""
+    session: Session = RUNTIMES.load(runtime)().open(model, input=boundary.input, output=boundary.output, threads=1)
+    return session
+
+
+def artefact_logits(runtime: str, model: Path, pixels: Pixels, boundary: Boundary) -> Logits:
+    """Computes the logits of an artefact with the board's runtime: ``(N, C)`` float32."""
+    with open_artefact(runtime, model, boundary) as session:
         return np.stack([dequantise(session.run(image[None]), session.output) for image in pixels])
 
 
 def compare(found: Logits, eager: Logits) -> Verification:
-    """Compares an artefact's logits with eager ones.
+    """Compares an artefact's logits with those of eager fp32.
 
     Args:
-        found: ``(N, C)`` float32, of the artefact.
-        eager: ``(N, C)`` float32.
+        found: of the artefact, ``(N, C)`` float32.
+        eager: of the network, ``(N, C)`` float32.
     """
     signal, reference = found.astype(np.float64), eager.astype(np.float64)
     noise_power = float(np.square(signal - reference).sum())
@@ -81,16 +98,16 @@ def compare(found: Logits, eager: Logits) -> Verification:
 
 
 def require_floor(runtime: str, verification: Verification, recipe: Recipe, layers: tuple[LayerNoise, ...] = ()) -> None:
-    """Refuses an artefact that is worse than its recipe promises.
+    """Refuses an artefact that is below the floor of its recipe.
 
     Args:
         runtime: that runs it.
-        verification: what it is worth.
+        verification: of the artefact.
         recipe: that made it.
-        layers: what each rounding costs, worst first; empty where that wasn't measured.
+        layers: what each rounding costs, worst first; empty if that wasn't measured.
 
     Raises:
-        ConversionError: ``accuracy``; says by how much, and names the layers that cost most.
+        ConversionError: ``accuracy``; gives the figures, and names the layers that cost most.
     """
     problems: list[str] = []
     if not verification.sqnr_db >= recipe.min_sqnr_db:
@@ -110,12 +127,12 @@ def require_floor(runtime: str, verification: Verification, recipe: Recipe, laye
 
 
 def _remedies(recipe: Recipe) -> str:
-    """What to try with an artefact that is too far from fp32, the cheapest first."""
+    """Suggests what to try if an artefact is too far from fp32, the cheapest first."""
     if recipe.precision == "fp32":
-        return "nothing is rounded here: check that the versions of the toolchain are those of pyproject.toml"
+        return "fp32 rounds nothing: check that the versions of the toolchain are those of pyproject.toml"
     other = next(name for name in recipe_names("int8") if name != recipe.name)
     return (
         f"try --recipe {other}; calibrate on more, and more typical, photographs (--calibration DIR); "
-        "train against int8's noise (python -m converter.train --noise-weight 0.2); with weights that can't be trained, "
+        "train with int8's noise (python -m converter.train --noise-weight 0.2); for weights that can't be trained, "
         "--recipe int8_published, whose floor is lower; or --recipe fp32"
     )

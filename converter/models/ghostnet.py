@@ -1,6 +1,6 @@
-"""GhostNet, in plain torch, shaped so that both converters lower it into one XNNPACK delegate.
+"""GhostNet in plain torch, written so that both toolchains lower it into one XNNPACK delegate.
 
-Names of modules and parameters are those of timm's ``ghostnet_*`` and of the authors' release, so both checkpoints load
+Modules and parameters are named as in timm's ``ghostnet_*`` and in the authors' release, so that checkpoints of both load
 with ``strict=True``.
 
 References:
@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from converter.models.layers import ConvBnAct, SqueezeExcite, initialise, make_divisible
+from converter.models.variant import Variant
 
 SE_RATIO = 0.25
 HEAD_CHANNELS = 1280
@@ -35,7 +37,7 @@ class Bottleneck(NamedTuple):
 
 Table = tuple[tuple[Bottleneck, ...], ...]
 
-# Table 1 of the paper; the kernel sizes, which the table leaves out, are those of the authors' release.
+# Table 1 of the paper, with the kernel sizes of the authors' release, which the table leaves out.
 PAPER_TABLE: Table = (
     (Bottleneck(3, 16, 16, False, 1),),
     (Bottleneck(3, 48, 24, False, 2),),
@@ -59,8 +61,8 @@ PAPER_TABLE: Table = (
     ),
 )
 
-# The layer table of the article that GhostNet is often met through. Known of it: 14 bottlenecks, squeeze-excite in the
-# second stage, no kernel sizes, then 960, pool, 1280. The rows are the paper's less its last two, and so are the kernels.
+# The layer table of an article by which many people know GhostNet. It has 14 bottlenecks, squeeze-excite in the second stage,
+# no kernel sizes, then 960, pool, 1280. The rows and kernel sizes here are the paper's, without its last two rows.
 ARTICLE_TABLE: Table = (
     (Bottleneck(3, 16, 16, False, 1),),
     (Bottleneck(3, 48, 24, True, 2), Bottleneck(3, 72, 24, True, 1)),
@@ -78,12 +80,12 @@ ARTICLE_TABLE: Table = (
 
 
 class GhostModule(nn.Module):
-    """A convolution whose output is partly made by cheap depthwise operations on the rest.
+    """A convolution that computes a part of its channels, and derives the rest from them by cheap depthwise operations.
 
     Args:
-        in_channels: channels in.
-        out_channels: channels out.
-        ratio: one channel in ``ratio`` is computed by the 1x1 convolution.
+        in_channels: number of input channels.
+        out_channels: number of output channels.
+        ratio: the 1x1 convolution computes one channel in ``ratio``.
         dw_size: kernel size of the depthwise ("cheap") operation.
         has_relu: whether both parts end in a ReLU.
     """
@@ -93,7 +95,7 @@ class GhostModule(nn.Module):
         self.out_channels = out_channels
         primary_channels = math.ceil(out_channels / ratio)
         cheap_channels = primary_channels * (ratio - 1)
-        # A slice that keeps everything becomes `aten.alias` on export, and each alias splits the delegate in two.
+        # A slice that keeps everything is exported as `aten.alias`, and each alias splits the delegate in two.
         self.surplus_channels = primary_channels + cheap_channels - out_channels
         self.primary_conv = nn.Sequential(
             nn.Conv2d(in_channels, primary_channels, 1, bias=False),
@@ -158,12 +160,12 @@ class GhostNet(nn.Module):
 
     Args:
         table: stages of bottlenecks; `PAPER_TABLE` is the paper's.
-        num_classes: classes out.
+        num_classes: number of classes.
         width: multiplier on every channel count but the head's 1280.
         ratio: see `GhostModule`; the paper's networks use 2.
         dw_size: see `GhostModule`; the paper's networks use 3.
 
-    Forward takes ``(N, 3, H, W)`` float32, normalised RGB, and gives ``(N, num_classes)`` float32 logits.
+    `forward` maps ``(N, 3, H, W)`` float32, normalised RGB, to ``(N, num_classes)`` float32 logits.
     """
 
     def __init__(self, table: Table, *, num_classes: int = 1000, width: float = 1.0, ratio: int = 2, dw_size: int = 3) -> None:
@@ -196,3 +198,14 @@ class GhostNet(nn.Module):
         x = torch.flatten(self.act2(self.conv_head(x)), 1)
         x = functional.dropout(x, DROPOUT, self.training)
         return self.classifier(x)  # type: ignore[no-any-return]
+
+
+_OPTIONS = ("ratio", "dw_size")
+
+VARIANTS = {
+    "ghostnet_050": Variant(partial(GhostNet, PAPER_TABLE, width=0.5), _OPTIONS),
+    "ghostnet_100": Variant(partial(GhostNet, PAPER_TABLE, width=1.0), _OPTIONS),
+    "ghostnet_130": Variant(partial(GhostNet, PAPER_TABLE, width=1.3), _OPTIONS),
+    "ghostnet_article": Variant(partial(GhostNet, ARTICLE_TABLE, width=1.0), _OPTIONS),
+}
+"""See `converter.models`."""

@@ -1,4 +1,4 @@
-"""Layers that the model families share, in a form that both converters lower whole.
+"""Layers that the model families share, in a form that both toolchains lower into one delegate.
 
 State-dict names are those of timm's EfficientNet blocks, so that published checkpoints load strictly.
 
@@ -19,10 +19,10 @@ def make_divisible(channels: float, divisor: int) -> int:
 
     Args:
         channels: the wanted channel count, not necessarily whole.
-        divisor: what the result is a multiple of; also the least result.
+        divisor: the result is a multiple of it, and at least as large.
 
     References:
-        TensorFlow models, ``research/slim/nets/mobilenet/mobilenet.py``, where the rule comes from.
+        TensorFlow models, ``research/slim/nets/mobilenet/mobilenet.py``, where this rule comes from.
     """
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     if rounded < 0.9 * channels:
@@ -43,7 +43,7 @@ class HardSigmoid(nn.Module):
 class HardSwish(nn.Module):
     """``x / 6 * relu6(x + 3)``, spelt out for the reason given at `HardSigmoid`.
 
-    In this order, since the TFLite converter makes ``x * (relu6(x + 3) / 6)`` one HARD_SWISH, which XNNPACK lacks in int8.
+    The order matters: the TFLite converter fuses ``x * (relu6(x + 3) / 6)`` to HARD_SWISH, which XNNPACK lacks in int8.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class SqueezeExcite(nn.Module):
     """Scales every channel by a gate computed from the channel means.
 
     Args:
-        channels: channels in and out.
+        channels: number of input and output channels.
         reduced_channels: channels of the bottleneck between the two 1x1 convolutions.
     """
 
@@ -84,7 +84,7 @@ class ConvBnAct(nn.Module):
 
 
 def initialise(model: nn.Module) -> None:
-    """Initialises every convolution and linear layer in place for training from scratch.
+    """Initialises all convolutions and linear layers in place, for training from scratch.
 
     References:
         He et al., "Delving Deep into Rectifiers", ICCV 2015: normal with the fan-out of the group.

@@ -1,6 +1,6 @@
-"""MobileNetV3, for comparison: the network that GhostNet is measured against.
+"""MobileNetV3: the network that GhostNet is compared with.
 
-Names of modules and parameters are those of timm's ``mobilenetv3_*_100``.
+Modules and parameters are named as in timm's ``mobilenetv3_*_100``.
 
 References:
     Howard et al., "Searching for MobileNetV3", ICCV 2019 (arXiv 1905.02244), tables 1 and 2.
@@ -8,6 +8,7 @@ References:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from converter.models.layers import ConvBnAct, HardSwish, SqueezeExcite, initialise, make_divisible
+from converter.models.variant import Variant
 
 SE_RATIO = 0.25
 DROPOUT = 0.2
 
 
-class Row(NamedTuple):
+class BlockRow(NamedTuple):
     """A row of the layer table. A row whose ``mid_channels`` is its input's is a depthwise-separable block."""
 
     kernel_size: int
@@ -31,56 +33,56 @@ class Row(NamedTuple):
     stride: int
 
 
-class Table(NamedTuple):
+class MobileNetTable(NamedTuple):
     """The whole network: stages of rows, the last 1x1 convolution, the head."""
 
-    stages: tuple[tuple[Row, ...], ...]
+    stages: tuple[tuple[BlockRow, ...], ...]
     last_channels: int
     head_channels: int
 
 
-LARGE_TABLE = Table(
+LARGE_TABLE = MobileNetTable(
     stages=(
-        (Row(3, 16, 16, False, False, 1),),
-        (Row(3, 64, 24, False, False, 2), Row(3, 72, 24, False, False, 1)),
-        (Row(5, 72, 40, True, False, 2), Row(5, 120, 40, True, False, 1), Row(5, 120, 40, True, False, 1)),
+        (BlockRow(3, 16, 16, False, False, 1),),
+        (BlockRow(3, 64, 24, False, False, 2), BlockRow(3, 72, 24, False, False, 1)),
+        (BlockRow(5, 72, 40, True, False, 2), BlockRow(5, 120, 40, True, False, 1), BlockRow(5, 120, 40, True, False, 1)),
         (
-            Row(3, 240, 80, False, True, 2),
-            Row(3, 200, 80, False, True, 1),
-            Row(3, 184, 80, False, True, 1),
-            Row(3, 184, 80, False, True, 1),
+            BlockRow(3, 240, 80, False, True, 2),
+            BlockRow(3, 200, 80, False, True, 1),
+            BlockRow(3, 184, 80, False, True, 1),
+            BlockRow(3, 184, 80, False, True, 1),
         ),
-        (Row(3, 480, 112, True, True, 1), Row(3, 672, 112, True, True, 1)),
-        (Row(5, 672, 160, True, True, 2), Row(5, 960, 160, True, True, 1), Row(5, 960, 160, True, True, 1)),
+        (BlockRow(3, 480, 112, True, True, 1), BlockRow(3, 672, 112, True, True, 1)),
+        (BlockRow(5, 672, 160, True, True, 2), BlockRow(5, 960, 160, True, True, 1), BlockRow(5, 960, 160, True, True, 1)),
     ),
     last_channels=960,
     head_channels=1280,
 )
 
-SMALL_TABLE = Table(
+SMALL_TABLE = MobileNetTable(
     stages=(
-        (Row(3, 16, 16, True, False, 2),),
-        (Row(3, 72, 24, False, False, 2), Row(3, 88, 24, False, False, 1)),
-        (Row(5, 96, 40, True, True, 2), Row(5, 240, 40, True, True, 1), Row(5, 240, 40, True, True, 1)),
-        (Row(5, 120, 48, True, True, 1), Row(5, 144, 48, True, True, 1)),
-        (Row(5, 288, 96, True, True, 2), Row(5, 576, 96, True, True, 1), Row(5, 576, 96, True, True, 1)),
+        (BlockRow(3, 16, 16, True, False, 2),),
+        (BlockRow(3, 72, 24, False, False, 2), BlockRow(3, 88, 24, False, False, 1)),
+        (BlockRow(5, 96, 40, True, True, 2), BlockRow(5, 240, 40, True, True, 1), BlockRow(5, 240, 40, True, True, 1)),
+        (BlockRow(5, 120, 48, True, True, 1), BlockRow(5, 144, 48, True, True, 1)),
+        (BlockRow(5, 288, 96, True, True, 2), BlockRow(5, 576, 96, True, True, 1), BlockRow(5, 576, 96, True, True, 1)),
     ),
     last_channels=576,
     head_channels=1024,
 )
 
 
-def _activation(row: Row) -> nn.Module:
+def _activation(row: BlockRow) -> nn.Module:
     return HardSwish() if row.has_hard_swish else nn.ReLU()
 
 
-def _gate(row: Row) -> nn.Module:
+def _gate(row: BlockRow) -> nn.Module:
     if not row.has_se:
         return nn.Identity()
     return SqueezeExcite(row.mid_channels, make_divisible(row.mid_channels * SE_RATIO, 8))
 
 
-def _depthwise(channels: int, row: Row) -> nn.Conv2d:
+def _depthwise(channels: int, row: BlockRow) -> nn.Conv2d:
     padding = row.kernel_size // 2
     return nn.Conv2d(channels, channels, row.kernel_size, row.stride, padding, groups=channels, bias=False)
 
@@ -88,7 +90,7 @@ def _depthwise(channels: int, row: Row) -> nn.Conv2d:
 class DepthwiseSeparable(nn.Module):
     """Depthwise, gate, 1x1: the first block of the network."""
 
-    def __init__(self, in_channels: int, row: Row) -> None:
+    def __init__(self, in_channels: int, row: BlockRow) -> None:
         super().__init__()
         self.has_skip = row.stride == 1 and in_channels == row.out_channels
         self.conv_dw = _depthwise(in_channels, row)
@@ -104,10 +106,10 @@ class DepthwiseSeparable(nn.Module):
         return x + y if self.has_skip else y  # type: ignore[no-any-return]
 
 
-class InvertedResidual(nn.Module):
+class MobileNetBlock(nn.Module):
     """1x1 up, depthwise, gate, 1x1 down."""
 
-    def __init__(self, in_channels: int, row: Row) -> None:
+    def __init__(self, in_channels: int, row: BlockRow) -> None:
         super().__init__()
         self.has_skip = row.stride == 1 and in_channels == row.out_channels
         self.conv_pw = nn.Conv2d(in_channels, row.mid_channels, 1, bias=False)
@@ -132,12 +134,12 @@ class MobileNetV3(nn.Module):
 
     Args:
         table: `LARGE_TABLE` or `SMALL_TABLE`.
-        num_classes: classes out.
+        num_classes: number of classes.
 
-    Forward takes ``(N, 3, H, W)`` float32, normalised RGB, and gives ``(N, num_classes)`` float32 logits.
+    `forward` maps ``(N, 3, H, W)`` float32, normalised RGB, to ``(N, num_classes)`` float32 logits.
     """
 
-    def __init__(self, table: Table, *, num_classes: int = 1000) -> None:
+    def __init__(self, table: MobileNetTable, *, num_classes: int = 1000) -> None:
         super().__init__()
         self.num_classes = num_classes
         channels = 16
@@ -149,7 +151,7 @@ class MobileNetV3(nn.Module):
             blocks: list[nn.Module] = []
             for row in rows:
                 is_first = not stages and not blocks
-                blocks.append(DepthwiseSeparable(channels, row) if is_first else InvertedResidual(channels, row))
+                blocks.append(DepthwiseSeparable(channels, row) if is_first else MobileNetBlock(channels, row))
                 channels = row.out_channels
             stages.append(nn.Sequential(*blocks))
         stages.append(nn.Sequential(ConvBnAct(channels, table.last_channels, 1, HardSwish())))
@@ -165,3 +167,10 @@ class MobileNetV3(nn.Module):
         x = torch.flatten(self.act2(self.conv_head(x)), 1)
         x = functional.dropout(x, DROPOUT, self.training)
         return self.classifier(x)  # type: ignore[no-any-return]
+
+
+VARIANTS = {
+    "mobilenetv3_large_100": Variant(partial(MobileNetV3, LARGE_TABLE)),
+    "mobilenetv3_small_100": Variant(partial(MobileNetV3, SMALL_TABLE)),
+}
+"""See `converter.models`."""

@@ -1,1 +1,1 @@
-"""Quantisation: recipes, activation ranges, and what prepares a network for eight bits."""
+"""Quantisation: recipes, activation ranges, and the preparation of a network for int8."""

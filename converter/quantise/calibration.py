@@ -1,4 +1,4 @@
-"""Activation ranges: what calibration photographs say about the values of each tensor."""
+"""Activation ranges: the range of each tensor's values, measured on calibration photographs."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from numpy.typing import NDArray
 from converter.quantise.recipes import Recipe
 
 BATCH_IMAGES = 8
-"""Calibration images that run at once: large enough to hide Python, small enough for the memory of a small host."""
+"""Calibration images that run at once: enough to hide Python's overhead, few enough for the memory of a small host."""
 
-# Values kept of one tensor of one image: a share large enough that a hundred images show the tails.
+# Values kept of one tensor of one image: enough that a hundred images show the tails.
 _SAMPLES_PER_IMAGE = 2048
 _LEVELS = 255
-# Shares of the full range that are tried as the clipped one.
+# Shares of the full range that are tried as the clipped range.
 _SHARES = tuple(share / 40 for share in range(40, 11, -1))
-# Between 2 (mean square) and larger powers, which spare the extremes: chosen by the SQNR of the logits on photographs.
+# Larger powers spare the extremes more than 2, the mean square, does. Chosen by the SQNR of the logits on photographs.
 _ERROR_POWER = 2.4
 
 
 class ActivationRange:
     """Range of one tensor, merged over all calibration images.
 
-    ``min_max`` is the true extreme of all images, no moving average. ``percentile`` leaves out the same share of a sample of
-    the values on either side. ``least_error`` scales the full range down to where the mean of
-    ``|rounding and clipping error| ** 2.4`` over the sample is least.
+    ``min_max`` takes the extremes of all images, not a moving average. ``percentile`` cuts the same share of a sample of the
+    values off either side. ``least_error`` scales the full range down to the range with the least mean of
+    ``|rounding and clipping error| ** 2.4`` over the sample.
 
     Args:
-        recipe: says which, and how large a share.
+        recipe: which of them, and the share to cut off.
 
     References:
         Clipping by least error: Nagel et al., "A White Paper on Neural Network Quantization" (arXiv 2106.08295), 3.1.
@@ -40,18 +40,18 @@ class ActivationRange:
         self._samples: list[NDArray[np.float32]] = []
 
     def observe(self, values: NDArray[np.float32]) -> None:
-        """Takes in the tensor that one image, or a batch of images, gave; the first axis is the batch."""
+        """Adds the values of a tensor on one image or a batch of images; the first axis is the batch."""
         self._low = min(self._low, float(values.min()))
         self._high = max(self._high, float(values.max()))
         if self._recipe.clipping != "min_max":
             flat = values.reshape(-1)
             wanted = _SAMPLES_PER_IMAGE * values.shape[0]
-            # An odd step meets every channel of a channel-last tensor, whose number of channels is even.
+            # An odd step reaches every channel of a channels-last tensor, whose number of channels is even.
             step = max(1, flat.size // wanted) | 1
             self._samples.append(flat[::step].copy())
 
     def limits(self, margin: float = 1.0) -> tuple[float, float]:
-        """The range to quantise, times a margin: holds 0, so that zero padding and ReLU's zero are exact."""
+        """Gives the range to quantise, times a margin. It includes 0, so that zero padding and ReLU's zero are exact."""
         low, high = self._limits()
         return low * margin, high * margin
 

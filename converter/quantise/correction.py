@@ -1,13 +1,13 @@
-"""Prepares layers for their own rounding, before an exporter rounds them: weights that make up for one another, and biases.
+"""Prepares layers for rounding, before an exporter rounds them: compensates weights for one another, and corrects biases.
 
-A weight that is rounded leaves an error at the layer's output. How much of it the other weights can take over, and how much of
-it is the same for all inputs, the first and second moments of the layer's inputs say; calibration images give them.
+A rounded weight leaves an error at the layer's output. The first and second moments of the layer's inputs, measured on
+calibration images, tell how much of it the other weights can compensate, and how much is the same for all inputs.
 
 References:
     * Weights: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", ICLR 2023
       (arXiv 2210.17323), 3. Here the inputs are those of the network before it is rounded.
     * Biases: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019
-      (arXiv 1906.04721), 4.2, with the means that images show instead of those that batch norms promise.
+      (arXiv 1906.04721), 4.2, with the means measured on images instead of those in the batch norms.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from converter.quantise.equalisation import artefact_input, equalise
 from converter.quantise.recipes import Recipe
 from converter.quantise.simulation import WEIGHT_STEPS, Layer, find_layers, round_weights, weight_scales
 
-# Share of the mean second moment that is added to each one, as in GPTQ's own experiments: keeps the inverse finite.
+# Share of the mean second moment that is added to each one, as in GPTQ's experiments; keeps the inverse finite.
 _DAMPING = 0.01
-_NEVER_SEEN = 1e-12  # second moment of inputs that were 0 on every image
+_NEVER_SEEN = 1e-12  # second moment of inputs that are 0 on every image
 _PATCHES_PER_IMAGE = 256  # positions of a feature map that the moments are taken from
 
 
 def prepare_layers(network: fx.GraphModule, pixels: NDArray[np.uint8], recipe: Recipe) -> fx.GraphModule:
-    """Does to a network what an int8 recipe asks for before its tensors are rounded.
+    """Equalises and corrects a network as an int8 recipe asks for, before its tensors are rounded.
 
     Args:
         network: from `converter.quantise.folding.fold`; left as it is.
         pixels: ``(N, S, S, 3)`` uint8: the calibration images.
-        recipe: which equalisation, how weights are rounded, whether biases are corrected.
+        recipe: says how to equalise, how to round weights, and whether to correct biases.
 
     Returns:
-        A network of the same graph, to be rounded to the nearest.
+        A network with the same graph, to be rounded to nearest.
     """
     return correct_layers(equalise(network, pixels, recipe.equalisation), pixels, recipe)
 
 
 @torch.no_grad()
 def correct_layers(network: fx.GraphModule, pixels: NDArray[np.uint8], recipe: Recipe) -> fx.GraphModule:
-    """Rounds weights so that they make up for one another, and shifts biases by the mean error that is left.
+    """Rounds weights so that they compensate for one another, and shifts biases by the mean error that is left.
 
     Args:
         network: equalised; left as it is.
@@ -56,8 +56,8 @@ def correct_layers(network: fx.GraphModule, pixels: NDArray[np.uint8], recipe: R
         recipe: says which of the two.
 
     Returns:
-        A copy whose weights lie on the levels that an exporter will find for them. The network itself, where the recipe asks
-        for neither.
+        A copy whose weights lie on the levels that an exporter will find for them; the network itself if the recipe asks for
+        neither.
     """
     if recipe.weight_rounding == "nearest" and not recipe.bias_correction:
         return network
@@ -76,7 +76,7 @@ def correct_layers(network: fx.GraphModule, pixels: NDArray[np.uint8], recipe: R
 
 
 class _Moments:
-    """First and second moments of what a layer's outputs are computed from: a patch of its inputs, group by group."""
+    """First and second moments of a layer's input patches, for each group."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -84,7 +84,7 @@ class _Moments:
         self._second = torch.zeros(0)
 
     def add(self, patches: Tensor) -> None:
-        """Takes in ``(groups, width, positions)``."""
+        """Adds patches, ``(groups, width, positions)``."""
         first, second = patches.sum(dim=2), patches @ patches.transpose(1, 2)
         self._first = first if self._count == 0 else self._first + first
         self._second = second if self._count == 0 else self._second + second
@@ -96,7 +96,7 @@ class _Moments:
         return self._second.double() / self._count
 
     def mean_output(self, layer: Layer, weight: Tensor) -> Tensor:
-        """What a layer would give on average with other weights and no bias, ``(channels,)``."""
+        """Computes the mean output of a layer with other weights and no bias, ``(channels,)``."""
         first = self._first / self._count
         return (_rows(layer, weight) @ first[:, :, None]).reshape(-1)
 
@@ -118,7 +118,7 @@ class _MomentRecorder(fx.Interpreter):
 
 
 def _patches(layer: Layer, image: Tensor) -> Tensor:
-    """The inputs of some of a layer's outputs: ``(groups, width, positions)``, positions spread over the image."""
+    """Extracts input patches of a layer: ``(groups, width, positions)``, with positions spread over the image."""
     if isinstance(layer, nn.Linear):
         return image.T[None]
     if layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.padding == (0, 0):
@@ -126,21 +126,21 @@ def _patches(layer: Layer, image: Tensor) -> Tensor:
     else:
         columns = functional.unfold(image, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
     positions = columns.shape[2]
-    # An odd step meets every column of a feature map, whose side is even or 7.
+    # An odd step reaches every column of a feature map, whose side is even or 7.
     step = max(1, positions // _PATCHES_PER_IMAGE) | 1
     return columns[0, :, ::step].reshape(layer.groups, -1, columns[:, :, ::step].shape[2])
 
 
 def _rows(layer: Layer, weight: Tensor) -> Tensor:
-    """Weights as ``(groups, channels of a group, width)``."""
+    """Reshapes weights to ``(groups, channels of a group, width)``."""
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 
 
 def _compensate(layer: Layer, moments: _Moments) -> Tensor:
-    """Rounds a layer's weights one input after another; those not yet rounded take over what an input's rounding leaves.
+    """Rounds a layer's weights input by input; the weights that aren't rounded yet compensate for the error of each input.
 
-    The largest weight of a channel stays where it is: exporters find the channel's step by it.
+    The largest weight of a channel stays as it is: exporters derive the channel's step from it.
     """
     weight = _rows(layer, layer.weight).double()
     scale = _rows(layer, weight_scales(layer)).double()
@@ -148,7 +148,7 @@ def _compensate(layer: Layer, moments: _Moments) -> Tensor:
     width = weight.shape[2]
     diagonal = torch.diagonal(second, dim1=1, dim2=2)
     diagonal += _DAMPING * diagonal.mean(dim=1, keepdim=True) + _NEVER_SEEN
-    # The inputs that matter most first, while there are many left to take over.
+    # The inputs that matter most come first, while many are left to compensate for them.
     order = torch.argsort(diagonal, dim=1, descending=True)
     across = order[:, None, :]
     levels = (weight / scale).gather(2, across.expand_as(weight))

@@ -1,8 +1,8 @@
 """Cross-layer equalisation: scales channels against one another without changing what the network computes.
 
 An int8 tensor has one scale for all its channels, so channels with small values keep few of the 255 steps. ReLU, sums,
-averages and concatenations let a positive factor through: what a layer's output channel is divided by, the layers behind it
-can be multiplied by.
+averages and concatenations commute with a positive factor: if a layer's output channel is divided by one, the layers after it
+can be multiplied by it.
 
 References:
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019 (arXiv 1906.04721), for
@@ -24,7 +24,7 @@ from torch.nn import functional
 from converter.quantise.calibration import BATCH_IMAGES
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
 
-# A channel that is almost always 0 must not blow its weights up.
+# Keeps the weights of a channel that is almost always 0 from growing without bound.
 _LARGEST_FACTOR = 64.0
 
 _PASS_THROUGH_MODULES = (nn.ReLU, nn.Identity)
@@ -32,7 +32,7 @@ _PASS_THROUGH_FUNCTIONS = (torch.flatten, torch.relu, functional.relu)
 
 
 def artefact_input(pixels: NDArray[np.uint8]) -> Tensor:
-    """Pixels as a folded network takes them.
+    """Converts pixels to the input of a folded network.
 
     Args:
         pixels: ``(N, S, S, 3)`` uint8.
@@ -50,11 +50,11 @@ def equalise(network: fx.GraphModule, pixels: NDArray[np.uint8], exponent: float
     Args:
         network: from `converter.quantise.folding.fold`.
         pixels: ``(N, S, S, 3)`` uint8: the calibration images.
-        exponent: 0 changes nothing; 1 gives every channel of a tensor the same range. In between, rounding of the weights,
-            which the factors make more uneven, is weighed against that of the activations.
+        exponent: 0 changes nothing; 1 gives every channel of a tensor the same range. Values in between trade the rounding of
+            the activations against that of the weights, which the factors make more uneven.
 
     Returns:
-        A copy that computes the same, to float32 rounding.
+        A copy that computes the same, up to float32 rounding.
     """
     network = copy.deepcopy(network)
     if exponent == 0.0:
@@ -71,7 +71,7 @@ def equalise(network: fx.GraphModule, pixels: NDArray[np.uint8], exponent: float
 
 
 class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps the largest magnitude of each channel of each node."""
+    """Runs a graph and records the largest magnitude of each channel of each node."""
 
     def __init__(self, network: fx.GraphModule) -> None:
         super().__init__(network)
@@ -94,7 +94,7 @@ def _measure_channels(network: fx.GraphModule, pixels: NDArray[np.uint8]) -> dic
 
 
 class _Channels:
-    """Which channels of which nodes share one factor, and which must keep the factor 1.
+    """Records which channels of which nodes share one factor, and which must keep the factor 1.
 
     Attributes:
         of: node -> for each of its channels, the index of a factor.
@@ -106,27 +106,27 @@ class _Channels:
         self._fixed: set[int] = set()
 
     def add(self, count: int) -> list[int]:
-        """Makes new factors."""
+        """Adds new factors."""
         start = len(self._parents)
         self._parents += range(start, start + count)
         return list(range(start, start + count))
 
     def root(self, index: int) -> int:
-        """The factor that stands for all that were joined with this one."""
+        """Finds the factor that represents all those joined with this one."""
         while self._parents[index] != index:
             index = self._parents[index]
         return index
 
     def fix(self, indices: list[int]) -> None:
-        """Keeps factors at 1."""
+        """Fixes factors at 1."""
         self._fixed |= {self.root(index) for index in indices}
 
     def is_fixed(self, indices: list[int]) -> bool:
-        """Whether all of them are kept at 1."""
+        """True if all of these factors are fixed at 1."""
         return all(self.root(index) in self._fixed for index in indices)
 
     def join(self, first: list[int], second: list[int]) -> None:
-        """Makes factors equal, pair by pair."""
+        """Joins factors, pair by pair, so that they stay equal."""
         for one, other in zip(first, second, strict=True):
             kept, gone = self.root(one), self.root(other)
             if kept == gone:
@@ -136,7 +136,7 @@ class _Channels:
                 self._fixed.add(kept)
 
     def factors(self, ranges: dict[str, Tensor], exponent: float) -> Tensor:
-        """Computes what each channel is divided by, from the largest magnitude anywhere along its way."""
+        """Computes the divisor of each channel from the largest magnitude among all nodes that share its factor."""
         peaks = [0.0] * len(self._parents)
         for name, indices in self.of.items():
             for index, peak in zip(indices, ranges[name].tolist(), strict=True):
@@ -165,7 +165,7 @@ def _trace_channels(network: fx.GraphModule, counts: dict[str, int]) -> _Channel
         elif passed is not None and len(passed) == counts[node.name]:
             channels.of[node.name] = passed
         else:
-            # Whatever it is, it may bend its input.
+            # Unknown operators may be nonlinear.
             for source in sources:
                 channels.fix(source)
             if node.op != "output":
@@ -175,7 +175,7 @@ def _trace_channels(network: fx.GraphModule, counts: dict[str, int]) -> _Channel
 
 
 def _pass_through(channels: _Channels, node: fx.Node, kind: Any, sources: list[list[int]]) -> list[int] | None:
-    """The factors of an operator's output where it lets those of its inputs through; else None."""
+    """Gives the factors of an operator's output if the operator commutes with those of its inputs; otherwise None."""
     if isinstance(kind, _PASS_THROUGH_MODULES) or kind in _PASS_THROUGH_FUNCTIONS:
         return sources[0]
     if kind is torch.mean and node.kwargs.get("dim") == (2, 3):
@@ -194,7 +194,7 @@ def _pass_through(channels: _Channels, node: fx.Node, kind: Any, sources: list[l
 
 
 def _multiply(channels: _Channels, sources: list[list[int]]) -> list[int]:
-    """A product by a constant, or by a gate whose own factor is 1, lets the other's factor through."""
+    """Gives the factors of a product: those of one input, if the other is a constant, or a gate whose factor is fixed at 1."""
     if len(sources) == 1 or channels.is_fixed(sources[1]):
         return sources[0]
     if not channels.is_fixed(sources[0]):
@@ -203,11 +203,11 @@ def _multiply(channels: _Channels, sources: list[list[int]]) -> list[int]:
 
 
 def _rescale(layer: nn.Conv2d | nn.Linear, before: Tensor, after: Tensor) -> None:
-    """Makes a layer take inputs that were divided by ``before``, and give outputs divided by ``after``."""
+    """Rescales a layer's weights for inputs divided by ``before`` and outputs divided by ``after``."""
     weight = layer.weight.data
     spread = (-1,) + (1,) * (weight.dim() - 1)
     groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    # Row o of a grouped convolution sees the inputs of its own group only.
+    # Row o of a grouped convolution has only the inputs of its group.
     per_row = before.reshape(groups, -1).repeat_interleave(weight.shape[0] // groups, dim=0)
     layer.weight.data = weight * per_row.reshape(*per_row.shape, *(1,) * (weight.dim() - 2)) / after.reshape(spread)
     if layer.bias is not None:

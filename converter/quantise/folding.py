@@ -1,7 +1,7 @@
-"""Turns a network into the one that is exported: same function, less to do.
+"""Folds a network into the graph that is exported: the same function with fewer operators.
 
-The exported network takes the artefact's input, ``(pixel - 128) / 127.5`` as ``(N, 3, S, S)``, and is a plain graph: batch
-norms are folded into the convolutions before them, dropout is gone.
+The graph takes the artefact's input, ``(pixel - 128) / 127.5`` as ``(N, 3, S, S)``. Batch norms are folded into the
+convolutions before them, and dropout is removed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from device.contract import Preprocessing
 from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
 
-# Below these, mean and deviation count as those of the artefact's input: no layer is spent on them. An offset of half a pixel
-# value is what the camera's own rounding moves a pixel by; so far does a mean of 0.5 (EfficientNet-Lite's) lie from 128/255.
+# Within these tolerances, mean and deviation are taken for those of the artefact's input, and no layer is added for them. The
+# camera's rounding moves a pixel by as much as half a pixel value, and a mean of 0.5 (EfficientNet-Lite) is as far off.
 _SCALE_TOLERANCE = 1e-6
 _OFFSET_TOLERANCE = 0.5 * PIXEL_SCALE + 1e-6
 
@@ -26,8 +26,8 @@ _OFFSET_TOLERANCE = 0.5 * PIXEL_SCALE + 1e-6
 class Normalisation(nn.Module):
     """Brings the artefact's input to the mean and deviation that the weights were trained with.
 
-    A layer of its own, not folded into the first convolution: that one pads with zeros *after* normalisation, so folding would
-    change the picture's edges.
+    This is a layer of its own. Folded into the first convolution, which pads with zeros *after* normalisation, it would change
+    the edges of the image.
 
     Args:
         spec: as the weights demand.
@@ -41,12 +41,12 @@ class Normalisation(nn.Module):
         self.affine.bias = nn.Parameter(offset)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes and gives ``(N, 3, S, S)`` float32."""
+        """Maps ``(N, 3, S, S)`` float32 to the same shape."""
         return self.affine(x)  # type: ignore[no-any-return]
 
 
 def _affine(spec: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Scale and offset per channel from the artefact's input ``a`` to the network's: ``(pixel / 255 - mean) / std``."""
+    """Computes scale and offset for each channel, from the artefact's input to ``(pixel / 255 - mean) / std``."""
     mean = torch.tensor(spec.mean, dtype=torch.float64)
     std = torch.tensor(spec.std, dtype=torch.float64)
     scale = (1.0 / PIXEL_SCALE) / 255 / std
@@ -62,8 +62,8 @@ def fold(model: nn.Module, spec: Preprocessing) -> fx.GraphModule:
         spec: as the weights demand.
 
     Returns:
-        A graph that takes ``(pixel - 128) / 127.5`` and gives what ``model`` gives: to float32 rounding, and where the mean is
-        within half a pixel value of 128/255, as if it were that.
+        A graph that takes ``(pixel - 128) / 127.5`` and computes what ``model`` computes, up to float32 rounding. A mean within
+        half a pixel value of 128/255 is taken for 128/255.
     """
     model = copy.deepcopy(model).eval()
     scale, offset = _affine(spec)
@@ -97,10 +97,10 @@ def _fold_batch_norms(graph_module: fx.GraphModule) -> None:
 
 
 def _fold_padding(graph_module: fx.GraphModule) -> None:
-    """Has a convolution pad by itself where a layer before it pads unevenly (TensorFlow's SAME, at stride 2).
+    """Folds a layer that pads unevenly (TensorFlow's SAME, at stride 2) into the convolution after it.
 
-    ExecuTorch's quantiser rounds what a padding layer takes and gives by scales of their own, and can't begin with one.
-    A convolution pads evenly only: so the kernel grows by zeros at its front, as wide as what the front is padded too much.
+    ExecuTorch's quantiser gives input and output of a padding layer different scales, and fails on a graph that starts with
+    one. A convolution only pads evenly, so the kernel gets zeros at its front, as many as the front is padded too much.
     """
     for node in list(graph_module.graph.nodes):
         layer = _layer(graph_module, node)
@@ -122,7 +122,7 @@ def _fold_padding(graph_module: fx.GraphModule) -> None:
 
 
 def _prepend_normalisation(graph_module: fx.GraphModule, spec: Preprocessing) -> None:
-    """Inside the graph, not around the model: its layers keep their names."""
+    """Adds the normalisation inside the graph, not around the model, so that its layers keep their names."""
     graph_module.add_submodule("normalisation", Normalisation(spec).affine)
     entry = next(node for node in graph_module.graph.nodes if node.op == "placeholder")
     with graph_module.graph.inserting_after(entry):
@@ -131,7 +131,7 @@ def _prepend_normalisation(graph_module: fx.GraphModule, spec: Preprocessing) ->
 
 
 def _fold_offsets(graph_module: fx.GraphModule) -> None:
-    """Adds a constant that is added to a layer's output to the layer's bias: a gate's ``x + 3``."""
+    """Folds a constant that is added to a layer's output into the layer's bias, such as a gate's ``x + 3``."""
     for node in list(graph_module.graph.nodes):
         if node.target not in (operator.add, torch.add) or len(node.args) != 2 or not isinstance(node.args[1], int | float):
             continue
@@ -144,7 +144,7 @@ def _fold_offsets(graph_module: fx.GraphModule) -> None:
 
 
 def _fold_factors(graph_module: fx.GraphModule) -> None:
-    """Multiplies a constant factor of a product into the layers that take the product: a gate's ``/ 6``."""
+    """Folds a constant factor of a product into the layers that take the product, such as a gate's ``/ 6``."""
     for node in list(graph_module.graph.nodes):
         if node.target not in (operator.mul, torch.mul) or not isinstance(node.args[1], int | float):
             continue
@@ -163,7 +163,7 @@ def _fold_factors(graph_module: fx.GraphModule) -> None:
 
 
 def _takers(graph_module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    """The nodes that take a node's value, seen through those that pass it on as it is."""
+    """Finds the nodes that take a node's value, directly or through identities."""
     found: list[fx.Node] = []
     for user in node.users:
         is_identity = user.op == "call_module" and isinstance(graph_module.get_submodule(str(user.target)), nn.Identity)
@@ -172,7 +172,7 @@ def _takers(graph_module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
 
 
 def _layer(graph_module: fx.GraphModule, node: object) -> nn.Conv2d | nn.Linear | None:
-    """The layer that a node calls, if it calls one and nothing else calls it."""
+    """Gives the layer that a node calls, if no other node calls it; otherwise None."""
     if not isinstance(node, fx.Node) or node.op != "call_module":
         return None
     module = graph_module.get_submodule(str(node.target))

@@ -1,4 +1,7 @@
-"""Quantisation recipes, as data: each has a name, the reason it exists, and the floors that its artefacts must reach."""
+"""Quantisation recipes as data: each has a name, a reason to use it, and floors that its artefacts must reach.
+
+To add a recipe is one entry in `_RECIPES`.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +21,29 @@ Concat = Literal["shared", "own"]
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a network becomes an artefact.
 
-    What no recipe turns off, since it costs nothing: the ``+ 3`` and ``/ 6`` of a gate are part of the layers beside it, so
-    that it is rounded once, over exactly its own 0 to 6 (see `converter.quantise.folding`); and a mean has its own range.
+    Two things are part of every recipe, since they cost nothing. The ``+ 3`` and ``/ 6`` of a gate are folded into the layers
+    beside it, so the gate is rounded once, over exactly its range of 0 to 6 (see `converter.quantise.folding`). And a mean
+    has a range of its own.
 
     Attributes:
         name: what the manifest and ``--recipe`` call it.
-        reason: why one would take it.
+        reason: when to use it.
         precision: of weights and activations.
-        clipping: ``min_max`` keeps the extremes that any calibration image showed; ``percentile`` and ``least_error`` give up
-            rare extremes for finer steps (see `converter.quantise.calibration.ActivationRange`).
+        clipping: ``min_max`` keeps the extremes of all calibration images; ``percentile`` and ``least_error`` give up rare
+            extremes for finer steps (see `converter.quantise.calibration.ActivationRange`).
         equalisation: exponent of the cross-layer equalisation: 0 leaves the channels as they are, 1 gives every channel of
             a tensor the same range (see `converter.quantise.equalisation.equalise`).
-        min_sqnr_db: of the logits against eager fp32; a conversion below fails.
+        min_sqnr_db: of the logits against eager fp32; a conversion that is below fails.
         min_top1_agreement: share of images on which the artefact must name the class that eager fp32 names.
-        percentile: with ``percentile``, the largest value kept; as much is cut off below.
-        weight_rounding: ``nearest``, or ``compensated``: the weights of a layer make up for one another's rounding (see
+        percentile: with ``percentile`` clipping, the percentile of the largest value kept; the same share is cut off below.
+        weight_rounding: ``nearest``, or ``compensated``: the weights of a layer compensate for one another's rounding (see
             `converter.quantise.correction`).
-        bias_correction: whether biases make up for the mean error that the rounding of the weights leaves.
+        bias_correction: whether biases compensate for the mean error of the rounded weights.
         concat: ``shared`` gives the branches of a concatenation the range of its result, so that none is rounded twice; ``own``
-            leaves each its own where the format can. TFLite then rounds them once more; XNNPACK's operator wants equal ranges.
-        output_margin: factor on the range of the logits: room for images that are surer than the calibration's.
-        has_fp32_classifier: whether the last layer, and with it the logits, is left unrounded, inside the same delegate.
+            lets each keep its own where the format allows it. TFLite then rounds them again; XNNPACK's operator requires equal
+            ranges.
+        output_margin: factor on the range of the logits, for images with larger logits than those of the calibration images.
+        has_fp32_classifier: whether the last layer, and with it the logits, stays in fp32, inside the same delegate.
     """
 
     name: str
@@ -56,7 +61,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     has_fp32_classifier: bool = False
 
 
-# What a sound int8 conversion reaches; the shipped weights have some 2 dB and 1 % in hand.
+# A sound int8 conversion reaches this; the shipped weights are about 2 dB and 1 % above it.
 _INT8_MIN_SQNR_DB = 33.0
 _INT8_MIN_TOP1_AGREEMENT = 0.98
 
@@ -66,13 +71,13 @@ _PUBLISHED_MIN_TOP1_AGREEMENT = 0.95
 
 _INT8 = Recipe(
     name="int8",
-    reason="the default: channels equalised, rare extremes clipped, weights that make up for one another's rounding",
+    reason="the default: channels equalised, rare extremes clipped, weights that compensate for one another's rounding",
     precision="int8",
     clipping="least_error",
     equalisation=0.5,
     weight_rounding="compensated",
     bias_correction=True,
-    # Of 128 photographs one had logits a quarter beyond those of the 64 to calibrate with: clipped, it alone cost 3.2 dB.
+    # One of 128 photographs had logits a quarter beyond those of the 64 calibration photographs; clipped, it alone cost 3.2 dB.
     output_margin=1.25,
     min_sqnr_db=_INT8_MIN_SQNR_DB,
     min_top1_agreement=_INT8_MIN_TOP1_AGREEMENT,
@@ -87,24 +92,24 @@ _RECIPES = (
     _INT8,
     _int8(
         "int8_fp32_classifier",
-        "for logits that must be fine: the last layer is left in fp32, which costs 4 times its bytes",
+        "for logits with fine steps: the last layer stays in fp32, which takes 4 times its bytes",
         has_fp32_classifier=True,
     ),
     _int8(
         "int8_nearest",
-        "what the correction of weights and biases is worth: the default without it, and quicker to convert",
+        "the default without the correction of weights and biases: shows what that is worth, and converts quicker",
         weight_rounding="nearest",
         bias_correction=False,
     ),
     _int8(
         "int8_percentile",
-        "for calibration photographs with outliers: 0.01 % of the values on either side are cut off",
+        "for calibration photographs with outliers: cuts off 0.01 % of the values on either side",
         clipping="percentile",
         percentile=99.99,
     ),
     _int8(
         "int8_min_max",
-        "the yardstick: plain min/max ranges on the network as it is, as the toolchains do it by themselves",
+        "the baseline: plain min/max ranges on the network as it is, as the toolchains do it by default",
         clipping="min_max",
         equalisation=0.0,
         weight_rounding="nearest",
@@ -113,13 +118,13 @@ _RECIPES = (
     ),
     _int8(
         "int8_published",
-        "the default with a lower floor: for published weights, which nobody can train for int8; judged by the class they name",
+        "the default with a lower floor, for published weights that weren't trained for int8; judged by the top class",
         min_sqnr_db=_PUBLISHED_MIN_SQNR_DB,
         min_top1_agreement=_PUBLISHED_MIN_TOP1_AGREEMENT,
     ),
     Recipe(
         name="fp32",
-        reason="nothing is rounded: what int8 is compared with, in speed and in accuracy",
+        reason="nothing is rounded: the reference for int8's speed and accuracy",
         precision="fp32",
         clipping="min_max",
         equalisation=0.0,
@@ -128,13 +133,6 @@ _RECIPES = (
     ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
-
-_DEFAULTS: dict[tuple[Precision, str], str] = {
-    ("int8", "executorch"): "int8",
-    ("int8", "litert"): "int8",
-    ("fp32", "executorch"): "fp32",
-    ("fp32", "litert"): "fp32",
-}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -148,11 +146,6 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def default_recipe(precision: Precision, runtime: str) -> Recipe:
-    """The recipe that a profile's precision means for a runtime's format, chosen by measurement."""
-    return RECIPES[_DEFAULTS[precision, runtime]]
-
-
 def recipe_names(precision: Precision) -> tuple[str, ...]:
-    """Names of the recipes of a precision, the ones to try first in front."""
+    """Names of the recipes of a precision, in the order in which to try them."""
     return tuple(name for name, recipe in RECIPES.items() if recipe.precision == precision)

@@ -1,8 +1,8 @@
-"""Int8 arithmetic simulated in torch, on the graph that the exporters lower: what a rounding costs, without lowering anything.
+"""Simulates int8 arithmetic in torch, on the graph that the exporters lower: measures what roundings cost without lowering.
 
-Both formats round at the same places: the weights of a layer, a step per output channel, and the result of each operator, one
-step for the whole tensor. A layer's own activation function is part of it; what only moves values (flatten, a slice) rounds
-nothing. Sums inside an operator are exact here; in the artefacts they are, too, but for the last bit of the result.
+Both formats round in the same places: the weights of a layer, with one step for each output channel, and the result of each
+operator, with one step for the whole tensor. A layer's activation function is part of the layer, and operators that only move
+values (flatten, a slice) round nothing. Sums inside an operator are exact here, and in the artefacts up to the last bit.
 
 References:
     Simulated quantisation: Nagel et al., "A White Paper on Neural Network Quantization" (arXiv 2106.08295), 2.3.
@@ -25,16 +25,16 @@ from converter.quantise.calibration import BATCH_IMAGES, ActivationRange
 from converter.quantise.equalisation import artefact_input
 from converter.quantise.recipes import Recipe
 
-Limits = dict[str, tuple[float, float]]
+NodeRanges = dict[str, tuple[float, float]]
 """Node of the graph -> the range that its 256 steps cover."""
 
 Layer = nn.Conv2d | nn.Linear
 
 WEIGHT_STEPS = 127
-"""Of an int8 weight on either side of 0: both formats leave -128 out."""
+"""Steps of an int8 weight on either side of 0: both formats leave -128 out."""
 
 _LOWEST, _HIGHEST = -128, 127
-_SMALLEST_SCALE = 2.0**-40  # of a tensor that is 0 throughout
+_SMALLEST_SCALE = 2.0**-40  # for a tensor of zeros
 _CLAMPS: tuple[Any, ...] = (nn.ReLU, nn.ReLU6, nn.Hardtanh, torch.relu, functional.relu, functional.relu6, functional.hardtanh)
 _MOVES: tuple[Any, ...] = (nn.Identity, nn.Dropout, nn.Flatten, torch.flatten, functional.dropout, operator.getitem)
 _CLAMPED: tuple[Any, ...] = (nn.Conv2d, nn.Linear, operator.add, torch.add, operator.mul, torch.mul)
@@ -46,8 +46,8 @@ class Site(msgspec.Struct, frozen=True):
 
     Attributes:
         node: of the graph, whose result is rounded.
-        name: where a person finds it: the module's own name, or that of the module whose ``forward`` calls the function; the
-            node's where that is the network itself, which has none.
+        name: where to find it in the model: the name of the module, or of the module whose ``forward`` calls the function. If
+            that is the network itself, which has no name, the name of the node.
         operator: what computes it: ``conv2d``, ``cat``, ``add``, ``mul``, ``mean``, ``linear`` and so on.
         layer: node of the convolution or linear layer whose weights are rounded with it; None for other operators.
     """
@@ -59,7 +59,7 @@ class Site(msgspec.Struct, frozen=True):
 
 
 def find_sites(network: fx.GraphModule, recipe: Recipe) -> tuple[Site, ...]:
-    """The places where an artefact of a folded network rounds, in the order of the graph."""
+    """Finds the places where an artefact of a folded network rounds, in the order of the graph."""
     modules = dict(network.named_modules())
     sites = []
     unrounded = _last_linear(network, modules) if recipe.has_fp32_classifier else None
@@ -73,7 +73,7 @@ def find_sites(network: fx.GraphModule, recipe: Recipe) -> tuple[Site, ...]:
         if kind in _CLAMPS:
             producer = node.args[0]
             if not _has_own_clamp(producer, modules):
-                continue  # on a tensor that others need as well: the steps stay as they are
+                continue  # clamps a tensor that other nodes use as well: the steps stay as they are
         sites.append(_describe(node, producer, modules))
     return tuple(sites)
 
@@ -91,14 +91,14 @@ def _describe(node: fx.Node, producer: fx.Node, modules: dict[str, nn.Module]) -
 
 
 def _kind(node: fx.Node, modules: dict[str, nn.Module]) -> Any:
-    """Class of a module, or the function; None for what computes nothing."""
+    """Gives the class of the module or the function that a node calls; None if it calls nothing."""
     if node.op == "call_module":
         return type(modules[str(node.target)])
     return node.target if node.op in ("call_function", "call_method") else None
 
 
 def _has_own_clamp(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether a ReLU takes an operator's result before it is rounded, and nothing else needs it."""
+    """True if a ReLU takes an operator's result before it is rounded, and no other node uses the result."""
     users = list(node.users)
     return _kind(node, modules) in _CLAMPED and len(users) == 1 and _kind(users[0], modules) in _CLAMPS
 
@@ -109,20 +109,20 @@ def _calling_module(node: fx.Node) -> str:
 
 
 def round_weights(layer: Layer) -> Tensor:
-    """A layer's weights on the 255 levels of each output channel, as both formats have them."""
+    """Rounds a layer's weights to the 255 levels of each output channel, as both formats do."""
     scale = weight_scales(layer)
     return torch.clamp(torch.round(layer.weight / scale), -WEIGHT_STEPS, WEIGHT_STEPS) * scale
 
 
 def weight_scales(layer: Layer) -> Tensor:
-    """Step of each output channel, with the weight's rank."""
+    """Gives the step of each output channel, with the rank of the weight."""
     weight = layer.weight
     peak = weight.abs().amax(dim=tuple(range(1, weight.dim())), keepdim=True)
     return torch.clamp(peak / WEIGHT_STEPS, min=_SMALLEST_SCALE)
 
 
 def round_activations(values: Tensor, limits: tuple[float, float]) -> Tensor:
-    """Values on the 256 levels of a range that holds 0."""
+    """Rounds values to the 256 levels of a range that includes 0."""
     low, high = limits
     scale = max((high - low) / (_HIGHEST - _LOWEST), _SMALLEST_SCALE)
     zero_point = int(np.clip(round(_LOWEST - low / scale), _LOWEST, _HIGHEST))
@@ -130,14 +130,14 @@ def round_activations(values: Tensor, limits: tuple[float, float]) -> Tensor:
 
 
 def apply_layer(layer: Layer, weight: Tensor, x: Tensor) -> Tensor:
-    """What a layer would compute with other weights."""
+    """Computes a layer with other weights."""
     if isinstance(layer, nn.Linear):
         return functional.linear(x, weight, layer.bias)
     return functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
 def find_layers(network: fx.GraphModule) -> dict[str, Layer]:
-    """The convolutions and linear layers of a graph, by node."""
+    """Finds the convolutions and linear layers of a graph: name of the node -> layer."""
     found: dict[str, Layer] = {}
     for node in network.graph.nodes:
         module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -151,15 +151,15 @@ class RoundingInterpreter(fx.Interpreter):
 
     Args:
         network: from `converter.quantise.folding.fold`, equalised or not.
-        limits: of every node that may be rounded; see `measure_limits`.
-        corrected: the same graph with the weights and biases that are rounded; None for the network's own.
+        limits: ranges of all nodes that may be rounded; see `measure_limits`.
+        corrected: the same graph with the weights and biases to round; None takes those of ``network``.
 
     Attributes:
         activations: nodes whose results are rounded.
         weights: nodes of layers whose weights are rounded.
     """
 
-    def __init__(self, network: fx.GraphModule, limits: Limits, corrected: fx.GraphModule | None = None) -> None:
+    def __init__(self, network: fx.GraphModule, limits: NodeRanges, corrected: fx.GraphModule | None = None) -> None:
         super().__init__(network, garbage_collect_values=False)
         self.activations: Collection[str] = ()
         self.weights: Collection[str] = ()
@@ -168,7 +168,7 @@ class RoundingInterpreter(fx.Interpreter):
         self._rounded: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Runs a node, and rounds what is asked for."""
+        """Runs a node, and rounds its weights and its result if they are to be rounded."""
         result = self._run_rounded_layer(n) if n.name in self.weights else super().run_node(n)
         return round_activations(result, self._limits[n.name]) if n.name in self.activations else result
 
@@ -181,7 +181,7 @@ class RoundingInterpreter(fx.Interpreter):
 
 
 class _Observer(fx.Interpreter):
-    """Runs a graph and shows each node's result to that node's ranges."""
+    """Runs a graph and adds each node's result to the range of that node."""
 
     def __init__(self, network: fx.GraphModule, ranges: dict[str, ActivationRange]) -> None:
         super().__init__(network)
@@ -196,13 +196,13 @@ class _Observer(fx.Interpreter):
 
 
 @torch.no_grad()
-def measure_limits(network: fx.GraphModule, pixels: NDArray[np.uint8], recipe: Recipe) -> Limits:
-    """Takes the range of each rounded tensor from calibration images, as the recipe says.
+def measure_limits(network: fx.GraphModule, pixels: NDArray[np.uint8], recipe: Recipe) -> NodeRanges:
+    """Measures the range of each rounded tensor on calibration images.
 
     Args:
         network: from `converter.quantise.folding.fold`.
         pixels: ``(N, S, S, 3)`` uint8.
-        recipe: how to clip, and whether the branches of a concatenation share their range.
+        recipe: how to clip, and whether the branches of a concatenation share a range.
     """
     sites = find_sites(network, recipe)
     joins = [node for node in network.graph.nodes if node.target is torch.cat]
@@ -213,7 +213,7 @@ def measure_limits(network: fx.GraphModule, pixels: NDArray[np.uint8], recipe: R
     logits = None if recipe.has_fp32_classifier else _source(_output(network), ranges)
     limits = {name: found.limits(recipe.output_margin if name == logits else 1.0) for name, found in ranges.items()}
     if recipe.concat == "shared":
-        for join in reversed(joins):  # a concatenation of concatenations: the last one decides
+        for join in reversed(joins):  # of nested concatenations, the last one decides
             for branch in join.all_input_nodes:
                 limits[_source(branch, limits)] = limits[join.name]
     return limits
@@ -225,7 +225,7 @@ def _output(network: fx.GraphModule) -> fx.Node:
 
 
 def _source(node: fx.Node, rounded: Container[str]) -> str:
-    """The node whose rounding made a value that was only moved since."""
+    """Finds the node that rounded a value which other nodes have only moved since."""
     while node.name not in rounded and node.all_input_nodes:
         node = node.all_input_nodes[0]
     return node.name

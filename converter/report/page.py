@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from converter.evaluate.accuracy import Interval
+from converter.evaluate.accuracy import ConfidenceInterval
 from converter.evaluate.latency import ArtefactLatency, Latency, measure_latency
 from converter.quantise.recipes import Recipe
 from converter.report.plots import Share, find_role, find_title, plot_latency, plot_reliability, plot_shares
@@ -283,13 +283,13 @@ def _number(count: int) -> Markup:
     return data(count, f"{count:,}".replace(",", SPACE))
 
 
-def _interval(interval: Interval) -> Markup:
+def _interval(interval: ConfidenceInterval) -> Markup:
     return Markup("{}–{}{}%").format(
         data(interval.low, f"{100 * interval.low:.1f}"), data(interval.high, f"{100 * interval.high:.1f}"), SPACE
     )
 
 
-def _points_interval(interval: Interval) -> Markup:
+def _points_interval(interval: ConfidenceInterval) -> Markup:
     low, high = (data(end, _signed(100 * end)) for end in (interval.low, interval.high))
     return Markup("{} to {}").format(low, high)
 

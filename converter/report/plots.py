@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from converter.evaluate.accuracy import Interval
+from converter.evaluate.accuracy import ConfidenceInterval
 from converter.evaluate.confidence import ReliabilityBin
 from device.protocols import Percentiles
 from device.report.drawing import NARROW_IN, Palette, add_axes, encode_svg, new_figure, set_tooltip
@@ -28,7 +28,7 @@ class Share(NamedTuple):
 
     series: str
     share: float
-    interval: Interval
+    interval: ConfidenceInterval
 
 
 class _Dot(NamedTuple):

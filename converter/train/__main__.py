@@ -1,6 +1,6 @@
 """Trains a network on a labelled folder of photographs: ``python -m converter.train --data DIR``.
 
-Writes a checkpoint, its card and its curves. A run that was interrupted goes on where its last epoch ended.
+Writes a checkpoint, its card and its curves. An interrupted run resumes after its last finished epoch.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from converter.data.datasets import Split, find_broken, read_split
 from converter.evaluate.accuracy import score
-from converter.evaluate.confidence import calibrate
+from converter.evaluate.confidence import fit_scaling
 from converter.models import model_names
 from converter.train.curves import draw_curves
-from converter.train.trainer import Recipe, Trainer
+from converter.train.trainer import Trainer, TrainingSettings
 from converter.weights.checkpoints import Card, find_checkpoint, save_checkpoint
 from device.core.errors import TrainingError, UsageError, exit_with_one_line
 
@@ -31,7 +31,7 @@ _BROKEN_SHOWN = 3
 
 
 def check_photographs(split: Split, console: Console) -> None:
-    """Decodes all photographs once.
+    """Decodes all photographs once, before the hours of training.
 
     Raises:
         TrainingError: some are broken; names the first few.
@@ -54,17 +54,17 @@ def check_photographs(split: Split, console: Console) -> None:
 
 
 def run(trainer: Trainer, out: Path, data_title: str, console: Console) -> Card:
-    """Trains to the end and writes the checkpoint with its card and its curves."""
-    recipe = trainer.recipe
+    """Trains to the end, and writes the checkpoint with its card and its curves."""
+    settings = trainer.settings
     with Progress(*_COLUMNS, console=console) as progress:
-        total = recipe.epochs * trainer.steps_an_epoch
+        total = settings.epochs * trainer.steps_an_epoch
         task = progress.add_task("training", total=total, completed=trainer.epochs_done * trainer.steps_an_epoch)
-        while trainer.epochs_done < recipe.epochs:
+        while trainer.epochs_done < settings.epochs:
             started_s = time.monotonic()
             for _ in trainer.train_epoch():
                 progress.advance(task)
             console.print(_describe_epoch(trainer, time.monotonic() - started_s))
-            draw_curves(trainer.history, f"{recipe.model} on {data_title}", curves_path(out))
+            draw_curves(trainer.history, f"{settings.model} on {data_title}", curves_path(out))
     card = make_card(trainer, data_title)
     save_checkpoint(out, trainer.average.model, card)
     trainer.state_path.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def run(trainer: Trainer, out: Path, data_title: str, console: Console) -> Card:
 
 
 def curves_path(out: Path) -> Path:
-    """Where the curves of a run lie."""
+    """Gives the path of a run's curves."""
     return out.with_name(out.stem + CURVES_SUFFIX)
 
 
@@ -80,18 +80,18 @@ def _describe_epoch(trainer: Trainer, seconds: float) -> str:
     epoch = trainer.history[-1]
     noise = "" if epoch.noise_db is None else f"  int8 noise {epoch.noise_db:.1f} dB"
     return (
-        f"epoch {epoch.epoch:3d}/{trainer.recipe.epochs}  {epoch.input_px} px  loss {epoch.loss:.3f}{noise}  "
+        f"epoch {epoch.epoch:3d}/{trainer.settings.epochs}  {epoch.input_px} px  loss {epoch.loss:.3f}{noise}  "
         f"top-1 {epoch.top1:6.1%}  macro {epoch.macro_top1:6.1%}  {seconds:.0f} s"
     )
 
 
 def make_card(trainer: Trainer, data_title: str) -> Card:
-    """What the weights are worth, on the validation split."""
+    """Makes the card of the weights, with their accuracy on the validation split."""
     logits, labels = trainer.validation_logits(), trainer.validation_labels()
     found = score(logits, labels)
-    calibration = calibrate(logits, labels)
+    scaling = fit_scaling(logits, labels)
     return Card(
-        model=trainer.recipe.model,
+        model=trainer.settings.model,
         labels=trainer.train_set.classes,
         preprocessing=trainer.spec,
         data=data_title,
@@ -100,21 +100,21 @@ def make_card(trainer: Trainer, data_title: str) -> Card:
         top1=round(found.top1, 4),
         top5=round(found.top5, 4),
         macro_top1=round(found.macro_top1, 4),
-        temperature=calibration.temperature,
-        expected_calibration_error=calibration.expected_calibration_error,
+        temperature=scaling.temperature,
+        expected_calibration_error=scaling.expected_calibration_error,
         versions={"torch": str(torch.__version__)},
     )
 
 
 def _flags(trainer: Trainer) -> list[str]:
-    chosen, usual = msgspec.to_builtins(trainer.recipe), msgspec.to_builtins(Recipe())
+    chosen, usual = msgspec.to_builtins(trainer.settings), msgspec.to_builtins(TrainingSettings())
     files = {"--start": trainer.start, "--teacher": trainer.teacher_path}
     given = ["--data DIR"] + [f"{flag} {path.name}" for flag, path in files.items() if path is not None]
     return given + [f"--{key.replace('_', '-')} {chosen[key]}" for key in chosen if chosen[key] != usual[key]]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command's flags; one for every field of `Recipe`."""
+    """The command's flags; one for every field of `TrainingSettings`."""
     parser = argparse.ArgumentParser(prog="python -m converter.train", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds train/<class>/ and validation/<class>/")
     parser.add_argument("--data-title", default="", help="what the photographs are, for the card (default: DIR's name)")
@@ -129,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--teacher", type=Path, metavar="FILE", help="checkpoint of the same classes to learn from")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that prepare images (default: 1)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: cuda where there is one)")
-    for field in msgspec.structs.fields(Recipe):
+    for field in msgspec.structs.fields(TrainingSettings):
         choices = model_names() if field.name == "model" else None
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -145,7 +145,7 @@ def choose_device(name: str) -> str:
     """Resolves ``auto``.
 
     Raises:
-        UsageError: ``cuda`` was asked for and isn't there.
+        UsageError: ``cuda`` is not available.
     """
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
@@ -156,25 +156,27 @@ def choose_device(name: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Parses flags, trains, prints the card's figures."""
     flags = build_parser().parse_args(arguments)
-    recipe = Recipe(**{field.name: getattr(flags, field.name) for field in msgspec.structs.fields(Recipe)})
-    out: Path = flags.out or Path("build/weights") / f"{recipe.model}.{flags.data.resolve().name}.safetensors"
+    settings = TrainingSettings(
+        **{field.name: getattr(flags, field.name) for field in msgspec.structs.fields(TrainingSettings)}
+    )
+    out: Path = flags.out or Path("build/weights") / f"{settings.model}.{flags.data.resolve().name}.safetensors"
     console = Console()
-    split = read_split(flags.data, recipe.hold_out)
+    split = read_split(flags.data, settings.hold_out)
     check_photographs(split, console)
     trainer = Trainer(
         split,
-        recipe,
+        settings,
         out.with_suffix(STATE_SUFFIX),
-        start=find_checkpoint(recipe.model, flags.start) if flags.start else None,
+        start=find_checkpoint(settings.model, flags.start) if flags.start else None,
         teacher=flags.teacher,
         workers=flags.workers,
         device=choose_device(flags.device),
     )
     trainer.resume()
     console.print(
-        f"{recipe.model} on {trainer.device}: {len(split.train.samples)} photographs to train on, "
+        f"{settings.model} on {trainer.device}: {len(split.train.samples)} photographs to train on, "
         f"{len(split.validation.samples)} to validate, {len(split.train.classes)} classes; "
-        f"epoch {trainer.epochs_done} of {recipe.epochs}"
+        f"epoch {trainer.epochs_done} of {settings.epochs}"
     )
     card = run(trainer, out, flags.data_title or flags.data.resolve().name, console)
     console.print(f"{out}: top-1 {card.top1:.1%}, macro {card.macro_top1:.1%} on {card.validation_images} photographs")

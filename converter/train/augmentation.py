@@ -1,4 +1,4 @@
-"""What a training photograph goes through: random crop, mirror image, colours, an erased patch."""
+"""Augmentation of training photographs: random crop, mirror image, colours, an erased patch."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from converter.data.datasets import Sample
+from converter.data.datasets import LabelledImage
 from device.contract import Preprocessing
 from device.image.opencv import decode_image
 
-Image = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
 class AugmentedImages(Dataset[tuple[Tensor, int]]):
-    """Random crops, mirror images and colours of the training photographs: ``(3, px, px)`` float32, normalised.
+    """Augments training photographs: gives ``(3, px, px)`` float32, normalised, and the label.
 
     Args:
         samples: photographs and their labels.
-        px: side of what comes out.
-        spec: mean and deviation that the network takes.
+        px: side of the result.
+        spec: mean and deviation of the network's input.
         seed: of this epoch.
     """
 
-    def __init__(self, samples: tuple[Sample, ...], px: int, spec: Preprocessing, seed: int) -> None:
+    def __init__(self, samples: tuple[LabelledImage, ...], px: int, spec: Preprocessing, seed: int) -> None:
         self.samples = samples
         self.px = px
         self.mean = np.asarray(spec.mean, np.float32)
@@ -40,7 +40,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         sample = self.samples[index]
-        # Seeded by epoch and index, not by worker, so that a run doesn't depend on how many workers it had.
+        # Seeded by epoch and index, not by worker, so that a run doesn't depend on the number of workers.
         rng = np.random.default_rng((self.seed, index))
         image = _random_crop(decode_image(sample.path), self.px, rng)
         if rng.random() < 0.5:
@@ -50,7 +50,7 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(_erase_a_patch(pixels, rng)).permute(2, 0, 1), sample.label
 
 
-def _random_crop(image: Image, px: int, rng: np.random.Generator) -> Image:
+def _random_crop(image: Pixels, px: int, rng: np.random.Generator) -> Pixels:
     height, width = image.shape[:2]
     area = height * width * rng.uniform(0.3, 1.0)
     aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))

@@ -1,9 +1,9 @@
-"""Trains a network so that eight bits cost it little: quantisation-aware training with noise in the place of rounding.
+"""Quantisation-aware training with noise instead of rounding, so that int8 costs a network little accuracy.
 
 A few images of each batch go through the network twice: as they are, and with noise added wherever an int8 artefact rounds.
-The noise of a tensor is uniform and one step wide, and the step is the tensor's range over 255. So the gradient tells the
-network both to narrow the ranges that matter and to be indifferent to what is left. What is made small is the very figure
-that the converter judges by, noise over signal at the logits.
+The noise of a tensor is uniform and one step wide, and the step is the tensor's range over 255. The gradient thus narrows the
+ranges that matter, and makes the network robust to the remaining noise. The loss is the figure that the converter checks: noise
+over signal at the logits.
 
 References:
     Rounding as uniform noise: Widrow & Kollar, "Quantization Noise", 2008, chapter 4. Training with such noise instead of a
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 _STEPS = 255  # of an int8 activation
 _WEIGHT_STEPS = 254  # of an int8 weight: symmetric, from -127 to 127
-_SMALLEST = 1e-6  # keeps a logarithm finite, and a range that is 0 throughout
+_SMALLEST = 1e-6  # keeps the logarithm and the range of a zero tensor finite
 _SEQUENCE_LENGTH = 1 << 23
 _UNROUNDED_MODULES = (nn.Identity, nn.Dropout)
 _UNROUNDED_FUNCTIONS = (torch.flatten, functional.dropout)
@@ -30,18 +30,18 @@ _UNROUNDED_FUNCTIONS = (torch.flatten, functional.dropout)
 
 @dataclass(frozen=True)
 class _Streams:
-    """A value of the graph twice: ``clean`` of all images, ``noisy`` of the first few."""
+    """A value of the graph, twice: ``clean`` for all images, ``noisy`` for the first few."""
 
     clean: Tensor
     noisy: Tensor
 
 
 class QuantisationNoise(fx.Interpreter):
-    """Runs a network in training mode and measures what rounding it to int8 would add to its logits.
+    """Runs a network in training mode, and measures the noise that rounding it to int8 would add to its logits.
 
     Args:
         model: traceable by `torch.fx`; its parameters are shared, not copied.
-        images: how many of a batch's images are run a second time, with noise.
+        images: number of images of a batch that are run a second time, with noise.
     """
 
     def __init__(self, model: nn.Module, images: int = 16) -> None:
@@ -59,8 +59,8 @@ class QuantisationNoise(fx.Interpreter):
             images: ``(N, 3, H, W)`` float32, normalised; ``N`` at least 2.
 
         Returns:
-            Logits ``(N, C)``, and the natural logarithm of noise power over signal power at the logits, a scalar. Both are
-            taken without the mean over the classes, which no decision depends on.
+            Logits ``(N, C)``, and the natural logarithm of noise power over signal power at the logits, a scalar. Both powers
+            are without the mean over the classes, since no decision depends on it.
         """
         self.module.train()
         logits = self.run(_Streams(images, images[: self._images]))
@@ -70,7 +70,7 @@ class QuantisationNoise(fx.Interpreter):
         return logits.clean, torch.log(noise + _SMALLEST) - torch.log(signal + _SMALLEST)
 
     def run_node(self, n: fx.Node) -> Any:
-        """Runs a node on both streams, and adds noise to one if int8 would round the result."""
+        """Runs a node on both streams, and adds noise to the noisy one if int8 would round the result."""
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         if n.op in ("placeholder", "output", "get_attr"):
             return getattr(self, n.op)(n.target, args, kwargs)
@@ -97,7 +97,7 @@ class QuantisationNoise(fx.Interpreter):
         return _Streams(value.clean, value.noisy + self._draw(value.noisy) * step)
 
     def _draw(self, like: Tensor) -> Tensor:
-        """Noise from -1/2 to 1/2 of a tensor's shape: a stretch of a long sequence, since drawing takes longer than adding."""
+        """Gives noise from -1/2 to 1/2 in a tensor's shape: a part of a long sequence, as drawing takes longer than adding."""
         count = like.numel()
         if like.device != self._sequence.device or count > len(self._sequence):
             return torch.rand_like(like) - 0.5
@@ -106,7 +106,7 @@ class QuantisationNoise(fx.Interpreter):
         if like.dim() != 4:
             return drawn.view_as(like)
         images, channels, height, width = like.shape
-        return drawn.view(images, height, width, channels).permute(0, 3, 1, 2)  # in the order in which activations lie
+        return drawn.view(images, height, width, channels).permute(0, 3, 1, 2)  # in the memory order of activations
 
     def _is_rounded(self, node: fx.Node) -> bool:
         if node.op == "call_module":
@@ -115,7 +115,7 @@ class QuantisationNoise(fx.Interpreter):
         elif node.op not in ("call_function", "call_method") or node.target in _UNROUNDED_FUNCTIONS:
             return False
         users = [self._modules.get(str(user.target)) for user in node.users]
-        # A batch norm is folded into the convolution before it, and what a ReLU alone takes is rounded behind it.
+        # A batch norm is folded into the convolution before it, and a value that only a ReLU takes is rounded after the ReLU.
         return not (len(users) == 1 and isinstance(users[0], nn.BatchNorm2d | nn.ReLU))
 
 
@@ -124,13 +124,13 @@ def _variance_over_classes(logits: Tensor) -> Tensor:
 
 
 def _normalise(module: nn.BatchNorm2d, value: _Streams) -> _Streams:
-    """Both streams by one batch's statistics: else their difference would be that of two batches."""
+    """Normalises both streams by the same statistics; otherwise they would differ by their batches."""
     normalised = module(torch.cat((value.clean, value.noisy)))
     return _Streams(*torch.split(normalised, [value.clean.shape[0], value.noisy.shape[0]]))
 
 
 def _drop_alike(value: _Streams, share: float) -> _Streams:
-    """Dropout that drops the same of both streams."""
+    """Drops the same values of both streams."""
     kept = functional.dropout(torch.ones_like(value.clean), share)
     return _Streams(value.clean * kept, value.noisy * kept[: value.noisy.shape[0]])
 
@@ -146,10 +146,10 @@ def _apply_noisy_weights(module: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
 
 
 def _range(values: Tensor) -> Tensor:
-    """Largest value less smallest, with 0 among them: what an int8 tensor has to span."""
+    """Computes the range that an int8 tensor has to span: the largest value less the smallest, with 0 among them."""
     flat = values.permute(0, 2, 3, 1).reshape(-1) if values.dim() == 4 else values.reshape(-1)
     found = flat.detach()
-    # By index: the gradient of `amax` is shared out over all equal values, and a ReLU has millions of zeros.
+    # By index, since `amax` distributes its gradient over all equal values, and a ReLU gives millions of zeros.
     high = flat[found.argmax()].clamp_min(0.0)
     low = flat[found.argmin()].clamp_max(0.0) if float(found.min()) < 0.0 else 0.0
     return (high - low).clamp_min(_SMALLEST)

@@ -1,21 +1,22 @@
-"""One training run: the recipe, the step, and the state that lets an interrupted run go on.
+"""One training run: its settings, its steps, and the state by which an interrupted run can be resumed.
 
-From scratch or from other weights, alone or from a teacher: AdamW, cosine schedule with warm-up, label smoothing, mixup, an
-exponential moving average of the weights, an input size that grows, and on demand the noise of int8.
+A run starts from scratch or from other weights, with or without a teacher. It uses AdamW, a cosine schedule with warm-up, label
+smoothing, mixup, an exponential moving average of the weights, a growing input size, and optionally the noise of int8.
 
 References:
     * AdamW: Loshchilov & Hutter, ICLR 2019 (arXiv 1711.05101).
     * mixup: Zhang et al., ICLR 2018 (arXiv 1710.09412).
     * label smoothing: Szegedy et al., CVPR 2016 (arXiv 1512.00567).
-    * distillation: Hinton et al., 2015 (arXiv 1503.02531); teacher and student on the very same mixed crops: Beyer et al.,
+    * distillation: Hinton et al., 2015 (arXiv 1503.02531); teacher and student on the same mixed crops: Beyer et al.,
       "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022 (arXiv 2106.05237).
     * training at a smaller size than testing: Touvron et al., NeurIPS 2019 (arXiv 1906.06423).
-    * inverse square-root class weights in sampling: Mikolov et al., NeurIPS 2013 (arXiv 1310.4546), section 2.3's idea.
+    * inverse square-root class weights in sampling: Mikolov et al., NeurIPS 2013 (arXiv 1310.4546), section 2.3.
 """
 
 from __future__ import annotations
 
 import copy
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,34 +29,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from converter.data.datasets import Sample, Split
+from converter.data.datasets import LabelledImage, Split
 from converter.evaluate.accuracy import Score, score
 from converter.models import create_model
 from converter.train.augmentation import AugmentedImages
 from converter.train.noise import QuantisationNoise
 from converter.weights.checkpoints import load_strictly, read_card, read_state
 from device.contract import Preprocessing
+from device.core.durable import write_durably
 from device.core.errors import TrainingError
 from device.image.opencv import decode_image
 from device.image.preprocess import fit_frame
 
 
-class Recipe(msgspec.Struct, frozen=True):
-    """Everything that shapes a training run; stored with its state, so that a resumed run is the same run.
+class TrainingSettings(msgspec.Struct, frozen=True):
+    """Everything that shapes a training run. It is stored with the state of the run, and must be the same to resume it.
 
     Attributes:
-        distillation: share of the loss that is the distance from the teacher's scores; the labels have the rest. Without a
-            teacher, they have it all.
-        temperature: that teacher's and student's logits are divided by, so that the lesser scores tell something, too.
-        noise_weight: of `converter.train.noise.QuantisationNoise` in the loss; 0 trains without, in half the time; int8 then
-            costs 5 to 10 dB more.
-        noise_from: share of the run after which it is on.
+        distillation: share of the loss that is the distance from the teacher's scores; the rest is the distance from the
+            labels. Without a teacher, all of it is.
+        temperature: divisor of the teacher's and the student's logits, so that low scores have an influence.
+        noise_weight: weight of `converter.train.noise.QuantisationNoise` in the loss. 0 trains without it, in half the time;
+            int8 then costs 5 to 10 dB more.
+        noise_from: share of the run after which the noise is added.
         first_px: side of the training images at the start of the run.
-        last_px: likewise at its end. Near ``test_px``: a network that was trained on smaller images takes things for larger
-            than they are, which cost the clothing weights, trained at 160 px, 6 points of top-1 at 224.
+        last_px: side of the training images at its end. It should be near ``test_px``: to a network that was trained on
+            smaller images, objects look larger than they are. At 224 px, that cost the clothing weights, trained at 160 px,
+            6 points of top-1.
         test_px: side of the images that the network is for.
-        test_crop: share of a photograph's short side that they show.
-        hold_out: share of each class's training photographs to validate on, where there is no validation split.
+        test_crop: share of a photograph's short side that these images show.
+        hold_out: share of each class's training photographs to validate on, if there is no validation split.
     """
 
     model: str = "ghostnet_100"
@@ -89,7 +92,7 @@ class ExponentialAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Moves the average a step; early steps move it further, since they have little behind them."""
+        """Updates the average after a step; early steps weigh more."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
@@ -100,8 +103,8 @@ class ExponentialAverage:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, samples: tuple[Sample, ...], spec: Preprocessing) -> NDArray[np.float32]:
-    """Logits of labelled images through the board's own preprocessing: ``(N, C)`` float32."""
+def predict(model: nn.Module, samples: tuple[LabelledImage, ...], spec: Preprocessing) -> NDArray[np.float32]:
+    """Computes logits of labelled images with the board's preprocessing: ``(N, C)`` float32."""
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
     rows: list[NDArray[np.float32]] = []
@@ -113,15 +116,15 @@ def predict(model: nn.Module, samples: tuple[Sample, ...], spec: Preprocessing) 
 
 
 class Epoch(msgspec.Struct, frozen=True):
-    """What an epoch came to.
+    """The result of an epoch.
 
     Attributes:
         epoch: from 1.
         input_px: side of the training images.
         loss: mean over the batches.
-        noise_db: mean over the batches of int8's noise against the logits' power; None where it was not trained.
+        noise_db: mean over the batches of int8's noise power over the logits' power; None if the epoch had no noise.
         top1: of the averaged weights, on the validation split.
-        macro_top1: likewise.
+        macro_top1: of the averaged weights, on the validation split.
     """
 
     epoch: int
@@ -133,13 +136,13 @@ class Epoch(msgspec.Struct, frozen=True):
 
 
 def load_start(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Loads weights to start from; a classifier of other classes is left fresh.
+    """Loads weights to start from. A classifier for other classes stays fresh.
 
     Raises:
-        ConversionError: they fit nowhere else, either.
+        ConversionError: the other layers don't match either.
     """
     own = model.state_dict()
-    *_, weight, bias = own  # the classifier is what comes last in every family
+    *_, weight, bias = own  # the classifier comes last in every family
     for name in (weight, bias):
         if name in state and state[name].shape != own[name].shape:
             state[name] = own[name]
@@ -147,7 +150,7 @@ def load_start(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
 
 
 def load_teacher(path: Path, classes: tuple[str, ...]) -> nn.Module:
-    """Loads a network to learn from.
+    """Loads a teacher.
 
     Raises:
         TrainingError: its classes are not those of the photographs.
@@ -164,22 +167,23 @@ def load_teacher(path: Path, classes: tuple[str, ...]) -> nn.Module:
 
 
 class Trainer:
-    """One run: holds what has to be saved to go on after a kill.
+    """One run, with everything that has to be saved to resume it.
 
     Args:
         photographs: to train on and to validate on.
-        recipe: what shapes the run.
-        state_path: where its state is kept between epochs.
-        start: checkpoint of the same model to start from; of other classes, all but its classifier. None starts from scratch.
-        teacher: checkpoint of the same classes to learn from; see `Recipe.distillation`.
-        workers: processes that prepare images beside the one that trains; 0 prepares them in between.
+        settings: of the run.
+        state_path: file that keeps the state between epochs.
+        start: checkpoint of the same model to start from; if its classes differ, without its classifier. None starts from
+            scratch.
+        teacher: checkpoint of the same classes to learn from; see `TrainingSettings.distillation`.
+        workers: number of processes that prepare images; 0 prepares them in the training process.
         device: ``cpu`` or ``cuda``, as torch names it.
     """
 
     def __init__(
         self,
         photographs: Split,
-        recipe: Recipe,
+        settings: TrainingSettings,
         state_path: Path,
         *,
         start: Path | None = None,
@@ -187,46 +191,46 @@ class Trainer:
         workers: int = 1,
         device: str = "cpu",
     ) -> None:
-        self.recipe = recipe
+        self.settings = settings
         self.start = start
         self.teacher_path = teacher
         self.workers = workers
         self.state_path = state_path
         self.device = torch.device(device)
-        self.spec = Preprocessing(input_px=recipe.test_px, crop_fraction=recipe.test_crop)
+        self.spec = Preprocessing(input_px=settings.test_px, crop_fraction=settings.test_crop)
         self.train_set, self.validation_set = photographs
-        torch.manual_seed(recipe.seed)
-        self.model = create_model(recipe.model, num_classes=len(self.train_set.classes))
+        torch.manual_seed(settings.seed)
+        self.model = create_model(settings.model, num_classes=len(self.train_set.classes))
         if start is not None:
             load_start(self.model, read_state(start), str(start))
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this
         self.teacher = None if teacher is None else load_teacher(teacher, self.train_set.classes).to(self.device)
-        self.noise = QuantisationNoise(self.model) if recipe.noise_weight else None
-        self.average = ExponentialAverage(self.model, recipe.ema_decay)
+        self.noise = QuantisationNoise(self.model) if settings.noise_weight else None
+        self.average = ExponentialAverage(self.model, settings.ema_decay)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate)
         self.history: list[Epoch] = []
-        self.batch_size = min(recipe.batch_size, len(self.train_set.samples))
+        self.batch_size = min(settings.batch_size, len(self.train_set.samples))
         self.steps_an_epoch = len(self.train_set.samples) // self.batch_size
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs are behind the run."""
+        """Number of finished epochs."""
         return len(self.history)
 
     def resume(self) -> None:
-        """Goes on from the state of an earlier, interrupted run of the same recipe, where there is one."""
+        """Resumes from the state of an interrupted run with the same settings, if there is one."""
         if not self.state_path.is_file():
             return
         state = torch.load(self.state_path, weights_only=True, map_location=self.device)
-        if state["recipe"] != msgspec.to_builtins(self.recipe):
+        if state["recipe"] != msgspec.to_builtins(self.settings):
             raise TrainingError(
                 str(self.state_path),
                 "was left by a run with other settings",
                 expected="the same flags",
-                remedy="repeat them, or delete the file to start anew",
+                remedy="pass the same flags, or delete the file to start anew",
                 reason="mismatch",
             )
         self.model.load_state_dict(state["model"])
@@ -236,62 +240,62 @@ class Trainer:
         self.history = msgspec.convert(state["history"], list[Epoch])
 
     def save_state(self) -> None:
-        """Writes what `resume` reads, atomically."""
+        """Writes the state that `resume` reads, atomically."""
         self.state_path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.state_path.with_suffix(".partial")
         state = {
-            "recipe": msgspec.to_builtins(self.recipe),
+            "recipe": msgspec.to_builtins(self.settings),
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
             "updates": self.average.updates,
             "optimiser": self.optimiser.state_dict(),
             "history": msgspec.to_builtins(self.history),
         }
-        torch.save(state, scratch)
-        scratch.replace(self.state_path)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_durably(self.state_path, buffer.getvalue())
 
     def input_px(self, epoch: int) -> int:
-        """Side of the training images, growing in steps of 32 over the run."""
-        share = epoch / max(1, self.recipe.epochs - 1)
-        px = self.recipe.first_px + share * (self.recipe.last_px - self.recipe.first_px)
+        """Gives the side of the training images, which grows over the run in steps of 32."""
+        share = epoch / max(1, self.settings.epochs - 1)
+        px = self.settings.first_px + share * (self.settings.last_px - self.settings.first_px)
         return round(px / 32) * 32
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then half a cosine down to a hundredth."""
-        warmup = self.recipe.warmup_epochs * self.steps_an_epoch
+        """Gives the learning rate of a step: a linear warm-up, then half a cosine down to a hundredth."""
+        warmup = self.settings.warmup_epochs * self.steps_an_epoch
         if step < warmup:
-            return self.recipe.learning_rate * (step + 1) / warmup
-        share = (step - warmup) / max(1, self.recipe.epochs * self.steps_an_epoch - warmup)
-        return self.recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+            return self.settings.learning_rate * (step + 1) / warmup
+        share = (step - warmup) / max(1, self.settings.epochs * self.steps_an_epoch - warmup)
+        return self.settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """An epoch of shuffled batches; rare classes are drawn more often, by the inverse root of their share."""
+        """Draws the batches of an epoch. Rare classes are drawn more often, by the inverse root of their share."""
         labels = np.asarray([sample.label for sample in self.train_set.samples])
         weights = 1.0 / np.sqrt(np.bincount(labels))[labels]
-        generator = torch.Generator().manual_seed(self.recipe.seed * 100_003 + epoch)
+        generator = torch.Generator().manual_seed(self.settings.seed * 100_003 + epoch)
         sampler = WeightedRandomSampler(weights.tolist(), len(labels), generator=generator)
-        images = AugmentedImages(self.train_set.samples, self.input_px(epoch), self.spec, self.recipe.seed * 100_003 + epoch)
+        images = AugmentedImages(self.train_set.samples, self.input_px(epoch), self.spec, self.settings.seed * 100_003 + epoch)
         return iter(DataLoader(images, self.batch_size, sampler=sampler, num_workers=self.workers, drop_last=True))
 
     def train_epoch(self) -> Iterator[float]:
-        """Trains for one epoch; yields the loss of each batch. Then the state is saved."""
+        """Trains for one epoch and saves the state; yields the loss of each batch."""
         self.model.train()
-        # Dropout's randomness belongs to the epoch, so that a resumed run is the same run.
-        torch.manual_seed(self.recipe.seed * 100_003 + self.epochs_done)
-        rng = np.random.default_rng((self.recipe.seed, self.epochs_done))
+        # Seeded for each epoch, so that a resumed run draws the same dropout as an uninterrupted one.
+        torch.manual_seed(self.settings.seed * 100_003 + self.epochs_done)
+        rng = np.random.default_rng((self.settings.seed, self.epochs_done))
         losses: list[float] = []
         noises: list[float] = []
         for index, (images, labels) in enumerate(self.batches(self.epochs_done)):
             rate = self.learning_rate(self.epochs_done * self.steps_an_epoch + index)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
-            share = float(rng.beta(self.recipe.mixup_alpha, self.recipe.mixup_alpha)) if self.recipe.mixup_alpha else 1.0
+            share = float(rng.beta(self.settings.mixup_alpha, self.settings.mixup_alpha)) if self.settings.mixup_alpha else 1.0
             partner = torch.from_numpy(rng.permutation(len(labels)))
             mixed = share * images + (1.0 - share) * images[partner]
             mixed = mixed.to(self.device, memory_format=torch.channels_last)
             targets = ((share, labels.to(self.device)), (1.0 - share, labels[partner].to(self.device)))
             logits, noise = self.run_model(mixed)
-            loss = self.recipe.noise_weight * noise + self.distance(logits, mixed, targets)
+            loss = self.settings.noise_weight * noise + self.distance(logits, mixed, targets)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -317,43 +321,43 @@ class Trainer:
         self.save_state()
 
     def is_noisy(self) -> bool:
-        """Whether the epoch at hand trains with the noise of int8."""
-        return self.noise is not None and self.epochs_done >= self.recipe.noise_from * self.recipe.epochs
+        """True if the current epoch trains with the noise of int8."""
+        return self.noise is not None and self.epochs_done >= self.settings.noise_from * self.settings.epochs
 
     def run_model(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of a batch, and how much noise int8 would add to them; 0 where the recipe doesn't ask."""
+        """Computes the logits of a batch, and the noise that int8 would add to them; 0 in epochs without noise."""
         if self.noise is None or not self.is_noisy():
             return self.model(images), torch.zeros(())
         return self.noise.measure(images)
 
     def distance(self, logits: Tensor, images: Tensor, targets: tuple[tuple[float, Tensor], ...]) -> Tensor:
-        """How far logits are from what the labels say, and from what the teacher says of the same images.
+        """Computes the distance of logits from the labels, and from the teacher's logits of the same images.
 
         Args:
             logits: ``(N, C)``.
-            images: ``(N, 3, S, S)``, as the student saw them.
-            targets: labels ``(N,)``, each with its share in the mixture.
+            images: ``(N, 3, S, S)``, the student's input.
+            targets: pairs of a share in the mixture and the labels ``(N,)``.
         """
-        smoothing = self.recipe.label_smoothing
+        smoothing = self.settings.label_smoothing
         labelled = [share * functional.cross_entropy(logits, labels, label_smoothing=smoothing) for share, labels in targets]
         from_labels = torch.stack(labelled).sum()
         if self.teacher is None:
             return from_labels
-        temperature = self.recipe.temperature
+        temperature = self.settings.temperature
         with torch.no_grad():
             wanted = functional.log_softmax(self.teacher(images) / temperature, dim=1)
         given = functional.log_softmax(logits / temperature, dim=1)
         from_teacher = functional.kl_div(given, wanted, log_target=True, reduction="batchmean") * temperature**2
-        return self.recipe.distillation * from_teacher + (1.0 - self.recipe.distillation) * from_labels
+        return self.settings.distillation * from_teacher + (1.0 - self.settings.distillation) * from_labels
 
     def validate(self) -> Score:
-        """Accuracy of the averaged weights on the validation split, at the size that they will run at."""
+        """Measures the accuracy of the averaged weights on the validation split, at the size of `TrainingSettings.test_px`."""
         return score(self.validation_logits(), self.validation_labels())
 
     def validation_logits(self) -> NDArray[np.float32]:
-        """Of the averaged weights: ``(N, C)``."""
+        """Computes the logits of the averaged weights on the validation split, ``(N, C)``."""
         return predict(self.average.model.eval(), self.validation_set.samples, self.spec)
 
     def validation_labels(self) -> NDArray[np.int64]:
-        """``(N,)``, indices of classes."""
+        """Gives the labels of the validation split, ``(N,)``: indices of classes."""
         return np.asarray([sample.label for sample in self.validation_set.samples], np.int64)

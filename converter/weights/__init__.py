@@ -1,1 +1,1 @@
-"""Weights: checkpoints that ship with the project, and published ones."""
+"""Weights: checkpoints that ship with the project, published ones, and fresh ones."""

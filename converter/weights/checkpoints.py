@@ -1,8 +1,8 @@
-"""Checkpoints: finding one by name or path, reading it safely, and the card that travels with it.
+"""Checkpoints: finds one by name or path, reads it safely, and reads and writes the card beside it.
 
 A checkpoint is a ``.safetensors`` file, or a ``.pth``/``.pt`` that is read with ``weights_only``: nothing in it is executed.
-Those that ship with the project lie in ``converter/weights/``, each beside its card; the card of a published one (``imagenet``)
-is made from what `converter.weights.published` knows.
+Those that ship with the project lie in ``converter/weights/``, each with its card. The card of a published one (``imagenet``)
+is made from `converter.weights.published`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,22 @@ from typing import Annotated, Any
 import msgspec
 import torch
 from msgspec import Meta
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from converter.models import classifier_name, create_model
 from converter.weights.imagenet import imagenet_labels
-from converter.weights.published import IMAGENET, PUBLISHED, VALIDATION_IMAGES, Published, find_by_sha256, find_imagenet
+from converter.weights.published import (
+    IMAGENET,
+    PUBLISHED,
+    VALIDATION_IMAGES,
+    PublishedCheckpoint,
+    find_by_sha256,
+    find_imagenet,
+)
 from device.contract import Preprocessing
 from device.contract.profile import Positive
+from device.core.durable import write_durably
 from device.core.errors import ConversionError, nearest
 
 SHIPPED = Path(__file__).parent
@@ -29,26 +37,26 @@ CARD_SUFFIX = ".card.json"
 
 
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where weights come from and what they are worth.
+    """Origin and accuracy of weights.
 
     Attributes:
         model: variant, as `converter.models` knows it.
-        options: of the variant (``ratio``, ``dw_size``), where they aren't the paper's.
+        options: of the variant (``ratio``, ``dw_size``), if they aren't the paper's.
         labels: in the order of the classifier's rows.
-        preprocessing: what the weights were trained with, hence what they demand.
+        preprocessing: that the weights were trained with and demand.
         data: the photographs, with their licence.
-        command: what trained them.
-        validation_images: how many images the figures below were taken on.
+        command: that trained the weights.
+        validation_images: number of images that the figures below were measured on.
         top1: share of validation images whose label came first.
         top5: share of validation images whose label was among the first five.
-        macro_top1: mean over the classes of the class's own top-1.
-        versions: of what trained them.
-        published_by: who published the shares above, where they were not measured by this project; empty where they were.
-        temperature: that logits are divided by before the softmax, so that a score of 0.8 is right eight times in ten; fitted
-            on the validation images by `converter.evaluate.confidence`. 1 where nobody fitted one.
-        expected_calibration_error: mean distance of score and accuracy, over 15 bins, with a temperature. Since ``temperature``
-            was fitted on the very images that it is measured on, each fifth of them is scored here by the temperature of the
-            other four (5-fold cross-validation). None where it wasn't measured.
+        macro_top1: mean of the classes' top-1.
+        versions: of the libraries that trained them.
+        published_by: who published the shares above; empty if this project measured them.
+        temperature: divisor of the logits before the softmax, fitted by `converter.evaluate.confidence` on the validation
+            images: a score of 0.8 is then right eight times in ten. 1 if none was fitted.
+        expected_calibration_error: mean distance of score and accuracy over 15 bins, with a temperature. Since ``temperature``
+            was fitted on all validation images, each fifth of them is scored with the temperature of the other four (5-fold
+            cross-validation). None if it wasn't measured.
     """
 
     model: str
@@ -71,10 +79,10 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """A network with its weights, ready to convert.
 
     Attributes:
-        name: what the user called it; a path is shortened to its file name.
+        name: as the user named it; a path is shortened to its file name.
         path: of the checkpoint file.
         model: in evaluation mode, float32.
-        card: as stored beside the weights.
+        card: of the weights.
         sha256: of the checkpoint file.
     """
 
@@ -86,13 +94,13 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 def shipped_names(model: str) -> dict[str, Path]:
-    """Checkpoints that ship with the project for a variant: name -> file."""
+    """Finds the checkpoints of a variant that ship with the project: name -> file."""
     prefix = f"{model}."
     return {path.stem.removeprefix(prefix): path for path in sorted(SHIPPED.glob(f"{prefix}*.safetensors"))}
 
 
 def known_names(model: str) -> tuple[str, ...]:
-    """What `find_checkpoint` takes for a variant beside a path."""
+    """Gives the names that `find_checkpoint` takes for a variant."""
     return (*shipped_names(model), *([IMAGENET] if model in PUBLISHED else []))
 
 
@@ -101,7 +109,7 @@ def find_checkpoint(model: str, weights: str) -> Path:
 
     Raises:
         ConversionError: there is no such checkpoint; says which there are.
-        MissingDependencyError: what fetches ``imagenet``, or holds it, isn't installed.
+        MissingDependencyError: the package that fetches or holds ``imagenet`` isn't installed.
     """
     shipped = shipped_names(model)
     if weights in shipped:
@@ -120,17 +128,17 @@ def find_checkpoint(model: str, weights: str) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict as float32, executing nothing.
+    """Reads a state dict as float32, without executing any code in it.
 
     Raises:
-        ConversionError: the file is damaged, or holds something else than a state dict.
+        ConversionError: the file is damaged, or isn't a state dict.
     """
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has its own zoo of errors for a damaged file
+    except Exception as error:  # each reader raises many kinds of errors for a damaged file
         raise ConversionError(
             str(path), f"can't be read as a checkpoint ({type(error).__name__}: {str(error)[:120]})", reason="weights"
         ) from error
@@ -142,10 +150,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Loads a state dict that must fit to the last name and shape.
+    """Loads a state dict whose names and shapes must all match.
 
     Raises:
-        ConversionError: names the first few parameters that don't fit.
+        ConversionError: names the first few parameters that don't match.
     """
     own = model.state_dict()
     problems = [f"{name} missing" for name in own if name not in state and not name.endswith("num_batches_tracked")]
@@ -159,15 +167,15 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], where: str) -> Non
         raise ConversionError(
             where,
             f"does not fit the model: {', '.join(problems[:3])}" + (f" and {len(problems) - 3} more" if problems[3:] else ""),
-            expected="the weights of this very variant",
+            expected="weights of this variant",
             remedy="check --model and --weights",
             reason="weights",
         )
-    model.load_state_dict(state, strict=False)  # only `num_batches_tracked` may be absent, as shown above
+    model.load_state_dict(state, strict=False)  # only `num_batches_tracked` may be missing, as checked above
 
 
 def card_path(path: Path) -> Path:
-    """Where the card of a checkpoint lies."""
+    """Gives the path of a checkpoint's card."""
     return path.with_name(path.stem + CARD_SUFFIX)
 
 
@@ -175,7 +183,7 @@ def read_card(path: Path) -> Card:
     """Reads the card beside a checkpoint; a published checkpoint without one is recognised by its sha256.
 
     Raises:
-        ConversionError: there is none, or it is malformed.
+        ConversionError: there is no card, or it is malformed.
     """
     beside = card_path(path)
     if path.is_file() and not beside.exists():
@@ -189,14 +197,14 @@ def read_card(path: Path) -> Card:
             str(beside),
             "is missing",
             expected="the card (labels, preprocessing) beside the checkpoint",
-            remedy="converter.train writes one; for weights from elsewhere, write it by the example of converter/weights/",
+            remedy="converter.train writes one; for weights from elsewhere, write one like those in converter/weights/",
             reason="weights",
         ) from error
     except msgspec.DecodeError as error:
         raise ConversionError(str(beside), f"is malformed: {error}", reason="weights") from error
 
 
-def _published_card(model: str, published: Published) -> Card:
+def _published_card(model: str, published: PublishedCheckpoint) -> Card:
     return Card(
         model=model,
         labels=imagenet_labels(),
@@ -219,12 +227,12 @@ def load_checkpoint(model: str, weights: str) -> Checkpoint:
     """Finds, reads and checks a checkpoint.
 
     Args:
-        model: variant that the caller wants.
+        model: the expected variant.
         weights: a shipped name, ``imagenet``, or a path.
 
     Raises:
-        ConversionError: missing, damaged, of another variant, or its labels don't match its classifier.
-        MissingDependencyError: what fetches ``imagenet``, or holds it, isn't installed.
+        ConversionError: it is missing, damaged, or of another variant, or its labels don't match its classifier.
+        MissingDependencyError: the package that fetches or holds ``imagenet`` isn't installed.
     """
     path = find_checkpoint(model, weights)
     card = read_card(path)
@@ -251,7 +259,7 @@ def load_checkpoint(model: str, weights: str) -> Checkpoint:
 def save_checkpoint(path: Path, model: nn.Module, card: Card) -> None:
     """Writes weights in half precision, and the card beside them, each atomically.
 
-    Half precision halves the file; the loss is far below that of int8.
+    Half precision halves the file, and its rounding error is far below that of int8.
     """
     state = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
@@ -259,10 +267,5 @@ def save_checkpoint(path: Path, model: nn.Module, card: Card) -> None:
         if not name.endswith("num_batches_tracked")
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".partial")
-    save_file(state, scratch)
-    scratch.chmod(0o644)  # safetensors makes files for their owner alone
-    scratch.replace(path)
-    text = msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
-    scratch.write_bytes(text)
-    scratch.replace(card_path(path))
+    write_durably(path, save(state))
+    write_durably(card_path(path), msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")

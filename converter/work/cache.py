@@ -1,100 +1,84 @@
-"""Results of long stages, found again by what went into them.
+"""Cache of the results of long stages.
 
-A key is the hash of everything that shapes the result: weights, images, recipe, versions of the libraries, and the
-converter's own source. So nothing has to be invalidated by hand.
+A key is the hash of everything that shapes the result: weights, images, recipe, versions of the libraries, and the source code.
+So no entry has to be invalidated by hand.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from modulefinder import ModuleFinder
 from pathlib import Path
 
 import msgspec
 
-LOWERING_PACKAGES = ("ai-edge-litert", "ai-edge-quantizer", "executorch", "litert-torch", "numpy", "torch", "torchao")
-"""Distributions whose version shapes the artefacts; those that aren't there are left out."""
+from device.core.durable import filling_folder
 
 _OWN_PACKAGES = ("converter", "device")
 
 
-def installed_versions() -> dict[str, str]:
-    """Versions of `LOWERING_PACKAGES`."""
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of distributions, in the order given; those that aren't installed are left out."""
     found: dict[str, str] = {}
-    for name in LOWERING_PACKAGES:
+    for name in packages:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
 
 
-def hash_sources(*folders: Path) -> str:
-    """Hash of every Python file below the folders, by relative name and content."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def hash_imported(module: str) -> str:
-    """Hash of a module and of all of the project that it imports, however indirectly, functions' own imports included.
+def hash_imported(*modules: str) -> str:
+    """Hashes modules and everything of the project that they import, directly or not, including imports in functions.
 
     Args:
-        module: its full name, in one of the project's packages.
+        modules: full names. A module of another package adds nothing; the version of its package belongs in the key.
     """
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for path in _imported_files(module, root):
+    for path in _imported_files(modules, root):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _imported_files(module: str, root: Path) -> list[Path]:
+def _imported_files(modules: Iterable[str], root: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as name:
-        # A folder with nothing else in it: the search must not wander off into torch where both lie in site-packages.
+        # A folder with only our packages: in site-packages, the search would go on into torch.
         for package in _OWN_PACKAGES:
             (Path(name) / package).symlink_to(root / package)
         finder = ModuleFinder(path=[name])
-        finder.import_hook(module)
+        for module in modules:
+            if module.partition(".")[0] in _OWN_PACKAGES:
+                finder.import_hook(module)
         files = [getattr(found, "__file__", None) for found in finder.modules.values()]
     return sorted(root / Path(file).relative_to(name) for file in files if file)
 
 
 def make_key(**parts: object) -> str:
-    """Hash of named parts, whatever their order."""
+    """Hashes named parts; their order doesn't matter."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 
 class Cache:
-    """Folders by key, each written whole or not at all.
+    """Folders by key, each written completely or not at all.
 
     Args:
-        root: made when first written to.
+        root: folder of the cache; created by the first write.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def find(self, key: str) -> Path | None:
-        """The folder of an earlier result."""
+        """Finds the folder of an earlier result; None if there is none."""
         path = self.root / key
         return path if path.is_dir() else None
 
     @contextlib.contextmanager
     def store(self, key: str) -> Iterator[Path]:
-        """Gives a scratch folder, and keeps it under ``key`` unless the block fails or is interrupted."""
+        """Gives an empty folder to fill, and keeps it under ``key`` unless the block fails or is interrupted."""
         self.root.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.root))
-        try:
-            yield scratch
-            # Another conversion may have stored the same result meanwhile; it is as good.
-            with contextlib.suppress(OSError):
-                os.replace(scratch, self.root / key)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with filling_folder(self.root / key) as folder:
+            yield folder

@@ -1,4 +1,4 @@
-"""The machine that measures: what it is, and what else ran on it meanwhile. A latency is true of no other."""
+"""The machine that latencies were measured on, and what else ran there: they are true of no other."""
 
 from __future__ import annotations
 
@@ -10,65 +10,37 @@ import msgspec
 
 from device.core.clock import SystemClock
 from device.machine.board import detect_board
-from device.machine.identity import name_machine, read_processor
+from device.machine.identity import Machine, name_machine
 from device.machine.other_load import OtherLoadMeter
 from device.protocols import Clock
 
 
-class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the latencies were measured, and what else ran there.
+class MeasuredMachine(Machine, frozen=True):
+    """Where latencies were measured, and what else ran there.
 
     Attributes:
-        processor: its name.
-        cores: that the system shows.
-        is_virtual: whether a hypervisor says so.
-        board: the device tree's model; None where there is no device tree.
-        machine: as ``uname -m`` prints it.
-        kernel: release.
-        governor: of cpufreq; None where there is none.
-        python: version.
         versions: of the runtimes, and of what converted.
-        other_load_cores: processor time that other programs took during the measurement, as so many cores; None unmeasured.
-        stolen_share: of the machine's processor time, what its hypervisor gave to others; None unmeasured.
+        other_load_cores: processor time that other programs took during the measurement, in cores; None if unmeasured.
+        stolen_share: of the machine's processor time, what its hypervisor gave to others; None if unmeasured.
     """
 
-    processor: str
-    cores: int
-    is_virtual: bool
-    board: str | None
-    machine: str
-    kernel: str
-    governor: str | None
-    python: str
     versions: dict[str, str]
     other_load_cores: float | None = None
     stolen_share: float | None = None
 
 
-def describe_machine(versions: dict[str, str], root: Path = Path("/")) -> Machine:
+def describe_machine(versions: dict[str, str], root: Path = Path("/")) -> MeasuredMachine:
     """Asks the machine what it is; never raises.
 
     Args:
         versions: of what measures.
         root: where ``proc`` and ``sys`` are.
     """
-    facts = detect_board(root)
-    processor = read_processor(root)
-    return Machine(
-        processor=processor.name or facts.machine,
-        cores=facts.cores,
-        is_virtual=processor.is_virtual,
-        board=facts.model,
-        machine=facts.machine,
-        kernel=facts.kernel,
-        governor=facts.governor,
-        python=facts.python,
-        versions=versions,
-    )
+    return MeasuredMachine(**detect_board(root).shared_fields(), versions=versions)
 
 
-def format_machine(machine: Machine) -> str:
-    """One line: what latencies are true of, and what else ran meanwhile."""
+def format_machine(machine: MeasuredMachine) -> str:
+    """One line: the machine that latencies are true of, and what else ran meanwhile."""
     words: list[str] = []
     if machine.other_load_cores is not None:
         words.append(f"other programs took {machine.other_load_cores:.2f} cores meanwhile")
@@ -78,12 +50,12 @@ def format_machine(machine: Machine) -> str:
 
 
 class LoadMeter:
-    """What other programs take of the machine from now on.
+    """Measures what other programs take of the machine, from its creation on.
 
     Args:
         root: where ``proc`` is.
-        clock: measures the span.
-        own_cpu_s: processor time that this process has taken.
+        clock: measures the time span.
+        own_cpu_s: gives the processor time that this process has taken.
     """
 
     def __init__(
@@ -92,7 +64,7 @@ class LoadMeter:
         self._others = OtherLoadMeter(clock or SystemClock(), root, own_cpu_s)
         self._others.start()
 
-    def finish(self, machine: Machine) -> Machine:
-        """Adds what was seen since the start; adds nothing where the kernel doesn't say."""
+    def finish(self, machine: MeasuredMachine) -> MeasuredMachine:
+        """Adds the load since the start to the machine's description; adds nothing if the kernel doesn't report it."""
         others = self._others.read()
         return msgspec.structs.replace(machine, other_load_cores=others.cores, stolen_share=others.stolen_share)

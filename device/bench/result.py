@@ -12,6 +12,7 @@ import msgspec
 
 from device.contract.profile import Scope
 from device.core.errors import BenchError
+from device.machine.identity import Machine
 
 CaveatCode = Literal[
     "too_short", "throttled", "governor", "frequency_moved", "other_load", "stolen_time", "battery_charging", "interrupted"
@@ -304,31 +305,15 @@ class BenchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle_s: float
 
 
-class BenchMachine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The machine that was measured.
+class BenchMachine(Machine, frozen=True):
+    """Where it was measured.
 
     Attributes:
-        board: model in the device tree; None if there is no device tree.
-        processor: name of the processor.
-        cores: number of cores that the system reports.
-        memory_bytes: memory that the system reports; None if it doesn't.
-        is_virtual: whether a hypervisor reports that it runs this machine.
-        machine: as ``uname -m`` prints it.
-        kernel: release of the kernel.
-        governor: cpufreq governor at the start; None if there is none.
-        python: version of Python.
-        ghostwatt: version of ghostwatt.
+        memory_bytes: that the system shows; None where it doesn't say.
+        ghostwatt: version.
     """
 
-    board: str | None
-    processor: str
-    cores: int
     memory_bytes: int | None
-    is_virtual: bool
-    machine: str
-    kernel: str
-    governor: str | None
-    python: str
     ghostwatt: str
 
 

@@ -117,6 +117,41 @@ def filling_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: Path, *, mode: int = 0o755) -> Iterator[Path]:
+    """Gives an empty folder beside ``path`` to fill, and puts it in the place of the old one when the block ends.
+
+    Args:
+        path: the folder to make or replace; its parent exists.
+        mode: of the folder, whatever the umask.
+
+    Yields:
+        The scratch folder. If the block fails, it is removed.
+
+    Raises:
+        OSError: it can't be written; the old folder is as it was.
+    """
+    scratch, old = _beside(path), _beside(path.with_name(f"{path.name}-old"))
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        yield scratch
+        scratch.chmod(mode)
+        sync_tree(scratch)
+        try:
+            if path.is_dir():
+                path.rename(old)
+            scratch.rename(path)
+        except BaseException:
+            if old.is_dir():
+                old.rename(path)
+            raise
+        sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def point_link(link: Path, target: str) -> None:
     """Makes or replaces a symbolic link in one step, durably.
 

@@ -22,7 +22,29 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypedDict, TypeVar
+
+
+class ErrorFacts(TypedDict):
+    """An error as data, to go from one process to another; see `GhostwattError.facts` and `read_facts`.
+
+    Attributes:
+        kind: name of its class.
+        where: see `GhostwattError`, as are the next four.
+        found: what was there.
+        expected: what should have been there; may be empty.
+        remedy: what to do now; may be empty.
+        reason: a stable word for programs.
+        exit_code: of a command that ends with it.
+    """
+
+    kind: str
+    where: str
+    found: str
+    expected: str
+    remedy: str
+    reason: str
+    exit_code: int
 
 
 class GhostwattError(Exception):
@@ -53,6 +75,18 @@ class GhostwattError(Exception):
         if self.remedy:
             parts.append(self.remedy)
         return "; ".join(" ".join(part.split()) for part in parts)
+
+    def facts(self) -> ErrorFacts:
+        """The error as data."""
+        return {
+            "kind": type(self).__name__,
+            "where": self.where,
+            "found": self.found,
+            "expected": self.expected,
+            "remedy": self.remedy,
+            "reason": self.reason,
+            "exit_code": self.exit_code,
+        }
 
 
 ReasonT = TypeVar("ReasonT", bound=str)
@@ -590,6 +624,13 @@ def nearest(name: str, names: Iterable[str]) -> str:
     more = f" and {len(known) - _SHOWN_NAMES} more" if len(known) > 2 * _SHOWN_NAMES else ""
     shown = known[:_SHOWN_NAMES] if more else known
     return f"{question}(there are: {', '.join(shown) or 'none'}{more})"
+
+
+def read_facts(facts: ErrorFacts) -> GhostwattError:
+    """The error that another process described, of the same class."""
+    families: dict[str, type[GhostwattError]] = {family.__name__: family for family in _FamilyError.__subclasses__()}
+    family = families.get(facts["kind"], GhostwattError)
+    return family(facts["where"], facts["found"], expected=facts["expected"], remedy=facts["remedy"], reason=facts["reason"])
 
 
 def exit_with_one_line(main: Callable[[], int]) -> int:

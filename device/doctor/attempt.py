@@ -13,29 +13,9 @@ import msgspec
 
 from device.bundle import open_bundle
 from device.bundle.selftest import SelfTestResult, run_self_test
-from device.core.errors import GhostwattError
+from device.core.errors import ErrorFacts, GhostwattError
 from device.protocols import Runtime
 from device.runtimes.registry import RUNTIMES
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """An error of ours; see `GhostwattError`."""
-
-    where: str
-    found: str
-    expected: str
-    remedy: str
-    reason: str
-    exit_code: int
-
-    @classmethod
-    def of(cls, error: GhostwattError) -> Failure:
-        """Takes an error apart."""
-        return cls(error.where, error.found, error.expected, error.remedy, error.reason, error.exit_code)
-
-    def to_error(self) -> GhostwattError:
-        """The error again, without its family."""
-        return GhostwattError(self.where, self.found, expected=self.expected, remedy=self.remedy, reason=self.reason)
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -49,7 +29,7 @@ class Attempt(msgspec.Struct, frozen=True):
 
     version: str = ""
     self_test: SelfTestResult | None = None
-    failure: Failure | None = None
+    failure: ErrorFacts | None = None
 
 
 def attempt(name: str, root: Path | None) -> Attempt:
@@ -73,9 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found = attempt(name, Path(roots[0]) if roots else None)
     except GhostwattError as error:
-        found = Attempt(failure=Failure.of(error))
+        found = Attempt(failure=error.facts())
     print(msgspec.json.encode(found).decode())
-    return found.failure.exit_code if found.failure else 0
+    return found.failure["exit_code"] if found.failure else 0
 
 
 if __name__ == "__main__":

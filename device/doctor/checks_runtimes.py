@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from device.bundle import Bundle
-from device.core.errors import GhostwattError
+from device.core.errors import read_facts
 from device.core.programs import HUNG, Done
 from device.doctor.attempt import Attempt
 from device.doctor.check import Check, CheckContext, Verdict, of_error
@@ -73,7 +73,7 @@ def _judge(name: str, done: Done, verdict: Verdict, *, has_bundle: bool) -> Chec
     except msgspec.DecodeError:
         return Check(label, verdict, done.last_line, "try it by hand: python -m device.run --self-test")
     if found.failure is not None:
-        return of_error(label, found.failure.to_error(), verdict)
+        return of_error(label, read_facts(found.failure), verdict)
     if found.self_test is None:
         why = "the bundle has no network for it" if has_bundle else "no bundle"
         return Check(label, "ok", f"{found.version}; not tried: {why}")

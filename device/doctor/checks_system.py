@@ -36,7 +36,7 @@ _X86_FEATURES = {"avx2": "AVX2", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX
 
 def check_board(context: CheckContext) -> Iterator[Check]:
     """Whether the bundle was made for this board."""
-    here = context.facts.model or f"{context.facts.machine}, no device tree"
+    here = context.facts.board or f"{context.facts.machine}, no device tree"
     if context.profile is None:
         yield Check("board", "ok", here)
         return

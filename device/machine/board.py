@@ -6,50 +6,40 @@ import os
 import platform
 from pathlib import Path
 
-import msgspec
-
+from device.machine.identity import Machine, read_processor
 from device.machine.sysfs import read_text
 
 CONFIG_TXT = "/boot/firmware/config.txt"
 """Where Raspberry Pi OS keeps what the firmware sets up at boot."""
 
 
-class BoardFacts(msgspec.Struct, frozen=True):
+class BoardFacts(Machine, frozen=True):
     """The machine that this process runs on.
 
     Attributes:
-        model: the device tree's, for people (``Raspberry Pi 4 Model B Rev 1.4``); None where there is no device tree.
-        compatible: the device tree's, for programs, most specific first; empty where there is none.
-        machine: as ``uname -m`` prints it.
-        kernel: release, as ``uname -r`` prints it.
-        python: version of the interpreter.
-        cores: processors that are there.
-        governor: of cpufreq; several, joined by commas, where cores differ; None where there is no cpufreq.
+        compatible: the device tree's, for programs, most specific first; empty without a device tree.
     """
 
-    model: str | None
     compatible: tuple[str, ...]
-    machine: str
-    kernel: str
-    python: str
-    cores: int
-    governor: str | None
 
 
 def detect_board(root: Path = Path("/")) -> BoardFacts:
     """Asks the machine; never raises.
 
     Args:
-        root: where ``proc`` and ``sys`` are. Machine, kernel, Python and cores are this process's own in any case.
+        root: where ``proc`` and ``sys`` are. Machine, kernel, Python and cores are always this process's own.
     """
+    processor = read_processor(root)
     return BoardFacts(
-        model=read_model(root),
-        compatible=read_compatible(root),
+        processor=processor.name or platform.machine(),
+        cores=os.cpu_count() or 1,
+        is_virtual=processor.is_virtual,
+        board=read_model(root),
         machine=platform.machine(),
         kernel=platform.release(),
-        python=platform.python_version(),
-        cores=os.cpu_count() or 1,
         governor=read_governor(root),
+        python=platform.python_version(),
+        compatible=read_compatible(root),
     )
 
 

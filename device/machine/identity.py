@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
+
+import msgspec
 
 from device.machine.sysfs import read_text
 
@@ -20,36 +22,32 @@ class Processor(NamedTuple):
     is_virtual: bool
 
 
-class NamedMachine(Protocol):
-    """What a record has to tell of its machine: see `device.machine.board.BoardFacts` and `Processor`."""
+class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A machine that figures are measured on. Records that hold more of it extend this one.
 
-    @property
-    def board(self) -> str | None:
-        """The device tree's model."""
+    Attributes:
+        processor: its name.
+        cores: that the system shows.
+        is_virtual: whether a hypervisor says that it runs this machine.
+        board: the device tree's model, for people (``Raspberry Pi 4 Model B Rev 1.4``); None without a device tree.
+        machine: as ``uname -m`` prints it.
+        kernel: release, as ``uname -r`` prints it.
+        governor: of cpufreq; several, joined by commas, if cores differ; None without cpufreq.
+        python: version of the interpreter.
+    """
 
-    @property
-    def processor(self) -> str:
-        """Its name."""
+    processor: str
+    cores: int
+    is_virtual: bool
+    board: str | None
+    machine: str
+    kernel: str
+    governor: str | None
+    python: str
 
-    @property
-    def cores(self) -> int:
-        """That the system shows."""
-
-    @property
-    def is_virtual(self) -> bool:
-        """A hypervisor says that it runs this machine."""
-
-    @property
-    def machine(self) -> str:
-        """As ``uname -m`` prints it."""
-
-    @property
-    def kernel(self) -> str:
-        """Release."""
-
-    @property
-    def governor(self) -> str | None:
-        """Of cpufreq; None where there is none."""
+    def shared_fields(self) -> dict[str, Any]:
+        """The fields of `Machine` alone, to make another record of the same machine from."""
+        return {field.name: getattr(self, field.name) for field in msgspec.structs.fields(Machine)}
 
 
 def read_processor(root: Path = Path("/")) -> Processor:
@@ -66,7 +64,7 @@ def read_processor(root: Path = Path("/")) -> Processor:
     return Processor(fields.get("model name") or None, "hypervisor" in fields.get("flags", "").split())
 
 
-def name_machine(machine: NamedMachine, *more: str) -> str:
+def name_machine(machine: Machine, *more: str) -> str:
     """One line: what figures are true of.
 
     Args:

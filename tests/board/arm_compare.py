@@ -18,10 +18,11 @@ from typing import NamedTuple
 from rich.console import Console
 
 from converter.compare.comparison import add_arm_counts
-from converter.compare.exports import Lowered, find_by_sha256
+from converter.compare.exports import find_by_sha256
 from converter.compare.page import write_comparison
 from converter.compare.records import ArmCounts, Comparison, read_arm_counts, read_comparison, write_arm_counts
 from converter.compare.table import print_comparison
+from converter.exporters.job import Lowered
 from converter.work.cache import Cache as Artefacts
 from device.core.errors import ConversionError, exit_with_one_line
 

@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the host's packages: make setup")
 
-from converter.compare.exports import Lowered, find_by_sha256
-from converter.compare.lowering import EXPORTED_NAME
-from converter.compare.records import SCHEMA, ArtefactFigures, Comparison, Row
+from converter.compare.exports import find_by_sha256
+from converter.compare.records import SCHEMA, ArtefactFigures, Comparison, NetworkFigures
+from converter.exporters.job import EXPORTED_NAME, Lowered
 from converter.work.cache import Cache as Artefacts
 from converter.work.machine import describe_machine
 from device.core.errors import ConversionError
@@ -30,7 +30,7 @@ from .harness.user import ArmUser
 
 def make_comparison() -> Comparison:
     artefacts = (ArtefactFigures("litert", sha256="a" * 64), ArtefactFigures("executorch", failure="lost"))
-    row = Row("ghostnet_100", "a network", 1, 1, None, artefacts)
+    row = NetworkFigures("ghostnet_100", "a network", 1, 1, None, artefacts)
     machine = describe_machine({})
     return Comparison(SCHEMA, "", machine, ("litert", "executorch"), "ghostnet_100", 224, 1000, 3, 1, (), (row,), ())
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +17,26 @@ from rich.console import Console
 from converter.compare.__main__ import main
 from converter.compare.claims import judge, judge_parameters, judge_speed
 from converter.compare.comparison import LEAST_ROUNDS, Measurement, make_notes, measure
-from converter.compare.exports import Exports, Lowered, Results, Task, run_jobs, speed_recipe
+from converter.compare.exports import ExportStore, Outcomes, Task
 from converter.compare.latency import WARM_UP, measure_rounds, spread, summarise
-from converter.compare.lowering import FAILURE_NAME, LoweringJob
-from converter.compare.networks import NETWORKS, QUICK, REFERENCE, RIVAL, Network, find_networks
+from converter.compare.networks import NETWORKS, QUICK, REFERENCE, RIVAL, ComparedNetwork, find_networks
 from converter.compare.page import HTML_NAME, PNG_NAME, render, write_comparison
-from converter.compare.progress import USUAL_DURATION_S, ExportProgress, Forecast
 from converter.compare.records import (
     SCHEMA,
     ArtefactFigures,
     Comparison,
-    Row,
+    NetworkFigures,
     read_arm_counts,
     read_comparison,
     with_arm_counts,
     write_arm_counts,
 )
 from converter.compare.table import print_comparison
-from converter.compare.weights import fresh_network
+from converter.exporters.job import Lowered
 from converter.quantise.equalisation import artefact_input
-from converter.work.cache import Cache, hash_imported
-from converter.work.machine import LoadMeter, Machine, describe_machine, format_machine
+from converter.weights.fresh import fresh_network
+from converter.work.cache import Cache
+from converter.work.machine import LoadMeter, MeasuredMachine, describe_machine, format_machine
 from device.core.clock import ManualClock
 from device.core.errors import ConversionError, UsageError, exit_with_one_line
 from tests.convert.test_exporters import photographs
@@ -49,18 +45,20 @@ from tests.unit.pages import check_page
 pytestmark = pytest.mark.host
 
 RUNTIMES = ("litert", "executorch")
-MACHINE = Machine("a processor", 2, True, None, "x86_64", "6.1", None, "3.11.2", {"litert": "ai-edge-litert 2.3.0"})
+MACHINE = MeasuredMachine("a processor", 2, True, None, "x86_64", "6.1", None, "3.11.2", {"litert": "ai-edge-litert 2.3.0"})
 
 
-def make_row(network: str, rounds_s: tuple[float, ...] = (), *, parameters: int = 1_000_000, failure: str | None = None) -> Row:
+def make_row(
+    network: str, rounds_s: tuple[float, ...] = (), *, parameters: int = 1_000_000, failure: str | None = None
+) -> NetworkFigures:
     """A row whose artefacts all took the same; without rounds they were not timed."""
     timing = summarise(rounds_s, rounds_s) if rounds_s else None
     artefacts = tuple(ArtefactFigures(name, failure, 1_000_000, f"sha of {network} {name}", timing) for name in RUNTIMES)
     published = next((one.published for one in NETWORKS if one.name == network), None)
-    return Row(network, f"describes {network}", parameters, 100_000_000, published, artefacts)
+    return NetworkFigures(network, f"describes {network}", parameters, 100_000_000, published, artefacts)
 
 
-def make_comparison(*rows: Row) -> Comparison:
+def make_comparison(*rows: NetworkFigures) -> Comparison:
     verdicts = judge(rows, RUNTIMES)
     notes = ("a note & more",)
     return Comparison(
@@ -110,7 +108,7 @@ def test_the_ratio_is_of_each_round_so_that_a_slow_machine_slows_both() -> None:
 
 
 @pytest.mark.parametrize("rival", [None, make_row(RIVAL), make_row(RIVAL, failure="it broke")])
-def test_what_was_not_measured_is_not_judged(rival: Row | None) -> None:
+def test_what_was_not_measured_is_not_judged(rival: NetworkFigures | None) -> None:
     assert judge_speed(make_row("ghostnet_100", (0.1,)), rival, "ghostnet_100", "litert").outcome == "not measured"
     assert judge_parameters(None, "ghostnet_100").outcome == "not measured"
 
@@ -198,7 +196,7 @@ def interrupted_measurement(after: int, monkeypatch: pytest.MonkeyPatch) -> Meas
 
     monkeypatch.setattr(comparison, "_open", lambda *_: ({key: None}, {}))
     monkeypatch.setattr(comparison, "measure_rounds", rounds)
-    return measure({}, np.zeros((1, 2, 2, 3), np.uint8), rounds=50, runs=1, machine=MACHINE, tell=lambda _: None)
+    return measure({}, np.zeros((1, 2, 2, 3), np.uint8), rounds=50, runs=1, machine=MACHINE, report=lambda _: None)
 
 
 def test_an_interrupted_measurement_keeps_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,8 +227,8 @@ def test_an_artefact_that_no_runtime_takes_becomes_a_reason(tmp_path: Path) -> N
     path.write_bytes(b"no model at all")
     pixels = TensorSpec("pixels", (1, 2, 2, 3), "uint8", "NHWC")
     exported = Exported(path.name, pixels, TensorSpec("logits", (1, 2), "int8", "NC"), 1, (), {})
-    exports: Results = {("a", "litert"): Lowered(path, exported), ("b", "litert"): "could not be exported"}
-    measurement = measure(exports, np.zeros((1, 2, 2, 3), np.uint8), rounds=3, runs=1, machine=MACHINE, tell=lambda _: None)
+    exports: Outcomes = {("a", "litert"): Lowered(path, exported), ("b", "litert"): "could not be exported"}
+    measurement = measure(exports, np.zeros((1, 2, 2, 3), np.uint8), rounds=3, runs=1, machine=MACHINE, report=lambda _: None)
     assert "is no TensorFlow Lite file" in measurement.failures["a", "litert"]
     assert (measurement.rounds, measurement.rounds_s) == (0, {})
 
@@ -288,7 +286,7 @@ def test_settled_weights_keep_every_layer_at_the_scale_of_a_trained_one(name: st
     assert min(fresh) < 0.5 or max(fresh) > 2.0, "nothing had to be settled"
 
 
-def layer_deviations(network: Network, images: torch.Tensor, *, settled: bool) -> list[float]:
+def layer_deviations(network: ComparedNetwork, images: torch.Tensor, *, settled: bool) -> list[float]:
     """Standard deviation behind every batch norm."""
     model = fresh_network(network.model, images, num_classes=10, seed=0, options=network.options)
     if not settled:
@@ -311,86 +309,26 @@ def test_fresh_weights_are_the_same_each_time() -> None:
 
 
 def test_the_cache_key_depends_on_all_that_shapes_an_artefact(tmp_path: Path) -> None:
-    exports = Exports(Cache(tmp_path), photographs(2, 32))
+    exports = ExportStore(Cache(tmp_path), photographs(2, 32))
     tasks = [Task(network, runtime) for network in NETWORKS for runtime in RUNTIMES]
     assert len({exports.key(task) for task in tasks}) == len(tasks)
-    other = Exports(Cache(tmp_path), photographs(3, 32))
+    other = ExportStore(Cache(tmp_path), photographs(3, 32))
     assert other.key(tasks[0]) != exports.key(tasks[0])
-    assert exports.key(tasks[0]) == Exports(Cache(tmp_path), photographs(2, 32)).key(tasks[0])
+    assert exports.key(tasks[0]) == ExportStore(Cache(tmp_path), photographs(2, 32)).key(tasks[0])
 
 
-def test_the_hash_of_sources_follows_imports_and_no_further() -> None:
-    assert hash_imported("converter.compare.lowering") == hash_imported("converter.compare.lowering")
-    from converter.work.cache import _imported_files
-
-    root = Path(__file__).parents[2]
-    names = {str(path.relative_to(root)) for path in _imported_files("converter.compare.lowering", root)}
-    assert {"converter/compare/weights.py", "converter/exporters/litert.py", "converter/models/ghostnet.py"} <= names
-    assert not {"converter/compare/networks.py", "converter/train/__main__.py", "converter/stages.py"} & names
-    assert all(name.startswith(("converter/", "device/")) for name in names)
-
-
-FAKES = {
-    "good": "pass",
-    "fail": f"import sys, pathlib; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / {FAILURE_NAME!r}).write_text('a reason')",
-    "killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
-    "sleep": "import time; time.sleep(60)",
-}
-
-
-def fake_command(job: LoweringJob) -> list[str]:
-    """A program that ends as the model's name says."""
-    return [sys.executable, "-c", FAKES[job.model], job.out]
-
-
-def make_job(out: Path, what: str) -> tuple[Task, LoweringJob]:
-    task = Task(Network(what, what, ""), "litert")
-    return task, LoweringJob("litert", what, {}, 10, 0, speed_recipe("litert"), str(out), str(out / what))
-
-
-def test_one_export_that_fails_or_dies_leaves_the_others_alone(tmp_path: Path) -> None:
-    jobs = [make_job(tmp_path, what) for what in ("killed", "good", "fail")]
-    ended = {task.network.name: code for task, _, code in run_jobs(jobs, 2, lambda *_: None, fake_command)}
-    assert ended == {"killed": -signal.SIGKILL, "good": 0, "fail": 0}
-    keep = Exports(Cache(tmp_path / "cache"), photographs(2, 32))._keep
-    assert "ended with SIGKILL" in str(keep(make_job(tmp_path, "killed")[0], tmp_path / "killed", -signal.SIGKILL))
-    assert keep(make_job(tmp_path, "fail")[0], tmp_path / "fail", 0) == "a reason"
-
-
-def test_what_is_under_way_ends_with_the_run(tmp_path: Path) -> None:
-    jobs = [make_job(tmp_path, what) for what in ("good", "sleep")]
-    running = run_jobs(jobs, 2, lambda *_: None, fake_command)
-    next(running)
-    started_s = time.monotonic()
-    running.close()
-    assert time.monotonic() - started_s < 30
-
-
-# --- progress ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_time_left_follows_what_exports_took() -> None:
-    now = [0.0]
-    forecast = Forecast(4, 2, lambda: now[0])
-    assert forecast.left_s() == pytest.approx(4 * USUAL_DURATION_S / 2)
-    forecast.finish("cached")
-    forecast.start("one")
-    now[0] = 20.0
-    assert forecast.finish("one") == pytest.approx(20.0)
-    forecast.start("two")
-    now[0] = 25.0
-    assert forecast.left_s() == pytest.approx((15.0 + 20.0) / 2)
-    assert forecast.finished == 2
-
-
-def test_progress_is_a_line_an_export_where_there_is_no_terminal(tmp_path: Path) -> None:
-    with (tmp_path / "log").open("w") as file, ExportProgress(3, 1, Console(file=file)) as progress:
-        progress.tell("a litert", "cached")
-        progress.tell("b litert", "start")
-        progress.tell("b litert", "failed")
-    lines = (tmp_path / "log").read_text().splitlines()
-    assert re.fullmatch(r" 1 of 3  a litert +unchanged", lines[0])
-    assert re.fullmatch(r" 2 of 3  b litert +0\.0 s  failed, about 0 s left", lines[1])
+def test_an_export_that_fails_is_a_reason_and_leaves_the_others_alone(tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+    store = ExportStore(Cache(tmp_path), photographs(2, 32))
+    tasks = [
+        Task(ComparedNetwork("unknown", "no_such_model", ""), "litert"),
+        Task(ComparedNetwork("refused", "ghostnet_050", "", {"nope": 1}), "litert"),
+    ]
+    outcomes = store.make(tasks, 2, lambda *event: told.append(event))
+    assert "'no_such_model' is not a model" in str(outcomes["unknown", "litert"])
+    assert "has no option 'nope'" in str(outcomes["refused", "litert"])
+    assert sorted(told) == [(f"{name} litert", event) for name in ("refused", "unknown") for event in ("failed", "start")]
+    assert [store.find(task) for task in tasks] == [None, None]
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------------
@@ -504,7 +442,7 @@ def test_a_small_network_from_nothing_to_the_page(tmp_path: Path, capsys: pytest
 def test_a_run_that_is_stopped_keeps_its_exports_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(self: Exports, tasks: list[Task], *_: object) -> None:
+    def stop(self: ExportStore, tasks: list[Task], *_: object) -> None:
         with self._cache.store(self.key(tasks[0])) as folder:
             (folder / "exported.json").write_text(
                 '{"file": "model.tflite", "input": {"name": "p", "shape": [1], "dtype": "uint8", "layout": "NHWC"}, "output": '
@@ -513,7 +451,7 @@ def test_a_run_that_is_stopped_keeps_its_exports_and_says_so(
             )
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Exports, "make", stop)
+    monkeypatch.setattr(ExportStore, "make", stop)
     flags = ["--quick", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
     assert main(flags) == 130
     assert "stopped: 1 of 6 exports are kept in" in " ".join(capsys.readouterr().err.split())
@@ -526,7 +464,7 @@ def test_a_run_that_is_stopped_keeps_its_exports_and_says_so(
         (("--models", "ghostnet_articel"), 2, "did you mean 'ghostnet_article'?"),
         (("--rounds", "1"), 2, "expected 3 or more"),
         (("--jobs", "0"), 2, "expected 1 or more"),
-        (("--calibration", "/nowhere"), 60, "/nowhere: is no folder"),
+        (("--calibration", "/nowhere"), 60, "/nowhere: is not a folder"),
     ],
 )
 def test_a_wrong_flag_is_one_line(

@@ -20,6 +20,7 @@ from converter.evaluate.verify import require_floor
 from converter.profiles import load_profile
 from converter.quantise.recipes import find_recipe
 from converter.report.page import main as write_page_again
+from converter.work import jobs
 from device.bundle import Bundle, open_bundle
 from device.core.errors import ConversionError
 from tests.conftest import Share
@@ -122,7 +123,7 @@ def test_a_second_conversion_lowers_nothing_and_gives_the_same_bytes(
     def refuse(*_: object) -> None:
         raise AssertionError("an export that was cached was run again")
 
-    monkeypatch.setattr(stages, "_run_jobs", refuse)
+    monkeypatch.setattr(jobs, "_start", refuse)
     assert convert(work / "again", cache).manifest_sha256 == bundle.manifest_sha256
 
 
@@ -229,7 +230,7 @@ def command(*flags: str) -> subprocess.CompletedProcess[str]:
         (("--profile", "rpi4", "--model", "gohstnet_100"), 10, "did you mean 'ghostnet_100'?"),
         (("--profile", "rpi4", "--weights", "clothign"), 60, "did you mean 'clothing'?"),
         (("--profile", "rpi4", "--model", "ghostnet_130"), 60, "there are: none"),
-        (("--profile", "rpi4", "--calibration", "/nowhere"), 60, "/nowhere: is no folder"),
+        (("--profile", "rpi4", "--calibration", "/nowhere"), 60, "/nowhere: is not a folder"),
         ((), 2, "--profile is missing"),
     ],
 )

@@ -13,9 +13,8 @@ import pytest
 
 from converter.data.photographs import PACK_SUFFIX, read_pack
 from converter.evaluate.verify import artefact_logits, eager_logits
-from converter.exporters import Exported, load_exporter
+from converter.exporters import Exported, default_recipe, load_exporter
 from converter.quantise.folding import fold
-from converter.quantise.recipes import default_recipe
 from converter.weights.checkpoints import Checkpoint, load_checkpoint
 from device.contract import Preprocessing
 from device.image.opencv import decode_image
@@ -79,7 +78,7 @@ def test_each_artefact_is_one_delegate_and_names_what_is_on_the_photographs(arte
     exported = artefact.exported
     assert (exported.delegates, exported.undelegated_ops) == (1, ())
     pixels = photographs(checkpoint.card.preprocessing)
-    logits = artefact_logits(artefact.runtime, artefact.path, pixels, input=exported.input, output=exported.output)
+    logits = artefact_logits(artefact.runtime, artefact.path, pixels, exported)
     for (name, labels), scores in zip(LABELS_OF.items(), logits, strict=True):
         assert checkpoint.card.labels[int(scores.argmax())] in labels, name
 

@@ -30,7 +30,7 @@ from converter.report.record import (
     write_report,
 )
 from converter.weights.checkpoints import Card
-from converter.work.machine import Machine
+from converter.work.machine import MeasuredMachine
 from device.contract import Artefact, ModelCard, Preprocessing, TensorSpec
 from device.core.errors import BundleError
 from device.protocols import Percentiles
@@ -99,7 +99,7 @@ def make_report(
 
 
 def make_latency(other_load_cores: float = 0.02) -> Latency:
-    machine = Machine(
+    machine = MeasuredMachine(
         processor="Processor 9000",
         cores=2,
         is_virtual=True,

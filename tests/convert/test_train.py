@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from converter.data.datasets import read_split
 from converter.models import create_model
 from converter.train.__main__ import main
-from converter.train.trainer import Recipe, Trainer
+from converter.train.trainer import Trainer, TrainingSettings
 from converter.weights.checkpoints import Card, load_checkpoint, save_checkpoint
 from device.contract import Preprocessing
 from device.core.errors import TrainingError
@@ -21,7 +21,7 @@ from device.core.errors import TrainingError
 pytestmark = pytest.mark.host
 
 COLOURS = {"blue": (220, 40, 30), "red": (30, 40, 220)}  # B, G, R: as OpenCV writes
-RECIPE = Recipe(
+SETTINGS = TrainingSettings(
     model="ghostnet_050", epochs=2, batch_size=8, warmup_epochs=1, first_px=32, last_px=32, test_px=32, learning_rate=4e-3
 )
 SMALL = ["--first-px=32", "--last-px=32", "--test-px=32", "--learning-rate=4e-3", "--mixup-alpha=0", "--workers=0"]
@@ -43,17 +43,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def finish(trainer: Trainer) -> dict[str, torch.Tensor]:
-    while trainer.epochs_done < trainer.recipe.epochs:
+    while trainer.epochs_done < trainer.settings.epochs:
         assert all(np.isfinite(loss) for loss in trainer.train_epoch())
     return trainer.average.model.state_dict()
 
 
 def test_a_run_that_was_killed_ends_as_if_it_never_had_been(data: Path, tmp_path: Path) -> None:
-    recipe = msgspec.structs.replace(RECIPE, noise_weight=0.1)
-    whole = finish(Trainer(read_split(data), recipe, tmp_path / "whole.state", workers=0))
-    killed = Trainer(read_split(data), recipe, tmp_path / "killed.state", workers=0)
+    settings = msgspec.structs.replace(SETTINGS, noise_weight=0.1)
+    whole = finish(Trainer(read_split(data), settings, tmp_path / "whole.state", workers=0))
+    killed = Trainer(read_split(data), settings, tmp_path / "killed.state", workers=0)
     list(killed.train_epoch())
-    again = Trainer(read_split(data), recipe, tmp_path / "killed.state", workers=0)
+    again = Trainer(read_split(data), settings, tmp_path / "killed.state", workers=0)
     again.resume()
     assert again.epochs_done == 1
     resumed = finish(again)
@@ -61,10 +61,10 @@ def test_a_run_that_was_killed_ends_as_if_it_never_had_been(data: Path, tmp_path
 
 
 def test_other_settings_do_not_resume(data: Path, tmp_path: Path) -> None:
-    trainer = Trainer(read_split(data), RECIPE, tmp_path / "x.state")
+    trainer = Trainer(read_split(data), SETTINGS, tmp_path / "x.state")
     trainer.save_state()
     with pytest.raises(TrainingError, match="other settings"):
-        Trainer(read_split(data), Recipe(model="ghostnet_050", epochs=3), tmp_path / "x.state").resume()
+        Trainer(read_split(data), TrainingSettings(model="ghostnet_050", epochs=3), tmp_path / "x.state").resume()
 
 
 def test_the_command_learns_two_colours_and_writes_a_checkpoint_with_its_card(
@@ -125,7 +125,7 @@ def test_weights_of_other_classes_lend_all_but_the_classifier(data: Path, tmp_pa
     first = create_model("ghostnet_050", num_classes=7)
     path = tmp_path / "other.safetensors"
     save_file(first.state_dict(), path)
-    trainer = Trainer(read_split(data), RECIPE, tmp_path / "x.state", start=path)
+    trainer = Trainer(read_split(data), SETTINGS, tmp_path / "x.state", start=path)
     own = trainer.model.state_dict()
     assert torch.equal(own["conv_head.weight"], first.state_dict()["conv_head.weight"])
     assert own["classifier.weight"].shape[0] == 2
@@ -138,10 +138,10 @@ def test_a_student_learns_from_its_teacher_and_not_from_one_of_other_classes(dat
     teacher.classifier.bias.data = torch.tensor([0.0, 9.0])  # type: ignore[union-attr]  # red, whatever it sees
     card = Card("ghostnet_050", ("blue", "red"), Preprocessing(input_px=32), "", "", 1, 0.5, 1.0, 0.5)
     save_checkpoint(teacher_file, teacher, card)
-    recipe = msgspec.structs.replace(RECIPE, distillation=1.0, epochs=4)
-    trainer = Trainer(read_split(data), recipe, tmp_path / "x.state", teacher=teacher_file, workers=0)
+    settings = msgspec.structs.replace(SETTINGS, distillation=1.0, epochs=4)
+    trainer = Trainer(read_split(data), settings, tmp_path / "x.state", teacher=teacher_file, workers=0)
     finish(trainer)
     assert (trainer.validation_logits().argmax(axis=1) == 1).all()  # the photographs' labels would say half and half
     save_checkpoint(teacher_file, teacher, msgspec.structs.replace(card, labels=("cat", "dog")))
     with pytest.raises(TrainingError, match="knows the classes cat, dog; expected blue, red"):
-        Trainer(read_split(data), recipe, tmp_path / "y.state", teacher=teacher_file)
+        Trainer(read_split(data), settings, tmp_path / "y.state", teacher=teacher_file)

@@ -21,7 +21,7 @@ from converter.deploy.wheel import write_wheel
 from converter.evaluate.__main__ import Evaluation
 from converter.evaluate.confidence import ConfidenceReport
 from converter.evaluate.latency import Latency
-from converter.evaluate.sensitivity import Sensitivity
+from converter.evaluate.sensitivity import SensitivityReport
 from converter.models import model_names
 from converter.profiles import load_profile, profile_names
 from converter.quantise.recipes import RECIPES
@@ -90,7 +90,7 @@ def output_facts() -> Iterator[str]:
         "converter.evaluate.confidence --json": ConfidenceReport,
         "converter.compare --json": Comparison,
         "converter.compare.recipes --json": RecipeComparison,
-        "converter.evaluate.sensitivity --json": Sensitivity,
+        "converter.evaluate.sensitivity --json": SensitivityReport,
     }
     for title, kind in shapes.items():
         yield from describe_type(title, kind)

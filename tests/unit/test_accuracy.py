@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.evaluate.accuracy import Interval, change, confusion, score, wilson_interval
+from converter.evaluate.accuracy import ConfidenceInterval, change, confusion, score, wilson_interval
 
 
 def one_hot(named: list[int], classes: int = 3) -> np.ndarray:
@@ -108,7 +108,7 @@ def test_equal_networks_differ_by_nothing_but_not_by_nothing_for_sure() -> None:
     logits = one_hot([0, 1, 2, 1])
     found = change(logits, logits, labels(0, 1, 1, 1))
     assert (found.top1, found.lost_images, found.gained_images) == (0.0, 0, 0)
-    assert isinstance(found.interval, Interval)
+    assert isinstance(found.interval, ConfidenceInterval)
     assert found.interval.low < 0.0 < found.interval.high
 
 

@@ -38,7 +38,7 @@ TREES = Path(__file__).parents[1] / "fixtures" / "sysfs"
 )
 def test_captured_boards(tree: str, model: str | None, compatible: tuple[str, ...], governor: str) -> None:
     facts = detect_board(TREES / tree)
-    assert (facts.model, facts.compatible, facts.governor) == (model, compatible, governor)
+    assert (facts.board, facts.compatible, facts.governor) == (model, compatible, governor)
 
 
 def test_this_machine_can_be_asked() -> None:
@@ -51,7 +51,7 @@ def test_this_machine_can_be_asked() -> None:
 
 def test_an_empty_tree_has_no_facts(tmp_path: Path) -> None:
     facts = detect_board(tmp_path)
-    assert (facts.model, facts.compatible, facts.governor) == (None, (), None)
+    assert (facts.board, facts.compatible, facts.governor) == (None, (), None)
 
 
 @given(junk=st.binary(max_size=200))
@@ -62,7 +62,7 @@ def test_junk_never_raises_and_never_reaches_a_terminal(tmp_path: Path, junk: by
     (root / "proc/device-tree/model").write_bytes(junk)
     (root / "proc/device-tree/compatible").write_bytes(junk)
     facts = detect_board(root)
-    assert facts.model is None or facts.model.isprintable()
+    assert facts.board is None or facts.board.isprintable()
     assert all(name and name.isprintable() for name in facts.compatible)
 
 

@@ -7,25 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converter.evaluate.accuracy import Labels, Logits
 from converter.evaluate.confidence import (
     BINS,
     Hits,
-    Labels,
-    Logits,
     blur,
-    calibrate,
     chance_error,
     compute_logits,
     cross_validate,
     expected_calibration_error,
+    fit_scaling,
     fit_temperature,
     flat_frames,
     noise_frames,
     reliability,
     report,
-    softmax,
     trade_off,
 )
+from device.image.postprocess import softmax
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -165,15 +164,15 @@ class TestCrossValidation:
         logits, labels = draw(2000, 1.0)
         overconfident = 3.0 * logits
         before = expected_calibration_error(softmax(overconfident).max(axis=1), logits.argmax(axis=1) == labels)
-        found = calibrate(overconfident, labels)
+        found = fit_scaling(overconfident, labels)
         assert found.temperature == pytest.approx(3.0, rel=0.1)
         assert found.expected_calibration_error is not None
         assert found.expected_calibration_error < 0.05 < before
-        assert found == calibrate(overconfident, labels)
+        assert found == fit_scaling(overconfident, labels)
 
     def test_one_image_has_a_temperature_and_no_error(self) -> None:
         logits, labels = draw(1, 1.0)
-        found = calibrate(logits, labels)
+        found = fit_scaling(logits, labels)
         assert math.isfinite(found.temperature)
         assert found.expected_calibration_error is None
 

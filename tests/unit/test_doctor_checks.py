@@ -11,11 +11,11 @@ import pytest
 
 from device.bundle import Bundle, open_bundle
 from device.contract import Camera, MeterConfig, Power
-from device.core.errors import BundleError, BundleReason
+from device.core.errors import BundleError, BundleReason, MissingDependencyError
 from device.core.programs import NOT_THERE, Done
 from device.doctor import check
 from device.doctor.__main__ import list_probes
-from device.doctor.attempt import Attempt, Failure
+from device.doctor.attempt import Attempt
 from device.doctor.check import Check, CheckContext, Process, make_context
 from device.doctor.checks_cameras import camera_check, judge
 from device.doctor.checks_health import check_disk, check_governor, check_heat, check_memory
@@ -187,7 +187,11 @@ class TestSystem:
 
 
 NOT_INSTALLED = msgspec.json.encode(
-    Attempt(failure=Failure("runtime litert", "a; b can't be imported", "c", "pip install it; and that", "not_installed", 30))
+    Attempt(
+        failure=MissingDependencyError(
+            "runtime litert", "a; b can't be imported", expected="c", remedy="pip install it; and that", reason="not_installed"
+        ).facts()
+    )
 ).decode()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from device.core.durable import filling_folder, point_link, replacing_file, sync_tree, write_durably
+from device.core.durable import filling_folder, point_link, replacing_file, replacing_folder, sync_tree, write_durably
 
 
 def names(folder: Path) -> list[str]:
@@ -117,6 +117,49 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="half"):
         fail()
     assert names(tmp_path) == []
+
+
+def fill_in_place(place: Path, text: str, failure: type[BaseException] | None = None) -> None:
+    with replacing_folder(place) as folder:
+        (folder / "file").write_text(text)
+        if failure is not None:
+            raise failure
+
+
+def test_a_folder_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    fill_in_place(place, "one")
+    (place / "left over").touch()
+    fill_in_place(place, "two")
+    assert names(place) == ["file"]
+    assert (place / "file").read_text() == "two"
+    assert place.stat().st_mode & 0o777 == 0o755
+    assert names(tmp_path) == ["place"]
+
+
+def test_a_replacement_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    fill_in_place(place, "one")
+    with pytest.raises(KeyboardInterrupt):
+        fill_in_place(place, "half", KeyboardInterrupt)
+    assert (place / "file").read_text() == "one"
+    assert names(tmp_path) == ["place"]
+
+
+def test_an_exchange_of_folders_that_fails_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, rename = tmp_path / "place", Path.rename
+    fill_in_place(place, "one")
+
+    def fail(self: Path, target: Path) -> Path:
+        if target == place and "old" not in self.name:
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no"):
+        fill_in_place(place, "two")
+    assert (place / "file").read_text() == "one"
+    assert names(tmp_path) == ["place"]
 
 
 @pytest.mark.parametrize("count", [3, 200])

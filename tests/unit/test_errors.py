@@ -98,6 +98,13 @@ def test_command_prints_one_line_and_exits_with_the_errors_code(capsys: pytest.C
     assert capsys.readouterr().err == "error: rapl: gone\n"
 
 
+def test_an_error_goes_from_one_process_to_another() -> None:
+    raised = errors.MeterError("rapl", "gone; or never there", expected="a sensor", remedy="look", reason="missing")
+    read = errors.read_facts(raised.facts())
+    assert type(read) is errors.MeterError
+    assert read.facts() == raised.facts()
+
+
 def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     def main() -> int:
         raise errors.MeterError("rapl", "gone", reason="missing")

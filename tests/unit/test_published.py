@@ -1,4 +1,4 @@
-"""Published checkpoints, from a hub on this machine: only the hub itself is a fake, the client is the real one."""
+"""PublishedCheckpoint checkpoints, from a hub on this machine: only the hub itself is a fake, the client is the real one."""
 
 from __future__ import annotations
 

@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from converter.exporters import default_recipe, exporter_names
 from converter.quantise.calibration import ActivationRange
-from converter.quantise.recipes import RECIPES, Recipe, default_recipe, find_recipe, recipe_names
+from converter.quantise.recipes import RECIPES, Recipe, find_recipe, recipe_names
 from device.core.errors import UsageError
 
 
@@ -36,7 +37,7 @@ def test_an_unknown_recipe_names_the_nearest(wrong: str, right: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
-@pytest.mark.parametrize("runtime", ["executorch", "litert"])
+@pytest.mark.parametrize("runtime", exporter_names())
 def test_each_format_has_a_default_of_each_precision(precision: Any, runtime: str) -> None:
     assert default_recipe(precision, runtime).name in recipe_names(precision)
 

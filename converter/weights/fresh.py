@@ -1,9 +1,9 @@
-"""Fresh weights that behave like trained ones where speed and quantisation are concerned.
+"""Fresh weights that behave like trained ones in speed and quantisation.
 
-How long an int8 network takes doesn't depend on its weights, so none need be trained to compare speed. What a fresh network
-lacks are batch norms that know their inputs: with mean 0 and variance 1 assumed, activations shrink from layer to layer, until
-the scales between int8 tensors leave the range that XNNPACK can multiply by. The statistics of a few photographs, layer by
-layer, are what training would have put there.
+The latency of an int8 network doesn't depend on its weights, so no training is needed to compare speed. But in a fresh network,
+the batch norms don't match their inputs: they assume mean 0 and variance 1, so activations shrink from layer to layer, until
+the scales between int8 tensors leave the range that XNNPACK supports. As a substitute for training, each batch norm gets the
+statistics of a few photographs.
 
 References:
     Ioffe & Szegedy, "Batch Normalization", ICML 2015 (arXiv 1502.03167).
@@ -18,12 +18,12 @@ from converter.models import create_model
 
 
 def fresh_network(model: str, images: Tensor, *, num_classes: int, seed: int, options: dict[str, int]) -> nn.Module:
-    """Builds a network with fresh weights and settled batch norms; equal arguments give equal weights.
+    """Builds a network with fresh weights and batch norms that match them. Equal arguments give equal weights.
 
     Args:
         model: as `converter.models` knows it.
         images: ``(N, 3, S, S)`` float32, normalised.
-        num_classes: classes out.
+        num_classes: number of classes.
         seed: of the weights.
         options: of the model.
 
@@ -38,12 +38,12 @@ def fresh_network(model: str, images: Tensor, *, num_classes: int, seed: int, op
 
 @torch.no_grad()
 def settle(network: nn.Module, images: Tensor) -> nn.Module:
-    """Gives every batch norm the statistics of what these images bring it; in place, and in evaluation mode after."""
+    """Sets every batch norm to the statistics of its input for these images, in place, and switches to evaluation mode."""
     network.eval()
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the statistics are the batch's own, no moving average
+        norm.momentum = None  # the statistics of the batch, not a moving average
         norm.train()
     network(images)
     return network.eval()
