@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from device.bundle import Bundle
-from device.core.errors import read_facts
+from device.core.errors import GhostwattError, read_facts
 from device.core.programs import HUNG, Done
 from device.doctor.attempt import Attempt
 from device.doctor.check import Check, CheckContext, Verdict, of_error
