@@ -47,7 +47,7 @@ from device.bundle import (
     open_bundle,
     write_golden,
 )
-from device.contract import MANIFEST_SCHEMA, Artefact, Manifest, ModelCard, Preprocessing, Profile
+from device.contract import Artefact, Manifest, ModelCard, Preprocessing, Profile, manifest_schema_for
 from device.core.errors import ConversionError
 
 RUNTIMES = ("executorch", "litert")
@@ -399,7 +399,7 @@ def _fill(folder: Path, made: Conversion) -> Manifest:
     report = _make_report(made, model, versions, folder)
     write_report(folder, report)
     manifest = Manifest(
-        schema=MANIFEST_SCHEMA,
+        schema=manifest_schema_for(made.request.profile.profile),
         profile=_resolve_profile(made.request),
         model=model,
         artefacts=tuple(_describe_artefact(runtime, prepared, result) for runtime, result in artefacts.items()),

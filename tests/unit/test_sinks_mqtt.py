@@ -27,7 +27,7 @@ from device.sinks.mqtt import MqttSink, parse_broker
 from device.sinks.mqtt_state import MqttState, Shown
 from tests.unit.certificates import make_certificate
 from tests.unit.mosquitto import PASSWORD, USER, Listener, Mosquitto, wait_until
-from tests.unit.records import interruption, interval, prediction, run_record, source_interval
+from tests.unit.records import frame, interruption, interval, run_record, source_interval
 
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 MEASURED = {
@@ -173,20 +173,21 @@ class TestBroker:
         listener = Listener(broker.port)
         troubles: list[str] = []
         sink = open_sink(broker, root)
-        with BackgroundSink(sink, flush_interval_s=0.1, on_trouble=troubles.append) as outlet:
-            outlet.write(run_record(), may_wait=True)
+        sink.flush_interval_s = 0.1
+        with BackgroundSink(sink, troubles.append) as background:
+            background.write(run_record())
             wait_until(lambda: listener.payloads("/availability"), "sign of life")
             listener.close()
             broker.kill()
             wait_until(lambda: troubles, "trouble")
             for index in range(500):
-                outlet.write(interval(index, frames=1), may_wait=True)
+                background.write(interval(index, frames=1))
             time.sleep(0.3)
             assert len(troubles) == 1
             broker.start()
             back = Listener(broker.port)
             wait_until(lambda: back.payloads("/availability"), "sign of life")
-            outlet.write(interval(501, frames=1), may_wait=True)
+            background.write(interval(501, frames=1))
             wait_until(lambda: back.payloads("/config"), "discovery")
             wait_until(lambda: [state for state in back.states() if state["frames_total"] == 501], "the newest state")
             wait_until(lambda: len(troubles) == 2, "all clear")
@@ -287,7 +288,7 @@ class TestState:
         state = MqttState()
         state.add(interval(1, **MEASURED | {"power_w": 1.0, "energy_j": 1.0}))
         state.add(interval(2, **ESTIMATED | {"power_w": 3.0, "energy_j": 3.0}))
-        state.add(interval(3, **ESTIMATED | {"power_w": 5.0, "energy_j": 5.0, "power_is_estimate": None}))
+        state.add(interval(3, **ESTIMATED | {"power_w": 5.0, "energy_j": 5.0}))
         taken = state.take()
         assert taken is not None
         assert (taken["power_measured_w"], taken["power_estimated_w"]) == (1.0, 4.0)
@@ -328,7 +329,7 @@ class TestState:
         taken = state.take()
         assert taken is not None
         assert "label" not in taken
-        state.add(prediction(0))
+        state.add(frame(0))
         state.add(interval(2))
         taken = state.take()
         assert taken is not None
@@ -383,7 +384,7 @@ class TestHomeAssistant:
 
     def test_templates_give_what_the_state_says(self, root: Path) -> None:
         state = MqttState()
-        state.add(prediction(0))
+        state.add(frame(0))
         state.add(interruption())
         state.add(interval(1, throttled="throttled", temperature_c=61.04, **ESTIMATED))
         assert self.render(root, state) == {
