@@ -165,7 +165,7 @@ class SinkContext(NamedTuple):
 class Sink(Closeable, Protocol):
     """Takes events that leave the process: a file, a broker, a page. A plug-in: the table is `device.sinks.registry`.
 
-    `open` makes it, in the caller's thread; from then on one thread of its own calls everything: `RunRecord` first, then
+    `open` makes it, in the caller's thread; from then on one thread of its own calls nearly everything: `RunRecord` first, then
     the others in order. It may block: `device.sinks.background` keeps it away from the loop by a bounded queue. Importing its
     module needs no third-party package; `open` imports what it wraps.
 
@@ -201,8 +201,15 @@ class Sink(Closeable, Protocol):
     def flush_interval_s(self) -> float:
         """Time between two calls of `flush`; constant."""
 
+    @property
+    def queue_capacity(self) -> int:
+        """Events that may wait for it; constant. The newest is lost where there are more."""
+
+    def prepare(self, event: Any) -> Any:
+        """Gives what `write` is to get for an event. Called where the event is emitted, from any thread: must be quick."""
+
     def write(self, event: Any) -> None:
-        """Takes one event, of a kind that ``takes`` names; may buffer it.
+        """Takes what `prepare` gave for one event, of a kind that ``takes`` names; may buffer it.
 
         Raises:
             SinkError: it could not be kept. The sink stays usable: a later write may succeed.
@@ -214,3 +221,6 @@ class Sink(Closeable, Protocol):
         Raises:
             SinkError: it could not be kept; nothing that was flushed before is lost.
         """
+
+    def hurry(self) -> None:
+        """The run ends, and `close` follows what is queued: called from another thread, perhaps in the middle of a `write`."""

@@ -6,34 +6,39 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from device.core.errors import SinkError
 from device.core.resources import Resource
 from device.protocols import Event, FrameDone, Kinds, Sink
 
+LOST_INTERVAL_S = 60.0
+"""Between warnings of events that were lost."""
+
 
 class BackgroundSink(Resource):
     """Drives a sink from a thread of its own; for the stream, it is the listener.
 
-    A full queue loses the newest event and counts it. An error of the sink is reported once for as long as it lasts; the run
-    continues.
+    A full queue loses the newest event; how many were lost is reported at most once a minute. An error of the sink is reported
+    once for as long as it lasts; the run continues.
 
     Args:
         sink: open; closed together with this one.
         report: takes one line when the sink begins to fail, and when it works again; from the sink's thread.
         may_wait: waits for room in the queue rather than lose a frame's result: right where frames come from files.
-        capacity: events that may wait.
     """
 
-    def __init__(self, sink: Sink, report: Callable[[str], None], *, may_wait: bool = False, capacity: int = 1024) -> None:
+    def __init__(self, sink: Sink, report: Callable[[str], None], *, may_wait: bool = False) -> None:
         self._sink = sink
         self._flush_interval_s = sink.flush_interval_s
         self._report = report
         self._may_wait = may_wait
-        self._queue: queue.Queue[Event | None] = queue.Queue(capacity)
+        self._queue: queue.Queue[Any] = queue.Queue(sink.queue_capacity)
         self._failing = False
         self._closed = False
         self.lost = 0
+        self._lost_reported = 0
+        self._next_lost_s = 0.0
         self._thread = threading.Thread(target=self._work, name=f"sink-{type(sink).__name__}", daemon=True)
         self._thread.start()
 
@@ -45,10 +50,10 @@ class BackgroundSink(Resource):
     def write(self, event: Event) -> None:
         """Hands an event over."""
         if self._may_wait and isinstance(event, FrameDone):
-            self._queue.put(event)
+            self._queue.put(self._sink.prepare(event))
             return
         try:
-            self._queue.put_nowait(event)
+            self._queue.put_nowait(self._sink.prepare(event))
         except queue.Full:
             self.lost += 1
 
@@ -57,6 +62,7 @@ class BackgroundSink(Resource):
         if self._closed:
             return
         self._closed = True
+        self._sink.hurry()
         try:
             self._queue.put(None, timeout=timeout_s)
         except queue.Full:
@@ -79,8 +85,16 @@ class BackgroundSink(Resource):
             if time.monotonic() >= next_flush_s:
                 self._attempt(self._sink.flush)
                 next_flush_s = time.monotonic() + self._flush_interval_s
+            self._report_lost()
         self._attempt(self._sink.flush)
         self._attempt(self._sink.close)
+
+    def _report_lost(self) -> None:
+        now_s = time.monotonic()
+        if self.lost > self._lost_reported and now_s >= self._next_lost_s:
+            self._next_lost_s = now_s + LOST_INTERVAL_S
+            self._report(f"{type(self._sink).__name__} is too slow: {self.lost - self._lost_reported} events were lost")
+            self._lost_reported = self.lost
 
     def _attempt(self, action: Callable[[], None]) -> None:
         try:

@@ -11,5 +11,6 @@ SINKS = Registry(
         "predictions": "device.sinks.predictions:PredictionsFile",
         "prometheus": "device.sinks.prometheus:PrometheusSink",
         "mqtt": "device.sinks.mqtt:MqttSink",
+        "webhook": "device.sinks.webhook:WebhookSink",
     },
 )

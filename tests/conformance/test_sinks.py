@@ -92,7 +92,7 @@ def test_takes_every_kind_of_event_that_it_names(opener: Callable[[], Sink]) -> 
         assert taken
         for event in taken:
             with contextlib.suppress(SinkError):
-                sink.write(event)
+                sink.write(sink.prepare(event))
             flush(sink)
 
 
@@ -116,7 +116,7 @@ def test_can_be_opened_again_after_it_was_closed(opener: Callable[[], Sink]) -> 
             for event in (run_record(), interval(1)):
                 if isinstance(event, sink.takes):
                     with contextlib.suppress(SinkError):
-                        sink.write(event)
+                        sink.write(sink.prepare(event))
             flush(sink)
 
 

@@ -76,6 +76,8 @@ class SteppingSession(ColourSession):
 class BlockedSink(SinkPlugin):
     """Takes a record and never comes back."""
 
+    queue_capacity = CAPACITY
+
     def __init__(self) -> None:
         self.is_blocked = threading.Event()
         self.release = threading.Event()
@@ -116,7 +118,7 @@ class Listener:
 @pytest.fixture
 def blocked() -> Iterator[tuple[BlockedSink, BackgroundSink]]:
     sink = BlockedSink()
-    background = BackgroundSink(sink, lambda _: None, capacity=CAPACITY)
+    background = BackgroundSink(sink, lambda _: None)
     yield sink, background
     sink.release.set()
     background.close()

@@ -226,8 +226,9 @@ class TestBackgroundSink:
     def test_a_sink_that_blocks_never_blocks_the_writer(self) -> None:
         sink = RecordingSink()
         sink.gate.clear()
+        sink.queue_capacity = 4
         troubles: list[str] = []
-        background = BackgroundSink(sink, troubles.append, capacity=4)
+        background = BackgroundSink(sink, troubles.append)
         for index in range(50):
             background.write(frame(index))
         assert background.lost >= 45
@@ -254,8 +255,9 @@ class TestBackgroundSink:
                 super().write(event)
 
         sink = Surprised()
+        sink.queue_capacity = 4
         troubles: list[str] = []
-        background = BackgroundSink(sink, troubles.append, capacity=4)
+        background = BackgroundSink(sink, troubles.append)
         for index in range(10):
             background.write(frame(index))
             while background._queue.qsize() > 2 and background._thread.is_alive():
