@@ -93,7 +93,7 @@ class BackgroundSink(Resource):
         now_s = time.monotonic()
         if self.lost > self._lost_reported and now_s >= self._next_lost_s:
             self._next_lost_s = now_s + LOST_INTERVAL_S
-            self._report(f"{type(self._sink).__name__} is too slow: {self.lost - self._lost_reported} events were lost")
+            self._report(f"{type(self._sink).__name__} is too slow; events that were lost: {self.lost - self._lost_reported}")
             self._lost_reported = self.lost
 
     def _attempt(self, action: Callable[[], None]) -> None:

@@ -13,4 +13,5 @@ SINKS = Registry(
         "mqtt": "device.sinks.mqtt:MqttSink",
         "webhook": "device.sinks.webhook:WebhookSink",
     },
+    base="device.sinks.base:SinkPlugin",
 )

@@ -194,7 +194,7 @@ class WebhookSink(SinkPlugin):
         """Reports how many events were lost."""
         lost, self._lost = self._lost, 0
         if lost:
-            self._report(f"webhook {self._address.safe}: {lost} events were lost")
+            self._report(f"webhook {self._address.safe}: events that could not be delivered: {lost}")
 
     def hurry(self) -> None:
         """Ends the waits: what is queued gets one attempt, and nothing more once that fails."""
