@@ -123,7 +123,7 @@ def format_label(prediction: Prediction) -> str:
 
 
 def format_figure(figure: PowerFigure | None) -> str:
-    """``2.31 W (ina219 (hwmon), board, measured)``; says so where there is no figure."""
+    """``2.31 W (ina219 (hwmon), board, measured)``, or that there is no figure."""
     return "no power figure" if figure is None else format_power(figure.power_w, figure)
 
 

@@ -51,7 +51,7 @@ class PriorityStream(io.TextIOBase):
         self._is_line_start = True
 
     def write(self, text: str) -> int:
-        """Writes; gives the length of ``text``."""
+        """Writes; returns the length of ``text``."""
         marked = []
         for line in text.splitlines(keepends=True):
             marked.append(self._mark(line) if self._is_line_start else line)

@@ -35,7 +35,7 @@ class Notifier:
         self._send("READY=1")
 
     def alive(self) -> None:
-        """The daemon works; without this for the unit's ``WatchdogSec``, it is killed and started anew."""
+        """The daemon works; without this for the unit's ``WatchdogSec``, it is killed and restarted."""
         self._send("WATCHDOG=1")
 
     def status(self, line: str) -> None:

@@ -124,7 +124,7 @@ class _Source:
         return bool(self.interval.frames or self.interval.bad_frames or self.dropped > self.dropped_before)
 
     def close_interval(self, now_ns: int, duration_s: float) -> SourceIntervalRecord:
-        """Begins the next interval; gives the one that ends."""
+        """Begins the next interval; returns the one that ends."""
         interval, self.interval = self.interval, _SourceTally()
         capture, self.capture = self.capture, DurationHistogram()
         dropped, self.dropped_before = self.dropped - self.dropped_before, self.dropped

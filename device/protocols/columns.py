@@ -5,7 +5,7 @@ A record's class says it once, beside each field::
     temperature_c: Annotated[float | None, Column(merge="max")]
     latency_s: Annotated[Percentiles | None, Columns(Column("latency_p50_s", part="p50", weight="frames"), ...)]
 
-A field's name carries its unit, and so does the column's.
+A field's name carries its unit, and so does the column's. A field that is added later must allow None, or its column NULL.
 """
 
 from __future__ import annotations

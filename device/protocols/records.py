@@ -86,7 +86,7 @@ class IntervalRecord(msgspec.Struct, frozen=True, kw_only=True):
             can't tell.
         unknown: those of ``frames`` that were not named; 0 where the run has no threshold, see `RunRecord.unknown_below`.
         wall_is_synchronised: the wall clock had been set by a time server then. A Pi has no clock of its own: until it has
-            heard from one, its wall clock goes on from where the last boot ended.
+            heard from one, its wall clock continues from where the last boot ended.
         heat_limit_fps: the rate that the profile's limit on heat held the daemon to at its end; None where it held it to none.
     """
 
@@ -231,7 +231,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     """What ``--json`` prints. A figure that could not be had is null, and for power the reason stands beside it.
 
     ``throttled`` are the flags that held at any time of the run, null where the board can't tell at all;
-    ``throttling_unsupported`` those that it can't tell.
+    ``throttling_unsupported`` are those that it can't tell.
 
     ``labels`` counts the frames that were named, ``unknown`` those that weren't because their best score was under
     ``unknown_below``; without a threshold there are none.

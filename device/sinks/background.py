@@ -103,7 +103,7 @@ class BackgroundSink(Resource):
             # Of any kind: without this thread, the queue would fill, and a writer that may wait would wait for ever.
             if not self._failing:
                 said = str(error) if isinstance(error, SinkError) else f"{type(self._sink).__name__}: {error!r}"
-                self._report(f"{said}; the run goes on")
+                self._report(f"{said}; the run continues")
             self._failing = True
         else:
             if self._failing and action == self._sink.flush:

@@ -139,7 +139,7 @@ def _entities(topics: Topics, shown: Shown) -> Iterator[tuple[str, dict[str, Any
     yield "temperature", temperature | _DIAGNOSTIC if shown.has_temperature else _gone(temperature)
     flags = "value_json.throttled"
     throttled = _problem("Throttled", f"{{{{ none if {flags} is none else 'ON' if {flags} else 'OFF' }}}}")
-    yield "throttled", throttled | _DIAGNOSTIC if shown.tells_throttling else _gone(throttled)
+    yield "throttled", throttled | _DIAGNOSTIC if shown.knows_throttling else _gone(throttled)
     camera = _problem("Camera problem", "{{ 'ON' if value_json.camera_problem else 'OFF' }}")
     yield "camera_problem", camera | _detail(topics)
     label = {"platform": "sensor", "name": "Label", "value_template": "{{ value_json.label }}"}

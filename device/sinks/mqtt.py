@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 DEFAULT_PREFIX = "ghostwatt"
 
 KEEPALIVE_S = 30
-"""Between signs of life. The broker calls a board away after one and a half of it (MQTT 3.1.1, 3.1.2.10)."""
+"""Between signs of life. The broker takes a board for gone after one and a half of it (MQTT 3.1.1, 3.1.2.10)."""
 
 RETRY_MAX_S = 60
 """Waits between attempts double from a second to this."""
@@ -170,7 +170,7 @@ class MqttSink(SinkPlugin):
         if self._last is None and self._state.span_s >= min(FIRST_STATE_S, self.flush_interval_s):
             self._renew()
         if self._last is not None and is_urgent:
-            self._last |= self._state.trouble()
+            self._last |= self._state.camera_problem()
             self._send()
         elif self._link is not None and self._link.is_asked:
             self._send()

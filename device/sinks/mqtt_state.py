@@ -23,14 +23,14 @@ class Shown(NamedTuple):
         measured_scope: what measured power covers; None where no power was measured.
         estimated_scope: what estimated power covers; None where no power was estimated.
         has_temperature: the board has such a sensor.
-        tells_throttling: the board can tell whether it is throttled.
+        knows_throttling: the board can tell whether it is throttled.
         has_label: predictions come.
     """
 
     measured_scope: str | None = None
     estimated_scope: str | None = None
     has_temperature: bool = False
-    tells_throttling: bool = False
+    knows_throttling: bool = False
     has_label: bool = False
 
 
@@ -72,7 +72,7 @@ class MqttState:
         self.shown = Shown()
         self._window = _Window()
         self._frames_total = self._dropped_total = self._bad_total = 0
-        self._troubles: dict[tuple[str, str, int], str] = {}
+        self._problems: dict[tuple[str, str, int], str] = {}
         self._label: str | None = None
 
     @property
@@ -90,7 +90,7 @@ class MqttState:
             self._label = record.prediction.label
             self.shown = self.shown._replace(has_label=True)
         elif isinstance(record, InterruptionRecord) and record.reason not in HARMLESS:
-            self._note_trouble(record)
+            self._note_problem(record)
             return True
         return False
 
@@ -117,13 +117,13 @@ class MqttState:
             "throttled": newest.throttled,
             "heat_limit_fps": newest.heat_limit_fps,
             "rss_bytes": newest.rss_bytes,
-            **self.trouble(),
+            **self.camera_problem(),
             **({"label": self._label} if self.shown.has_label else {}),
         }
 
-    def trouble(self) -> dict[str, Any]:
+    def camera_problem(self) -> dict[str, Any]:
         """The part of the state about the cameras, as of now."""
-        return {"camera_problem": bool(self._troubles), "camera_problem_detail": "; ".join(self._troubles.values())}
+        return {"camera_problem": bool(self._problems), "camera_problem_detail": "; ".join(self._problems.values())}
 
     def _add_interval(self, record: IntervalRecord) -> None:
         self._window.add(record)
@@ -135,15 +135,15 @@ class MqttState:
             shown = shown._replace(estimated_scope=scope) if power.is_estimate else shown._replace(measured_scope=scope)
         self.shown = shown._replace(
             has_temperature=shown.has_temperature or record.temperature_c is not None,
-            tells_throttling=shown.tells_throttling or record.throttled is not None,
+            knows_throttling=shown.knows_throttling or record.throttled is not None,
         )
 
-    def _note_trouble(self, record: InterruptionRecord) -> None:
+    def _note_problem(self, record: InterruptionRecord) -> None:
         key = (record.source, record.reason, record.started_ns)
         if record.is_over:
-            self._troubles.pop(key, None)
+            self._problems.pop(key, None)
         else:
-            self._troubles[key] = f"{record.source}: {record.reason}"
+            self._problems[key] = f"{record.source}: {record.reason}"
 
 
 def _watts(mean: PowerMean) -> float | None:

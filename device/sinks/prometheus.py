@@ -39,7 +39,7 @@ _SUFFIX = {"counter": "_total", "info": "_info"}
 
 
 class Listen(NamedTuple):
-    """Where to listen. ``str`` gives what the flag takes."""
+    """Where to listen. ``str`` gives it in the form of the flag."""
 
     host: str
     port: int

@@ -71,7 +71,7 @@ FAMILIES = {
         Family(
             "ghostwatt_throttle_flag",
             "gauge",
-            "1 for each flag that holds; the others are absent, told or not.",
+            "1 for each flag that holds; the others are absent, whether the board can tell them or not.",
         ),
         Family(
             "ghostwatt_heat_limit_frames_per_second",

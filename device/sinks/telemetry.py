@@ -171,7 +171,9 @@ class TelemetryStore(SinkPlugin):
             part = self._path.with_name(self._path.name + suffix)
             if part.exists():
                 part.rename(name.with_name(name.name + suffix))
-        self._report(f"telemetry {self._path}: is damaged ({' '.join(why.split())}); set aside as {name.name}, begun anew")
+        self._report(
+            f"telemetry {self._path}: is damaged ({' '.join(why.split())}); set aside as {name.name}, and a new one begun"
+        )
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

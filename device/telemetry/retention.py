@@ -76,8 +76,10 @@ def _merged(table: Table, column: TableColumn) -> str:
     if column.merge in ("sum", "max", "min"):
         return f"{column.merge}({name}) AS {name}"
     if column.merge == "mean":
-        weight = column.weight
-        return f"sum({name} * {weight}) / sum(CASE WHEN {name} IS NOT NULL THEN {weight} END) AS {name}"
+        mean = _mean(name, column.weight)
+        # Rows of older stores have no such weight: their length stands in for it.
+        is_optional = any(other.name == column.weight and other.is_nullable for other in table.columns)
+        return f"ifnull({mean}, {_mean(name, 'duration_s')}) AS {name}" if is_optional else f"{mean} AS {name}"
     if column.merge == "words":
         return f"union_of_words({name}) AS {name}"
     if column.merge == "rate" and any(other.name == "duration_s" for other in table.columns):
@@ -86,6 +88,10 @@ def _merged(table: Table, column: TableColumn) -> str:
         # Rows whose intervals are lost are taken for equally long: nothing records their length.
         return f"ifnull(sum(frames) / {_SOURCE_LENGTH_S}, avg({name})) AS {name}"
     return name
+
+
+def _mean(name: str, weight: str) -> str:
+    return f"sum({name} * {weight}) / sum(CASE WHEN {name} IS NOT NULL THEN {weight} END)"
 
 
 def _group(table: Table) -> list[str]:

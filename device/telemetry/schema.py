@@ -1,7 +1,8 @@
 """The telemetry store's tables, made from what the records declare beside their fields, see `device.protocols.columns`.
 
-A record that gains a field gains a column: a fresh store is made with it, and an existing one is given it when it is opened
-next; rows from before have NULL there, and programs from before leave it NULL.
+A record that gains a field gains a column, which must allow NULL: a fresh store is made with it, and an existing one is given
+it when it is opened next; rows from before have NULL there, and programs from before leave it NULL. A store that lacks any other
+column is damaged.
 
 References:
     https://sqlite.org/stricttables.html, https://sqlite.org/withoutrowid.html
@@ -150,7 +151,7 @@ def _missing_columns(connection: sqlite3.Connection, table: Table) -> list[str]:
     return [
         f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.sql_type};"
         for column in table.columns
-        if there and column.name not in there
+        if column.is_nullable and there and column.name not in there
     ]
 
 

@@ -95,7 +95,7 @@ def test_a_broker_that_is_away_is_told_once_and_stops_nothing(bundle: Path) -> N
     assert run.code == 0
     assert run.summary["frames"] > 0
     assert run.err.count("can't be reached") == 1
-    assert f"warning: --mqtt mqtt://127.0.0.1:{port}: can't be reached (Connection refused); the run goes on" in run.err
+    assert f"warning: --mqtt mqtt://127.0.0.1:{port}: can't be reached (Connection refused); the run continues" in run.err
     assert PASSWORD not in run.err
 
 

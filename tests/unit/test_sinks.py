@@ -118,9 +118,9 @@ class TestTelemetryStore:
             store.write(msgspec.structs.replace(run_record(), run_id="run-2"))
             store.write(interval(2, heat_limit_fps=5.0))
             store.flush()
-        assert rows(path, "SELECT run_id, rss_bytes, heat_limit_fps FROM interval ORDER BY run_id") == [
+        assert rows(path, "SELECT run_id, temperature_c, heat_limit_fps FROM interval ORDER BY run_id") == [
             ("run-1", None, None),
-            ("run-2", 50_000_000, 5.0),
+            ("run-2", 50.0, 5.0),
         ]
         assert rows(path, "PRAGMA user_version") == [(3,)]
 
@@ -244,7 +244,7 @@ class TestBackgroundSink:
         for index in range(10):
             background.write(frame(index))
         background.close()
-        assert [line for line in troubles if "the run goes on" in line] == ["sink: broken; the run goes on"]
+        assert [line for line in troubles if "the run continues" in line] == ["sink: broken; the run continues"]
 
     def test_what_a_sink_did_not_foresee_stops_neither_it_nor_the_writer(self) -> None:
         class Surprised(RecordingSink):

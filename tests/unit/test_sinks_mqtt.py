@@ -193,7 +193,7 @@ class TestBroker:
             wait_until(lambda: len(troubles) == 2, "all clear")
             assert len(back.states()) < 10
             back.close()
-        assert re.fullmatch(r"--mqtt mqtt://127.0.0.1:\d+: .+; the run goes on", troubles[0])
+        assert re.fullmatch(r"--mqtt mqtt://127.0.0.1:\d+: .+; the run continues", troubles[0])
         assert troubles[1:] == ["MqttSink works again"]
 
     def test_a_broker_that_is_not_there_is_told_of_and_holds_nobody_up(self, root: Path) -> None:
@@ -338,21 +338,21 @@ class TestState:
     def test_darkness_is_no_trouble_and_each_trouble_ends_by_itself(self) -> None:
         state = MqttState()
         assert not state.add(interruption(reason="dark"))
-        assert not state.trouble()["camera_problem"]
+        assert not state.camera_problem()["camera_problem"]
         begun = [interruption("a", started_ns=1), interruption("b", "frozen", started_ns=2)]
         assert all(state.add(each) for each in begun)
-        assert state.trouble()["camera_problem_detail"] == "a: stalled; b: frozen"
+        assert state.camera_problem()["camera_problem_detail"] == "a: stalled; b: frozen"
         state.add(over(begun[0]))
-        assert state.trouble() == {"camera_problem": True, "camera_problem_detail": "b: frozen"}
+        assert state.camera_problem() == {"camera_problem": True, "camera_problem_detail": "b: frozen"}
         state.add(over(begun[1]))
-        assert state.trouble() == {"camera_problem": False, "camera_problem_detail": ""}
+        assert state.camera_problem() == {"camera_problem": False, "camera_problem_detail": ""}
 
 
 def over(record: InterruptionRecord) -> InterruptionRecord:
     return msgspec.structs.replace(record, duration_s=1.0, is_over=True)
 
 
-EVERYTHING = Shown("cpu", "board", has_temperature=True, tells_throttling=True, has_label=True)
+EVERYTHING = Shown("cpu", "board", has_temperature=True, knows_throttling=True, has_label=True)
 
 
 class TestHomeAssistant:

@@ -139,13 +139,12 @@ def test_time_of_unknown_throttling_never_becomes_not_throttled(path: Path) -> N
     assert {(row["throttled"], row["duration_s"]) for row in rows(path)} == {("", 10.0), (None, 50.0)}
 
 
-def test_a_mean_weighs_rows_by_their_length_or_by_what_the_meter_covered(path: Path) -> None:
-    def power(power_w: float, covered_s: float) -> dict[str, Any]:
-        return {**MEASURED, "power_w": power_w, "energy_j": power_w * covered_s, "power_covered_s": covered_s}
-
-    short = second(1, age_s=7200, duration_s=1.0, frequency_hz=600e6, **power(8.0, 1.0))
-    long = second(10, age_s=7200, duration_s=9.0, frequency_hz=1600e6, **power(2.0, 4.0))
-    blind = second(12, age_s=7200, duration_s=2.0, **power(2.0, 2.0))
+def test_a_mean_weighs_rows_by_their_length(path: Path) -> None:
+    # An older store's: nobody noted what the meter covered.
+    old = {**MEASURED, "energy_j": None, "power_covered_s": None}
+    short = second(1, age_s=7200, duration_s=1.0, frequency_hz=600e6, **old | {"power_w": 8.0})
+    long = second(10, age_s=7200, duration_s=9.0, frequency_hz=1600e6, **old | {"power_w": 2.0})
+    blind = second(12, age_s=7200, duration_s=2.0, **old)
     sources: list[Row] = [
         SourceIntervalRecord(1 * SECOND_NS, "v4l2:0", 10, 0, 0, 10.0, None, None, False),
         SourceIntervalRecord(10 * SECOND_NS, "v4l2:0", 0, 0, 0, 0.0, None, None, True),
@@ -155,7 +154,7 @@ def test_a_mean_weighs_rows_by_their_length_or_by_what_the_meter_covered(path: P
     thin(path)
     row = rows(path)[0]
     assert row["frequency_hz"] == pytest.approx(1500e6)
-    assert row["power_w"] == pytest.approx((8.0 * 1 + 2.0 * 4 + 2.0 * 2) / 7)
+    assert row["power_w"] == pytest.approx((8.0 * 1 + 2.0 * 9 + 2.0 * 2) / 12)
     # Twelve frames in twelve seconds.
     assert [one["fps"] for one in rows(path, "SELECT fps FROM source_interval ORDER BY timestamp_ns")] == [1.0]
 
