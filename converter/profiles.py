@@ -18,6 +18,7 @@ from device.meters.meter import Meter
 from device.meters.registry import METERS
 from device.meters.select import given_options
 from device.runtimes.registry import RUNTIMES
+from device.sinks.registry import SINKS
 from device.sources.registry import SOURCES
 from device.sources.uri import option_structs
 
@@ -370,6 +371,7 @@ def _check_agreement(loaded: LoadedProfile, name: str) -> None:
         )
     _check_camera(loaded)
     _check_meters(loaded)
+    _check_sinks(loaded)
 
 
 def _check_camera(loaded: LoadedProfile) -> None:
@@ -430,3 +432,15 @@ def _check_options(loaded: LoadedProfile, path: KeyPath, meter: MeterConfig, opt
         msgspec.convert(given, options)
     except msgspec.ValidationError as error:
         raise _invalid(loaded.positions, loaded.profile.name, path, given, error) from error
+
+
+def _check_sinks(loaded: LoadedProfile) -> None:
+    for index, sink in enumerate(loaded.profile.wanted_sinks):
+        if sink["kind"] not in SINKS.names():
+            raise ProfileError(
+                loaded.where("sinks", index, "kind"),
+                repr(sink["kind"]),
+                expected=nearest(sink["kind"], SINKS.names()),
+                reason="invalid",
+            )
+        _check_options(loaded, ("sinks", index), sink, SINKS.load(sink["kind"]).Options)

@@ -46,7 +46,7 @@ from device.bundle import (
     open_bundle,
     write_golden,
 )
-from device.contract import MANIFEST_SCHEMA, Artefact, Manifest, ModelCard, Preprocessing, Profile
+from device.contract import Artefact, Manifest, ModelCard, Preprocessing, Profile, manifest_schema_for
 from device.core.durable import replacing_folder
 from device.core.errors import GhostwattError
 
@@ -308,7 +308,7 @@ def _fill(folder: Path, made: Conversion) -> Manifest:
     record = _make_report(made, model, versions, folder)
     write_report(folder, record)
     manifest = Manifest(
-        schema=MANIFEST_SCHEMA,
+        schema=manifest_schema_for(made.request.profile.profile),
         profile=_resolve_profile(made.request),
         model=model,
         artefacts=tuple(_describe_artefact(runtime, prepared, result) for runtime, result in artefacts.items()),

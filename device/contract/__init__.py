@@ -1,6 +1,14 @@
 """The formats that host and board share: frozen, strict, and defined on the side that reads them."""
 
-from device.contract.manifest import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA, Artefact, FileEntry, Manifest, ModelCard
+from device.contract.manifest import (
+    MANIFEST_SCHEMA,
+    OLDEST_MANIFEST_SCHEMA,
+    Artefact,
+    FileEntry,
+    Manifest,
+    ModelCard,
+    manifest_schema_for,
+)
 from device.contract.profile import (
     PROFILE_SCHEMA,
     Backoff,
@@ -38,4 +46,5 @@ __all__ = [
     "RuntimeSettings",
     "Telemetry",
     "TensorSpec",
+    "manifest_schema_for",
 ]

@@ -10,9 +10,10 @@ from msgspec import Meta
 from device.contract.profile import Positive, Profile
 from device.contract.tensor import Preprocessing, TensorSpec
 
-MANIFEST_SCHEMA = 3
-"""Increased with every new key: a reader rejects unknown keys, and this number lets it report that it is too old. 2 added
-``model.temperature`` and the profile's ``model.unknown_below``, 3 the profile's keys for cameras that fail."""
+MANIFEST_SCHEMA = 4
+"""The newest schema that is read. Increased with every new key: a reader rejects unknown keys, and this number lets it report
+that it is too old. 2 added ``model.temperature`` and the profile's ``model.unknown_below``, 3 the profile's keys for cameras that
+fail, 4 the profile's ``sinks``."""
 
 OLDEST_MANIFEST_SCHEMA = 1
 """Increased if an old manifest could be misread. The defaults of newer keys mean the same as their absence did."""
@@ -81,6 +82,11 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_classes: Annotated[int, Meta(ge=1)]
     preprocessing: Preprocessing
     temperature: Positive = 1.0
+
+
+def manifest_schema_for(profile: Profile) -> int:
+    """The oldest schema that has every key which a profile uses: boards whose software is older can read it."""
+    return MANIFEST_SCHEMA if profile.wanted_sinks else 3
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

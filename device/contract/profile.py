@@ -202,8 +202,18 @@ class RateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("a slow_rate_fps below max_rate_fps")
 
 
+SinkConfig = dict[str, Any]
+"""A sink to open: ``kind``, its name in the table of its room, and the options that this kind takes, which its class declares
+and its room checks (`device.sinks.opening.read_options`)."""
+
+
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A board, or one operating point of a board."""
+    """A board, or one operating point of a board.
+
+    Attributes:
+        sinks: where events go beside the sinks that flags name. Unset, and so absent from the manifest, where a profile names
+            none: older readers refuse keys that they don't know.
+    """
 
     name: Name
     description: str
@@ -216,3 +226,13 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: RateLimits = RateLimits()
     inherits: Name | None = None
     schema: Literal[1] = 1
+    sinks: tuple[SinkConfig, ...] | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(sink.get("kind"), str) for sink in self.wanted_sinks):
+            raise ValueError("a kind for each of sinks")
+
+    @property
+    def wanted_sinks(self) -> tuple[SinkConfig, ...]:
+        """Sinks to open beside those that flags name."""
+        return self.sinks or ()

@@ -436,6 +436,7 @@ SinkReason = Literal[
     "malformed",
     "missing",
     "permission",
+    "refused",
     "schema",
     "unauthorised",
     "unreachable",
@@ -445,15 +446,16 @@ SinkReason = Literal[
 
 - ``address``: this machine has no such address to listen on.
 - ``busy``: another program has the port.
-- ``certificate``: the broker's isn't trusted, or the trusted ones can't be read.
+- ``certificate``: the server's isn't trusted, or the trusted ones can't be read.
 - ``damaged``: the file isn't a telemetry store.
 - ``full``: the disk is.
 - ``malformed``: the netrc file can't be read.
 - ``missing``: the netrc file isn't there.
 - ``permission``: this user may not write there, or listen there.
+- ``refused``: the server refuses the event, or redirects it.
 - ``schema``: the store is newer than this software understands.
-- ``unauthorised``: the broker refuses this user.
-- ``unreachable``: no connection to the broker.
+- ``unauthorised``: the server refuses this user.
+- ``unreachable``: no connection to the server.
 - ``write``: the system refuses to write.
 """
 

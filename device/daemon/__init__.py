@@ -1,1 +1,1 @@
-"""The daemon: the loop, its records, and whom it tells."""
+"""The daemon: the loop, the stream of its events, and those who listen inside the process."""

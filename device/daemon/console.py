@@ -6,38 +6,67 @@ import shutil
 from collections.abc import Sequence
 from typing import TextIO
 
-from device.daemon.recorder import PowerSummary, RunSummary, SourceSummary
-from device.protocols import IntervalRecord, MeterTotal, Percentiles, Prediction
+from device.protocols import (
+    Event,
+    FrameDone,
+    InterruptionRecord,
+    IntervalRecord,
+    Kinds,
+    MeterTotal,
+    Note,
+    Percentiles,
+    PowerFigure,
+    PowerOrigin,
+    PowerSummary,
+    Prediction,
+    RunEnded,
+    RunSummary,
+    SourceSummary,
+    Trouble,
+)
 
 PLAIN_INTERVAL_S = 10.0
 """Time between status lines where there is no terminal: a journal is read by people, and kept on an SD card."""
 
 _NEARLY_ALL = 0.95
-"""Share of a run that a meter must have covered for its figure to stand alone; else the time stands beside it."""
+"""Share of a run that a meter must have covered for its figure to stand alone; otherwise the time is shown beside it."""
 
 _ERASE_LINE = "\r\x1b[K"
 
 
-class StatusLine:
-    """Shows how the run goes.
+class Console:
+    """Shows how the run goes: each interval in place on a terminal, now and then elsewhere; notes and troubles at once.
 
     Args:
         stream: usually stderr.
-        is_quiet: True shows troubles only.
     """
 
-    def __init__(self, stream: TextIO, *, is_quiet: bool) -> None:
+    takes: Kinds = (FrameDone, IntervalRecord, InterruptionRecord, Note, Trouble, RunEnded)
+
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._is_quiet = is_quiet
         self._is_live = stream.isatty()
+        self._newest: Prediction | None = None
         self._last_shown_ns: int | None = None
         self._is_line_open = False
 
-    def show(self, record: IntervalRecord, newest: Prediction | None = None) -> None:
-        """Shows an interval, with the newest result: in place on a terminal, now and then elsewhere."""
-        if self._is_quiet:
-            return
-        text = format_interval(record, newest)
+    def write(self, event: Event) -> None:
+        """Takes one event."""
+        if isinstance(event, FrameDone):
+            self._newest = event.prediction
+        elif isinstance(event, IntervalRecord):
+            self._show(event)
+        elif isinstance(event, InterruptionRecord):
+            self._print(format_interruption(event))
+        elif isinstance(event, Trouble):
+            self._print(f"warning: {event.line}")
+        elif isinstance(event, Note):
+            self._print(f"note: {event.line}")
+        elif isinstance(event, RunEnded):
+            self._leave_line()
+
+    def _show(self, record: IntervalRecord) -> None:
+        text = format_interval(record, self._newest)
         if self._is_live:
             width = shutil.get_terminal_size().columns
             self._stream.write(_ERASE_LINE + text[: width - 1])
@@ -47,22 +76,27 @@ class StatusLine:
             self._stream.write(text + "\n")
         self._stream.flush()
 
-    def say(self, line: str) -> None:
-        """Says something that must not be overwritten. Safe from any thread: one write."""
-        self._stream.write((_ERASE_LINE if self._is_line_open else "") + f"warning: {line}\n")
+    def _print(self, line: str) -> None:
+        # One write, so that lines of several threads don't mix.
+        self._stream.write((_ERASE_LINE if self._is_line_open else "") + f"{line}\n")
         self._stream.flush()
 
-    def note(self, line: str) -> None:
-        """Says something that is well, as `say` does."""
-        self._stream.write((_ERASE_LINE if self._is_line_open else "") + f"note: {line}\n")
-        self._stream.flush()
-
-    def end(self) -> None:
-        """Leaves the status line."""
+    def _leave_line(self) -> None:
         if self._is_line_open:
             self._stream.write("\n")
             self._stream.flush()
             self._is_line_open = False
+
+
+def format_interruption(record: InterruptionRecord) -> str:
+    """What a person reads of an interruption: a warning when it begins, a note when it is over."""
+    if record.duration_s is None:
+        return f"warning: {record.source}: {record.reason}; {record.detail}"
+    times = "" if record.reason == "dark" else f", attempts to open it again: {record.attempts}"
+    end = f"after {record.duration_s:.1f} s ({record.reason}{times})"
+    return (
+        f"note: {record.source}: well again {end}" if record.is_over else f"warning: {record.source}: the run ends in it, {end}"
+    )
 
 
 def format_interval(record: IntervalRecord, newest: Prediction | None = None) -> str:
@@ -74,7 +108,7 @@ def format_interval(record: IntervalRecord, newest: Prediction | None = None) ->
         parts.append(f"latency p50 {record.latency_s.p50 * 1e3:.1f} ms p99 {record.latency_s.p99 * 1e3:.1f} ms")
     if record.dropped:
         parts.append(f"dropped {record.dropped}")
-    parts.append(format_power(record.power_w, record.power_source, record.power_scope, record.power_is_estimate))
+    parts.append(format_figure(record.power))
     if record.temperature_c is not None:
         parts.append(f"{record.temperature_c:.0f} °C")
     if record.throttled:
@@ -88,12 +122,14 @@ def format_label(prediction: Prediction) -> str:
     return f"{prediction.label} ({best})" if prediction.is_unknown else best
 
 
-def format_power(power_w: float | None, source: str | None, scope: str | None, is_estimate: bool | None) -> str:
-    """``2.31 W (ina219 (hwmon), board, measured)``; says so where there is no figure."""
-    if power_w is None:
-        return "no power figure"
-    # Who doesn't say that it was measured has estimated.
-    return f"{power_w:.2f} W ({source}, {scope}, {'measured' if is_estimate is False else 'ESTIMATE'})"
+def format_figure(figure: PowerFigure | None) -> str:
+    """``2.31 W (ina219 (hwmon), board, measured)``, or that there is no figure."""
+    return "no power figure" if figure is None else format_power(figure.power_w, figure)
+
+
+def format_power(power_w: float, origin: PowerOrigin) -> str:
+    """``2.31 W (ina219 (hwmon), board, measured)``."""
+    return f"{power_w:.2f} W ({origin.source}, {origin.scope}, {'ESTIMATE' if origin.is_estimate else 'measured'})"
 
 
 def _format_percentiles(values: Percentiles | None) -> str:
@@ -103,7 +139,7 @@ def _format_percentiles(values: Percentiles | None) -> str:
 
 
 def format_summary(summary: RunSummary) -> str:
-    """The table that a run ends with. A run that was throttled says so beside every figure that this bends."""
+    """The table that a run ends with. Where the board was throttled, every figure that depends on its speed says so."""
     throttled = f"  THROTTLED ({', '.join(summary.throttled)})" if summary.throttled else ""
     rows = [
         (
@@ -141,7 +177,7 @@ def _power_rows(summary: RunSummary, throttled: str) -> list[tuple[str, str]]:
 def _headline_rows(summary: RunSummary, power: PowerSummary, throttled: str) -> list[tuple[str, str]]:
     covered = _format_covered(power.covered_s, summary.duration_s)
     how = format_fineness(summary.power_meters[0]) if summary.power_meters else ""
-    rows = [("power", format_power(power.w, power.source, power.scope, power.is_estimate) + how + covered + throttled)]
+    rows = [("power", format_power(power.w, power) + how + covered + throttled)]
     if summary.energy_per_inference_j is not None:
         kind = "ESTIMATE" if power.is_estimate else "measured"
         rows.append(
@@ -157,7 +193,7 @@ def _format_covered(covered_s: float, duration_s: float) -> str:
 def _format_meter(meter: MeterTotal, duration_s: float, throttled: str) -> str:
     if meter.power_w is None:
         return f"{meter.source}: no figure: {meter.error or 'no sample'}"
-    text = format_power(meter.power_w, meter.source, meter.scope, meter.is_estimate) + format_fineness(meter)
+    text = format_power(meter.power_w, meter) + format_fineness(meter)
     failed = f", {meter.failed} reads failed" if meter.failed else ""
     return text + _format_covered(meter.covered_s, duration_s) + failed + throttled
 

@@ -1,24 +1,36 @@
-"""Decides when the daemon counts as alive.
+"""The link to the service manager: when the daemon counts as alive, and what ``systemctl status`` shows.
 
 A finished frame is a sign of life. A turn of the loop without one counts too, but only while no frame is due: for as long as
 the profile's rate lets the next one wait, and, where every camera is known to be interrupted, until the profile's patience with
-it ends and the daemon should have ended by itself. So a network that hangs, a loop that hangs, and a driver that hangs where
-nobody noticed are all found within ``WatchdogSec`` of when a frame was due, and a camera that is being opened again for two
+it ends and the daemon should have ended by itself. So a network that hangs, a loop that hangs, and a driver that hangs
+unnoticed are all found within ``WatchdogSec`` of when a frame was due, and a camera that is being opened again for two
 minutes doesn't get the daemon killed. No timer and no other thread sends a sign.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from device.contract import Profile
-from device.daemon.notify import Notifier
-from device.protocols import Clock, InterruptionRecord
+from device.daemon.console import format_interval
+from device.daemon.notify import Notifier, read_watchdog_s
+from device.protocols import (
+    Clock,
+    Event,
+    FrameDone,
+    InterruptionRecord,
+    IntervalRecord,
+    Kinds,
+    Prediction,
+    RunStopping,
+    Tick,
+)
 from device.sources.supervisor import JITTER
 
 BEATS_PER_WATCHDOG = 4
-"""Signs of life in one ``WatchdogSec``: half would do, says sd_watchdog_enabled(3); more only cost."""
+"""Signs of life in one ``WatchdogSec``; sd_watchdog_enabled(3) recommends at least two."""
 
 _FOREVER_NS = 1 << 62
 
@@ -92,7 +104,7 @@ class Heartbeat:
             self._beat(now_ns)
 
     def on_interruption(self, record: InterruptionRecord) -> None:
-        """A source failed, or is well again. One that sees only darkness still gives frames."""
+        """A source failed, or is back. One that sees only darkness still gives frames."""
         if record.reason == "dark":
             return
         if record.duration_s is None:
@@ -112,3 +124,61 @@ class Heartbeat:
         if self._period_ns is not None and now_ns >= self._next_beat_ns:
             self._next_beat_ns = now_ns + self._period_ns
             self._notifier.alive()
+
+
+class ServiceManager:
+    """Reports to the service manager. Added to the stream last: a frame that hangs before this point is not a sign of life.
+
+    Args:
+        notifier: sends.
+        heartbeat: decides when to send a sign of life.
+    """
+
+    takes: Kinds = (FrameDone, Tick, InterruptionRecord, IntervalRecord, RunStopping)
+
+    def __init__(self, notifier: Notifier, heartbeat: Heartbeat) -> None:
+        self._notifier = notifier
+        self._heartbeat = heartbeat
+        self._newest: Prediction | None = None
+
+    def write(self, event: Event) -> None:
+        """Takes one event."""
+        if isinstance(event, FrameDone):
+            self._newest = event.prediction
+            self._heartbeat.on_frame()
+        elif isinstance(event, Tick):
+            self._heartbeat.on_tick()
+        elif isinstance(event, InterruptionRecord):
+            self._heartbeat.on_interruption(event)
+        elif isinstance(event, IntervalRecord):
+            interrupted = self._heartbeat.interrupted
+            missing = f"no frames from {', '.join(interrupted)} | " if interrupted else ""
+            self._notifier.status(missing + format_interval(event, self._newest))
+        elif isinstance(event, RunStopping):
+            self._notifier.stopping()
+
+
+def find_service_manager(
+    profile: Profile,
+    sources: Collection[str],
+    clock: Clock,
+    report: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
+) -> ServiceManager | None:
+    """Finds the service manager that waits for notices; None where there is none.
+
+    Args:
+        profile: that runs.
+        sources: `SourceSpec.uri` of every source.
+        clock: the loop's.
+        report: takes one line where a notice can't be sent.
+        environment: this process's if None.
+    """
+    variables = os.environ if environment is None else environment
+    address = variables.get("NOTIFY_SOCKET")
+    if not address:
+        return None
+    notifier = Notifier(address, report)
+    watchdog_s = read_watchdog_s(variables)
+    heartbeat = Heartbeat(notifier, watchdog_s=watchdog_s, sources=sources, patience=patience_of(profile), clock=clock)
+    return ServiceManager(notifier, heartbeat)

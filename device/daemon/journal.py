@@ -12,6 +12,7 @@ import io
 import os
 import socket
 import struct
+import sys
 from collections.abc import Mapping
 from typing import TextIO
 
@@ -24,7 +25,7 @@ _PRIORITIES = {"error:": ERROR, "warning:": WARNING, "note:": NOTICE}
 
 
 def is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """True where a stream of this process ends in the journal, and wasn't redirected since."""
+    """True where a stream of this process ends in the journal and hasn't been redirected."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -32,8 +33,14 @@ def is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
     return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+def mark_journal_lines(environment: Mapping[str, str] | None = None) -> None:
+    """Gives lines on stderr their priority where they end in the journal."""
+    if is_journal(sys.stderr, os.environ if environment is None else environment):
+        sys.stderr = PriorityStream(sys.stderr)
+
+
 class PriorityStream(io.TextIOBase):
-    """Marks lines that begin with ``error:``, ``warning:`` or ``note:`` with their priority, and passes everything on.
+    """Writes to a stream, and marks lines that begin with ``error:``, ``warning:`` or ``note:`` with their priority.
 
     Args:
         stream: ends in the journal.
@@ -44,7 +51,7 @@ class PriorityStream(io.TextIOBase):
         self._is_line_start = True
 
     def write(self, text: str) -> int:
-        """Writes; gives the length of ``text``."""
+        """Writes; returns the length of ``text``."""
         marked = []
         for line in text.splitlines(keepends=True):
             marked.append(self._mark(line) if self._is_line_start else line)
@@ -53,7 +60,7 @@ class PriorityStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Passes on."""
+        """Flushes the stream."""
         self._stream.flush()
 
     def isatty(self) -> bool:
@@ -82,12 +89,12 @@ class JournalSocket:
         self._socket.settimeout(SEND_TIMEOUT_S)
 
     def send(self, message: str, priority: int, fields: Mapping[str, object]) -> bool:
-        """Sends one entry; False where the journal took it not.
+        """Sends one entry; False where the journal rejected it.
 
         Args:
             message: for people.
             priority: as syslog(3) numbers them.
-            fields: for programs; names in capitals. What is None is left out.
+            fields: for programs; names in capitals. Those that are None are left out.
         """
         entry: dict[str, object] = {"MESSAGE": message, "PRIORITY": priority, "SYSLOG_IDENTIFIER": "ghostwatt", **fields}
         datagram = b"".join(_encode(name, value) for name, value in entry.items() if value is not None)

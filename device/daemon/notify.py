@@ -1,4 +1,4 @@
-"""Tells the service manager how the daemon is.
+"""Notices to the service manager: sd_notify(3) without a library.
 
 References:
     sd_notify(3): datagrams of ``NAME=value`` lines to the socket in ``NOTIFY_SOCKET``; an ``@`` begins an abstract address.
@@ -12,21 +12,21 @@ import socket
 from collections.abc import Callable, Mapping
 
 SEND_TIMEOUT_S = 0.5
-"""The manager reads at once; one that doesn't must not hold the frames."""
+"""The manager reads at once; one that doesn't must not delay frames."""
 
 
 class Notifier:
-    """Sends to the service manager. What can't be sent is told once, and the daemon goes on.
+    """Sends notices to the service manager. The first that can't be sent is reported; the daemon continues.
 
     Args:
         address: of the socket, as ``NOTIFY_SOCKET`` has it.
-        on_trouble: told in one line.
+        report: takes one line.
     """
 
-    def __init__(self, address: str, on_trouble: Callable[[str], None]) -> None:
+    def __init__(self, address: str, report: Callable[[str], None]) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._on_trouble = on_trouble
-        self._has_told = False
+        self._report = report
+        self._has_failed = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.settimeout(SEND_TIMEOUT_S)
 
@@ -35,7 +35,7 @@ class Notifier:
         self._send("READY=1")
 
     def alive(self) -> None:
-        """The daemon works; without this for the unit's ``WatchdogSec``, it is killed and started anew."""
+        """The daemon works; without this for the unit's ``WatchdogSec``, it is killed and restarted."""
         self._send("WATCHDOG=1")
 
     def status(self, line: str) -> None:
@@ -50,9 +50,9 @@ class Notifier:
         try:
             self._socket.sendto(text.encode(), self._address)
         except OSError as error:
-            if not self._has_told:
-                self._has_told = True
-                self._on_trouble(f"the service manager can't be told ({error.strerror or error}): {text.partition('=')[0]}")
+            if not self._has_failed:
+                self._has_failed = True
+                self._report(f"the service manager can't be notified ({error.strerror or error}): {text.partition('=')[0]}")
 
 
 def read_watchdog_s(environment: Mapping[str, str], pid: int | None = None) -> float | None:
@@ -62,8 +62,8 @@ def read_watchdog_s(environment: Mapping[str, str], pid: int | None = None) -> f
         environment: this process's.
         pid: of the process that asks; this one's if None.
     """
-    meant = environment.get("WATCHDOG_PID")
-    if meant and meant != str(os.getpid() if pid is None else pid):
+    watched = environment.get("WATCHDOG_PID")
+    if watched and watched != str(os.getpid() if pid is None else pid):
         return None
     try:
         period_us = int(environment.get("WATCHDOG_USEC", ""))

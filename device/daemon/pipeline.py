@@ -8,54 +8,34 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from device.contract import Preprocessing, RateLimits
 from device.core.errors import SourceError
 from device.core.resources import Resource
 from device.image.postprocess import dequantise, is_unknown, rank
 from device.image.preprocess import fit_frame, rotate
-from device.protocols import Clock, Frame, FrameSource, Prediction, Session
+from device.protocols import (
+    Clock,
+    Emit,
+    Frame,
+    FrameDamaged,
+    FrameDone,
+    FrameSource,
+    Prediction,
+    Session,
+    StageTimes,
+    Tick,
+)
 
 WAKE_INTERVAL_S = 0.1
-"""How long the loop may wait for a frame before it looks whether to stop."""
+"""The longest that the loop waits for a frame before it checks whether to stop."""
 
 JOIN_TIMEOUT_S = 1.0
-"""For the sources' reads to come back at the end, all of them together."""
+"""The longest wait, at the end, for the sources' reads to return; for all of them together."""
 
 TOP_LABELS = 5
-
-
-class StageTimes(NamedTuple):
-    """Where the time of one frame went, in seconds. ``capture_s`` is the reader's wait for the source."""
-
-    capture_s: float
-    preprocess_s: float
-    inference_s: float
-    postprocess_s: float
-
-
-class Observer(Protocol):
-    """Is told what happens, from the loop's thread; must return quickly and raise nothing."""
-
-    def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
-        """A frame went through."""
-
-    def on_bad_frame(self, source: str, error: SourceError) -> None:
-        """A frame of a source was damaged and left out.
-
-        Args:
-            source: `SourceSpec.uri`.
-            error: ``decode``.
-        """
-
-    def on_tick(self, dropped: Mapping[str, int]) -> None:
-        """Time passed: called after each frame, and at least every `WAKE_INTERVAL_S`.
-
-        Args:
-            dropped: frames overtaken since the start, by `SourceSpec.uri`.
-        """
 
 
 class Captured(NamedTuple):
@@ -138,12 +118,12 @@ class FrameReader:
             return bad_frames
 
     def stop(self) -> None:
-        """Lets the read in hand be the last. Call it with ``changed`` held."""
+        """Makes the current read the last. Call it with ``changed`` held."""
         self._closing = True
         self._changed.notify_all()
 
     def join(self, timeout_s: float) -> None:
-        """Waits for the read in hand, but not for a driver that hangs."""
+        """Waits for the current read, at most ``timeout_s``: a driver may hang."""
         self._thread.join(max(0.0, timeout_s))
 
     def _work(self) -> None:
@@ -183,7 +163,7 @@ class FrameReader:
             return not self._closing
 
     def _count_overtaken(self, index: int) -> None:
-        # The source's own count tells of those that never came as far as here.
+        # The index counts frames that the source itself dropped, too.
         self._overtaken += (self._captured is not None) + max(0, index - self._next_index)
         self._next_index = index + 1
 
@@ -232,7 +212,7 @@ class Turns(Resource):
         return [(reader.uri, error) for reader in self._readers for error in reader.take_bad_frames()]
 
     def close(self) -> None:
-        """Stops reading; doesn't wait for drivers that hang, however many they are."""
+        """Stops reading; doesn't wait for drivers that hang."""
         with self._changed:
             for reader in self._readers:
                 reader.stop()
@@ -293,19 +273,19 @@ class Pipeline:
         self._least_period_s = 1.0 / min(wanted) if wanted else 0.0
 
     def stop(self) -> None:
-        """Lets the frame in hand finish, then ends `run`. Safe in a signal handler."""
+        """Ends `run` after the current frame. Safe in a signal handler."""
         self._stop.set()
 
-    def run(self, observer: Observer, *, max_frames: int | None = None, max_duration_s: float | None = None) -> None:
+    def run(self, emit: Emit, *, max_frames: int | None = None, max_duration_s: float | None = None) -> None:
         """Runs to the end.
 
         Args:
-            observer: told of every frame.
+            emit: takes `FrameDone`, `FrameDamaged` and `Tick`.
             max_frames: ends after this many results.
             max_duration_s: ends after this long.
 
         Raises:
-            GhostwattError: what ended the source, or the network's failure. The observer has every result until then.
+            GhostwattError: what ended the source, or the network's failure. Every result until then was emitted.
         """
         frames = 0
         deadline_ns = None if max_duration_s is None else self._clock.now_ns() + round(max_duration_s * 1e9)
@@ -314,27 +294,26 @@ class Pipeline:
                 started_ns = self._clock.now_ns()
                 if deadline_ns is not None and started_ns >= deadline_ns:
                     return
-                is_given = self._step(turns, observer)
+                is_given = self._step(turns, emit)
                 frames += is_given
                 if turns.has_ended:
                     return
                 if is_given and frames != max_frames:
                     next_ns = started_ns + round(self._least_period_s * 1e9)
-                    self._wait_until(next_ns if deadline_ns is None else min(next_ns, deadline_ns), observer, turns)
+                    self._wait_until(next_ns if deadline_ns is None else min(next_ns, deadline_ns), emit, turns)
 
-    def _step(self, turns: Turns, observer: Observer) -> bool:
+    def _step(self, turns: Turns, emit: Emit) -> bool:
         try:
             captured = turns.take(WAKE_INTERVAL_S)
         finally:
             for source, error in turns.take_bad_frames():
-                observer.on_bad_frame(source, error)
+                emit(FrameDamaged(source, error))
         if captured is not None:
-            prediction, times = self._process(captured)
-            observer.on_frame(prediction, times)
-        observer.on_tick(turns.dropped)
+            emit(self._process(captured))
+        emit(Tick(turns.dropped))
         return captured is not None
 
-    def _process(self, captured: Captured) -> tuple[Prediction, StageTimes]:
+    def _process(self, captured: Captured) -> FrameDone:
         now_ns = self._clock.now_ns
         frame = captured.frame
         started_ns = now_ns()
@@ -360,9 +339,9 @@ class Pipeline:
             (inferred_ns - fitted_ns) / 1e9,
             (ended_ns - inferred_ns) / 1e9,
         )
-        return prediction, times
+        return FrameDone(prediction, times)
 
-    def _wait_until(self, next_ns: int, observer: Observer, turns: Turns) -> None:
+    def _wait_until(self, next_ns: int, emit: Emit, turns: Turns) -> None:
         while (remaining_s := (next_ns - self._clock.now_ns()) / 1e9) > 0 and not self._stop.is_set():
             self._clock.sleep(min(remaining_s, WAKE_INTERVAL_S))
-            observer.on_tick(turns.dropped)
+            emit(Tick(turns.dropped))

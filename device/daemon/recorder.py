@@ -1,131 +1,43 @@
-"""Turns what the loop does into records: a row an interval, a line a frame, and the summary at the end."""
+"""Turns what the loop does into records: a row an interval, one a source and a meter, and the summary at the end."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
 
 import msgspec
 
-from device.core.errors import SourceError
-from device.daemon.pipeline import StageTimes
+from device.daemon.instruments import Instruments
 from device.daemon.statistics import DurationHistogram
-from device.machine.memory import Memory
 from device.protocols import (
     Clock,
+    Emit,
+    Event,
+    FrameDamaged,
+    FrameDone,
     Interruption,
     InterruptionRecord,
     IntervalRecord,
+    Kinds,
     MeterRecord,
-    MeterTotal,
-    Percentiles,
     PowerFigure,
-    PowerOrigin,
-    PowerReader,
+    PowerSummary,
     Prediction,
-    Record,
+    RunEnded,
     RunRecord,
+    RunSummary,
     SourceIntervalRecord,
     SourceSpec,
-    Thermals,
+    SourceSummary,
+    StageSummary,
+    StageTimes,
     ThermalSample,
     ThrottleFlag,
+    Tick,
+    Trouble,
 )
-
-
-class StageSummary(msgspec.Struct, frozen=True):
-    """Percentiles of each stage, in seconds."""
-
-    capture: Percentiles | None
-    preprocess: Percentiles | None
-    inference: Percentiles | None
-    postprocess: Percentiles | None
-
-
-class PowerSummary(PowerOrigin, frozen=True, kw_only=True):
-    """Mean power of the run, by its headline meter, over the part of it that the meter covered."""
-
-    w: float
-    covered_s: float
-
-
-class SourceSummary(msgspec.Struct, frozen=True):
-    """What one source gave.
-
-    Attributes:
-        interruptions: times without good frames.
-        interrupted_s: their length together.
-    """
-
-    uri: str
-    frames: int
-    dropped: int
-    bad_frames: int
-    fps: float
-    latency_s: Percentiles | None
-    interruptions: int
-    interrupted_s: float
-
-
-class RunSummary(msgspec.Struct, frozen=True):
-    """What ``--json`` prints. A figure that could not be had is null, and for power the reason stands beside it.
-
-    ``throttled`` are the flags that held at any time of the run, null where the board can't tell at all;
-    ``throttling_unsupported`` those that it can't tell.
-
-    ``labels`` counts the frames that were named, ``unknown`` those that weren't since their best score was under
-    ``unknown_below``; without a threshold there are none.
-    """
-
-    profile: str
-    model: str
-    runtime: str
-    runtime_version: str
-    threads: int
-    source: str
-    unknown_below: float | None
-    duration_s: float
-    frames: int
-    dropped: int
-    bad_frames: int
-    interruptions: int
-    fps: float
-    latency_s: Percentiles | None
-    stage_s: StageSummary
-    sources: tuple[SourceSummary, ...]
-    power: PowerSummary | None
-    power_missing_reason: str | None
-    power_meters_missing: tuple[str, ...]
-    power_meters: tuple[MeterTotal, ...]
-    sampler_cpu_s: float | None
-    energy_per_inference_j: float | None
-    rss_bytes: int
-    peak_rss_bytes: int
-    temperature_c: float | None
-    throttled: tuple[ThrottleFlag, ...] | None
-    throttling_unsupported: tuple[ThrottleFlag, ...]
-    labels: dict[str, int]
-    unknown: int
-
-
-class Instruments(NamedTuple):
-    """What the recorder reads beside the frames.
-
-    Attributes:
-        power: None where no meter is there.
-        meters_missing: those that the profile names and that aren't there, each in one line with the reason.
-        thermals: heat and speed.
-        memory: reads this process's memory.
-    """
-
-    power: PowerReader | None
-    meters_missing: tuple[str, ...]
-    thermals: Thermals
-    memory: Callable[[], Memory]
-
 
 DAMAGE_INTERVAL_S = 60.0
 """Between warnings of a camera's damaged frames: a bad cable makes thirty a second, and a journal lies on an SD card."""
@@ -155,7 +67,7 @@ class _Tally:
 
 
 class _Covered:
-    """What the headline meter counted, and the inferences of that very time: where it had a gap, neither is added."""
+    """What the headline meter counted, and the inferences of the same time: where it had a gap, neither is added."""
 
     def __init__(self) -> None:
         self._energy_j = 0.0
@@ -186,7 +98,7 @@ class _SourceTally:
 
 
 class _Source:
-    """One source over the run, and in the interval that goes on."""
+    """One source over the run, and in the current interval."""
 
     def __init__(self, spec: SourceSpec) -> None:
         self.spec = spec
@@ -198,8 +110,8 @@ class _Source:
         self.interruptions = 0
         self.interrupted_s = 0.0
         self.is_interrupted = False
-        self.damage_told = 0
-        self.damage_told_ns: int | None = None
+        self.damage_reported = 0
+        self.damage_reported_ns: int | None = None
 
     def add(self, prediction: Prediction, times: StageTimes) -> None:
         self.run.add(prediction)
@@ -208,11 +120,11 @@ class _Source:
 
     @property
     def has_news(self) -> bool:
-        """True where the interval that goes on has anything to tell."""
+        """True where the current interval has anything to record."""
         return bool(self.interval.frames or self.interval.bad_frames or self.dropped > self.dropped_before)
 
     def close_interval(self, now_ns: int, duration_s: float) -> SourceIntervalRecord:
-        """Begins the next interval; gives the one that ends."""
+        """Begins the next interval; returns the one that ends."""
         interval, self.interval = self.interval, _SourceTally()
         capture, self.capture = self.capture, DurationHistogram()
         dropped, self.dropped_before = self.dropped - self.dropped_before, self.dropped
@@ -241,36 +153,22 @@ class _Source:
         )
 
 
-class Tell(NamedTuple):
-    """Whom the recorder tells.
-
-    Attributes:
-        write: takes each record; must not block.
-        on_interval: each row and the newest result until then, for the status line.
-        on_trouble: one line about something that is wrong.
-        on_recovery: one line about something that is well again.
-        on_heat: the temperature in °C, if known, and the moment; gives the rate that the heat allows, if it sets one.
-    """
-
-    write: Callable[[Record], None]
-    on_interval: Callable[[IntervalRecord, Prediction | None], None]
-    on_trouble: Callable[[str], None]
-    on_recovery: Callable[[str], None]
-    on_heat: Callable[[float | None, int], float | None] = lambda _temperature_c, _now_ns: None
-
-
 class Recorder:
-    """The loop's observer.
+    """Sums up what the pipeline emits, and emits the records.
 
     Args:
         run: what runs where.
         sources: that frames come from.
         instruments: read once an interval.
-        interruptions: of the sources, from any thread; told of at the next tick.
+        interruptions: of the sources, from any thread; emitted at the next tick.
         clock: the loop's.
         interval_s: time that a row covers.
-        tell: whom to tell.
+        emit: takes the records.
+        limit_rate: is given the processor's temperature in °C, if it is known, and the moment, once an interval; returns the
+            rate that the heat allows, None where it sets no limit.
     """
+
+    takes: Kinds = (FrameDone, FrameDamaged, Tick)
 
     def __init__(
         self,
@@ -281,20 +179,20 @@ class Recorder:
         *,
         clock: Clock,
         interval_s: float,
-        tell: Tell,
+        emit: Emit,
+        limit_rate: Callable[[float | None, int], float | None] = lambda _temperature_c, _now_ns: None,
     ) -> None:
         self._record = run
         self._instruments = instruments
         self._clock = clock
         self._interval_ns = round(interval_s * 1e9)
-        self._tell = tell
+        self._emit = emit
+        self._limit_rate = limit_rate
         self._run = _Tally(clock.now_ns())
         self._interval = _Tally(clock.now_ns())
         self._sources = {spec.uri: _Source(spec) for spec in sources}
         self._interruptions = interruptions
         self._labels: Counter[str] = Counter()
-        self._newest: Prediction | None = None
-        self._heat_limit_fps: float | None = None
         self._latched: set[ThrottleFlag] = set()
         self._meters_written_ns = clock.now_ns()
         self._covered = _Covered()
@@ -304,42 +202,46 @@ class Recorder:
         """Damaged frames of files: a camera's come and go, a file's stays damaged."""
         return sum(source.run.bad_frames for source in self._sources.values() if not source.spec.is_camera)
 
-    def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
-        """Counts a frame and hands its prediction on."""
+    def write(self, event: Event) -> None:
+        """Takes one event of the pipeline."""
+        if isinstance(event, FrameDone):
+            self._count_frame(event.prediction, event.times)
+        elif isinstance(event, Tick):
+            self._on_tick(event)
+        elif isinstance(event, FrameDamaged):
+            self._count_damage(event)
+
+    def _count_frame(self, prediction: Prediction, times: StageTimes) -> None:
         self._run.add(prediction, times)
         self._interval.add(prediction, times)
         self._sources[prediction.source].add(prediction, times)
         if not prediction.is_unknown:
             self._labels[prediction.label] += 1
-        self._newest = prediction
-        self._tell.write(prediction)
 
-    def on_bad_frame(self, source: str, error: SourceError) -> None:
-        """Counts a damaged frame, and tells of it; of a camera's at most one in `DAMAGE_INTERVAL_S`."""
-        found = self._sources[source]
-        found.run.bad_frames += 1
-        found.interval.bad_frames += 1
-        if found.spec.is_camera:
-            self._tell_damage(found, error)
+    def _count_damage(self, event: FrameDamaged) -> None:
+        source = self._sources[event.source]
+        source.run.bad_frames += 1
+        source.interval.bad_frames += 1
+        if source.spec.is_camera:
+            self._report_damage(source, event)
         else:
-            self._tell.on_trouble(str(error))
+            self._emit(Trouble(str(event.error)))
 
-    def on_tick(self, dropped: Mapping[str, int]) -> None:
-        """Closes the interval when its time is over."""
-        for uri, count in dropped.items():
+    def _on_tick(self, tick: Tick) -> None:
+        for uri, count in tick.dropped.items():
             self._sources[uri].dropped = count
-        self._tell_interruptions()
+        self._emit_interruptions()
         if self._clock.now_ns() - self._interval.started_ns >= self._interval_ns:
             self._close_interval(self._take_power())
 
     def finish(self) -> RunSummary:
-        """Writes the last, shorter interval, and sums up the run."""
-        self._tell_interruptions()
+        """Emits the last, shorter interval, and `RunEnded` with the summary."""
+        self._emit_interruptions()
         last_power = self._take_power()
         is_some_time = self._clock.now_ns() > self._interval.started_ns
         if is_some_time and (last_power is not None or any(source.has_news for source in self._sources.values())):
             self._close_interval(last_power)
-        self._write_meters()
+        self._emit_meters()
         duration_s = (self._clock.now_ns() - self._run.started_ns) / 1e9
         power = self._instruments.power
         figure = power.total() if power else None
@@ -347,7 +249,7 @@ class Recorder:
         heat = self._instruments.thermals.read()
         run = self._run
         sources = tuple(source.summarise(duration_s) for source in self._sources.values())
-        return RunSummary(
+        summary = RunSummary(
             profile=self._record.profile,
             model=self._record.model,
             runtime=self._record.runtime,
@@ -378,32 +280,29 @@ class Recorder:
             labels=dict(self._labels.most_common()),
             unknown=run.unknown,
         )
+        self._emit(RunEnded(summary))
+        return summary
 
-    def _tell_interruptions(self) -> None:
+    def _emit_interruptions(self) -> None:
         with contextlib.suppress(Empty):
             while True:
-                self._tell_interruption(self._interruptions.get_nowait())
+                self._emit_interruption(self._interruptions.get_nowait())
 
-    def _tell_interruption(self, interruption: Interruption) -> None:
+    def _emit_interruption(self, interruption: Interruption) -> None:
         self._count(interruption)
         age_s = (self._clock.now_ns() - interruption.started_ns) / 1e9
         wall_time_s = self._clock.wall_time_s() - age_s
-        self._tell.write(InterruptionRecord(**msgspec.structs.asdict(interruption), wall_time_s=wall_time_s))
-        if interruption.duration_s is None:
-            self._tell.on_trouble(f"{interruption.source}: {interruption.reason}; {interruption.detail}")
-        elif interruption.is_over:
-            self._tell.on_recovery(f"{interruption.source}: well again {_describe_end(interruption)}")
-        else:
-            self._tell.on_trouble(f"{interruption.source}: the run ends in it, {_describe_end(interruption)}")
+        self._emit(InterruptionRecord(**msgspec.structs.asdict(interruption), wall_time_s=wall_time_s))
 
-    def _tell_damage(self, source: _Source, error: SourceError) -> None:
+    def _report_damage(self, source: _Source, event: FrameDamaged) -> None:
         now_ns = self._clock.now_ns()
-        if source.damage_told_ns is not None and now_ns - source.damage_told_ns < DAMAGE_INTERVAL_S * 1e9:
+        if source.damage_reported_ns is not None and now_ns - source.damage_reported_ns < DAMAGE_INTERVAL_S * 1e9:
             return
-        source.damage_told_ns = now_ns
-        more = source.run.bad_frames - source.damage_told - 1
-        source.damage_told = source.run.bad_frames
-        self._tell.on_trouble(f"{error} ({more} more frames since the last warning)" if more else str(error))
+        source.damage_reported_ns = now_ns
+        more = source.run.bad_frames - source.damage_reported - 1
+        source.damage_reported = source.run.bad_frames
+        since = f" ({more} more frames since the last warning)" if more else ""
+        self._emit(Trouble(f"{event.error}{since}"))
 
     def _count(self, interruption: Interruption) -> None:
         if interruption.reason == "dark":
@@ -415,7 +314,7 @@ class Recorder:
             source.interrupted_s += interruption.duration_s
 
     def _throttled_in_interval(self, heat: ThermalSample) -> str | None:
-        """Flags that hold now, and those that came and went since the last look: the latch has them."""
+        """Flags that hold now, and those that came and went since the last interval: the latch has them."""
         if heat.throttled is None:
             return None
         latched = set(heat.throttled_since_start or ())
@@ -429,14 +328,14 @@ class Recorder:
             return "; ".join(self._instruments.meters_missing) or "the profile names no meter"
         return power.error() or "no sample came: the run was too short"
 
-    def _write_meters(self) -> None:
+    def _emit_meters(self) -> None:
         power = self._instruments.power
         if power is None:
             return
         self._meters_written_ns = self._clock.now_ns()
         for place, total in enumerate(power.figures()):
             fields = msgspec.structs.asdict(total)
-            self._tell.write(MeterRecord(place=place, **fields, sampler_cpu_s=power.overhead_cpu_s))
+            self._emit(MeterRecord(place=place, **fields, sampler_cpu_s=power.overhead_cpu_s))
 
     def _take_power(self) -> PowerFigure | None:
         return self._instruments.power.take() if self._instruments.power else None
@@ -446,7 +345,7 @@ class Recorder:
         interval = self._interval
         duration_s = (now_ns - interval.started_ns) / 1e9
         heat = self._instruments.thermals.read()
-        self._heat_limit_fps = self._tell.on_heat(heat.temperature_c, now_ns)
+        heat_limit_fps = self._limit_rate(heat.temperature_c, now_ns)
         if power is not None:
             self._covered.add(power, interval.frames, duration_s)
         sources = [source.close_interval(now_ns, duration_s) for source in self._sources.values()]
@@ -460,35 +359,23 @@ class Recorder:
             fps=interval.frames / duration_s,
             latency_s=interval.latency.percentiles(),
             **{name: interval.stages[name].percentile(0.5) for name in _STAGES},
-            power_w=power.power_w if power else None,
-            energy_j=power.energy_j if power else None,
-            power_covered_s=power.covered_s if power else None,
-            power_source=power.source if power else None,
-            power_scope=power.scope if power else None,
-            power_is_estimate=power.is_estimate if power else None,
+            power=power,
             temperature_c=heat.temperature_c,
             frequency_hz=heat.frequency_hz,
             throttled=self._throttled_in_interval(heat),
             rss_bytes=self._instruments.memory().rss_bytes,
             wall_is_synchronised=self._clock.wall_is_synchronised(),
-            heat_limit_fps=self._heat_limit_fps,
+            heat_limit_fps=heat_limit_fps,
         )
         self._interval = _Tally(now_ns)
-        self._tell.write(record)
+        self._emit(record)
         for source in sources:
-            self._tell.write(source)
+            self._emit(source)
         if now_ns - self._meters_written_ns >= METERS_INTERVAL_S * 1e9:
-            self._write_meters()
-        self._tell.on_interval(record, self._newest)
+            self._emit_meters()
 
 
 def _summarise_power(figure: PowerFigure | None) -> PowerSummary | None:
     if figure is None:
         return None
     return PowerSummary(w=figure.power_w, covered_s=figure.covered_s, **msgspec.structs.asdict(figure.origin))
-
-
-def _describe_end(interruption: Interruption) -> str:
-    """``after 7.3 s (stalled, attempts to open it again: 2)``."""
-    times = "" if interruption.reason == "dark" else f", attempts to open it again: {interruption.attempts}"
-    return f"after {interruption.duration_s:.1f} s ({interruption.reason}{times})"

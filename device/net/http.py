@@ -21,6 +21,7 @@ def make_opener(
     redirects: urllib.request.HTTPRedirectHandler | None = None,
     plain: type[HTTPConnection] = HTTPConnection,
     tls: type[HTTPSConnection] = HTTPSConnection,
+    tls_context: ssl.SSLContext | None = None,
 ) -> urllib.request.OpenerDirector:
     """Creates an opener for HTTP and HTTPS, without proxies, which aren't used on a local network, and without other protocols.
 
@@ -30,13 +31,14 @@ def make_opener(
         redirects: follows redirects; without it, a redirect is a status like any other.
         plain: the connection class for ``http``.
         tls: the connection class for ``https``.
+        tls_context: the authorities to trust; this machine's if None, loaded with each connection.
 
     Returns:
         An opener that raises the errors of `urllib.request.urlopen`, whose texts may contain the URL with its secrets.
     """
     handlers: list[urllib.request.BaseHandler] = [
         _PlainHandler(plain),
-        _TlsHandler(tls),
+        _TlsHandler(tls, tls_context),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),
@@ -69,13 +71,15 @@ class _TlsHandler(urllib.request.AbstractHTTPHandler):
 
     https_request = urllib.request.AbstractHTTPHandler.do_request_
 
-    def __init__(self, connection: type[HTTPSConnection]) -> None:
+    def __init__(self, connection: type[HTTPSConnection], context: ssl.SSLContext | None) -> None:
         super().__init__()
         self._connection = connection
+        self._ssl_context = context
 
     def https_open(self, request: urllib.request.Request) -> HTTPResponse:
         """Opens an ``https`` URL."""
-        return self.do_open(self._connection, request, context=ssl.create_default_context())
+        context = self._ssl_context or ssl.create_default_context()
+        return self.do_open(self._connection, request, context=context)
 
 
 class _Login(urllib.request.BaseHandler):
@@ -97,7 +101,7 @@ class _Login(urllib.request.BaseHandler):
             answer.close()
             raise self._elsewhere(request.full_url)
         challenges = parse_challenges(headers.get_all("WWW-Authenticate", []))
-        login = make_login(challenges, self._user, self._password, method="GET", uri=request.selector)
+        login = make_login(challenges, self._user, self._password, method=request.get_method(), uri=request.selector)
         answer.close()
         if login is None:
             raise self._error(

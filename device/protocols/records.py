@@ -1,21 +1,20 @@
-"""Records: what a run leaves behind, and the sinks that take it."""
+"""Records: what a run leaves behind. Each is an event too, see `device.protocols.events`."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Annotated
 
 import msgspec
 
-from device.contract.profile import Scope
-from device.protocols.base import Closeable
+from device.protocols.columns import Column, Columns
 from device.protocols.frames import Interruption
-from device.protocols.power import MeterTotal
+from device.protocols.power import MeterTotal, PowerFigure, PowerOrigin, ThrottleFlag
 
 
 class RunRecord(msgspec.Struct, frozen=True):
-    """What was run, where: written once, first.
+    """What was run, where. A run begins with it.
 
-    ``unknown_below`` is the least score that named a class; None where one was named always.
+    ``unknown_below`` is the least score that named a class; None where every frame was named.
     """
 
     run_id: str
@@ -45,7 +44,30 @@ class Percentiles(msgspec.Struct, frozen=True):
     p99: float
 
 
-class IntervalRecord(msgspec.Struct, frozen=True):
+# Percentiles can't be merged: the mean of medians is an approximation, the largest of the others an upper bound.
+_LATENCY = Columns(
+    Column("latency_p50_s", part="p50", merge="mean", weight="frames"),
+    Column("latency_p90_s", part="p90", merge="max"),
+    Column("latency_p99_s", part="p99", merge="max"),
+)
+
+_POWER = Columns(
+    Column("power_w", part="power_w", merge="mean", weight="power_covered_s"),
+    Column("energy_j", part="energy_j", merge="sum"),
+    Column("power_source", part="source"),
+    Column("power_scope", part="scope"),
+    Column("power_is_estimate", part="is_estimate"),
+    Column("power_covered_s", part="covered_s", merge="sum", after="heat_limit_fps"),
+)
+
+_SUM = Column(merge="sum")
+_MAX = Column(merge="max")
+_MIN = Column(merge="min")
+_RATE = Column(merge="rate")
+_MEDIAN = Column(merge="mean", weight="frames")
+
+
+class IntervalRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What happened in one interval (a second, usually).
 
     A figure that could not be had is None, never 0.
@@ -53,47 +75,40 @@ class IntervalRecord(msgspec.Struct, frozen=True):
     Attributes:
         timestamp_ns: end of the interval, monotonic.
         wall_time_s: the same moment by the wall clock, seconds since 1970.
-        wall_is_synchronised: the wall clock had been set by a time server then. A Pi has no clock of its own: until it has
-            heard from one, its wall clock goes on from where the last boot ended.
         duration_s: length of the interval.
         frames: inferences that ended in it.
         dropped: frames that came and were never looked at.
-        unknown: those of ``frames`` that were not named; 0 where the run has no threshold, see `RunRecord.unknown_below`.
         fps: ``frames / duration_s``.
         latency_s: frame's timestamp to result.
         capture_s .. postprocess_s: median of each stage.
-        power_w: mean, of the headline meter.
-        energy_j: likewise, over ``power_covered_s``.
-        power_covered_s: the part of the interval that the meter covered; a slow meter covers some intervals not at all.
+        power: of the headline meter, over the part of the interval that it covered; a slow meter leaves some intervals without.
         throttled: flags that held at its end, or came and went in it, joined by commas; empty for none, None where the board
             can't tell.
+        unknown: those of ``frames`` that were not named; 0 where the run has no threshold, see `RunRecord.unknown_below`.
+        wall_is_synchronised: the wall clock had been set by a time server then. A Pi has no clock of its own: until it has
+            heard from one, its wall clock continues from where the last boot ended.
         heat_limit_fps: the rate that the profile's limit on heat held the daemon to at its end; None where it held it to none.
     """
 
-    timestamp_ns: int
-    wall_time_s: float
-    duration_s: float
-    frames: int
-    dropped: int
-    unknown: int
-    fps: float
-    latency_s: Percentiles | None
-    capture_s: float | None
-    preprocess_s: float | None
-    inference_s: float | None
-    postprocess_s: float | None
-    power_w: float | None
-    energy_j: float | None
-    power_covered_s: float | None
-    power_source: str | None
-    power_scope: Scope | None
-    power_is_estimate: bool | None
-    temperature_c: float | None
-    frequency_hz: float | None
-    throttled: str | None
-    rss_bytes: int
-    wall_is_synchronised: bool
-    heat_limit_fps: float | None
+    timestamp_ns: Annotated[int, _MAX]
+    wall_time_s: Annotated[float, _MAX]
+    duration_s: Annotated[float, _SUM]
+    frames: Annotated[int, _SUM]
+    dropped: Annotated[int, _SUM]
+    fps: Annotated[float, _RATE]
+    latency_s: Annotated[Percentiles | None, _LATENCY]
+    capture_s: Annotated[float | None, _MEDIAN]
+    preprocess_s: Annotated[float | None, _MEDIAN]
+    inference_s: Annotated[float | None, _MEDIAN]
+    postprocess_s: Annotated[float | None, _MEDIAN]
+    power: Annotated[PowerFigure | None, _POWER]
+    temperature_c: Annotated[float | None, _MAX]
+    frequency_hz: Annotated[float | None, Column(merge="mean", weight="duration_s")]
+    throttled: Annotated[str | None, Column(merge="words")]
+    rss_bytes: Annotated[int, _MAX]
+    unknown: Annotated[int, Column(merge="sum", is_nullable=True)]
+    wall_is_synchronised: Annotated[bool, Column(merge="min", is_nullable=True)]
+    heat_limit_fps: Annotated[float | None, _MIN]
 
 
 class SourceIntervalRecord(msgspec.Struct, frozen=True):
@@ -111,15 +126,15 @@ class SourceIntervalRecord(msgspec.Struct, frozen=True):
         is_interrupted: no good frame came at the interval's end.
     """
 
-    timestamp_ns: int
+    timestamp_ns: Annotated[int, _MAX]
     source: str
-    frames: int
-    dropped: int
-    bad_frames: int
-    fps: float
-    latency_s: Percentiles | None
-    capture_s: float | None
-    is_interrupted: bool
+    frames: Annotated[int, _SUM]
+    dropped: Annotated[int, _SUM]
+    bad_frames: Annotated[int, _SUM]
+    fps: Annotated[float, _RATE]
+    latency_s: Annotated[Percentiles | None, _LATENCY]
+    capture_s: Annotated[float | None, _MEDIAN]
+    is_interrupted: Annotated[bool, _MAX]
 
 
 class InterruptionRecord(Interruption, frozen=True, kw_only=True):
@@ -131,7 +146,7 @@ class InterruptionRecord(Interruption, frozen=True, kw_only=True):
         wall_time_s: the moment of ``started_ns`` by the wall clock, seconds since 1970.
     """
 
-    wall_time_s: float
+    wall_time_s: Annotated[float, Column(after="started_ns")]
 
 
 class MeterRecord(MeterTotal, frozen=True, kw_only=True):
@@ -142,7 +157,7 @@ class MeterRecord(MeterTotal, frozen=True, kw_only=True):
         sampler_cpu_s: processor time that reading all the meters has taken.
     """
 
-    place: int
+    place: Annotated[int, Column(after="run_id")]
     sampler_cpu_s: float
 
 
@@ -178,25 +193,76 @@ class Prediction(msgspec.Struct, frozen=True):
         return UNKNOWN_LABEL if self.is_unknown else self.labels[0]
 
 
-Record = RunRecord | IntervalRecord | SourceIntervalRecord | InterruptionRecord | MeterRecord | Prediction
+class StageSummary(msgspec.Struct, frozen=True):
+    """Percentiles of each stage, in seconds."""
+
+    capture: Percentiles | None
+    preprocess: Percentiles | None
+    inference: Percentiles | None
+    postprocess: Percentiles | None
 
 
-class Sink(Closeable, Protocol):
-    """Takes records, in order, from one thread: `RunRecord` first, then the others. Ignores kinds that it has no use for.
+class PowerSummary(PowerOrigin, frozen=True, kw_only=True):
+    """Mean power of the run, by its headline meter, over the part of it that the meter covered."""
 
-    May block: it is always driven through `device.sinks.background`, which keeps it away from the frame loop.
+    w: float
+    covered_s: float
+
+
+class SourceSummary(msgspec.Struct, frozen=True):
+    """What one source gave.
+
+    Attributes:
+        interruptions: times without good frames.
+        interrupted_s: their length together.
     """
 
-    def write(self, record: Record) -> None:
-        """Takes one record; may buffer it.
+    uri: str
+    frames: int
+    dropped: int
+    bad_frames: int
+    fps: float
+    latency_s: Percentiles | None
+    interruptions: int
+    interrupted_s: float
 
-        Raises:
-            SinkError: it could not be kept. The sink stays usable: a later write may succeed.
-        """
 
-    def flush(self) -> None:
-        """Makes durable what was written.
+class RunSummary(msgspec.Struct, frozen=True):
+    """What ``--json`` prints. A figure that could not be had is null, and for power the reason stands beside it.
 
-        Raises:
-            SinkError: it could not be kept; nothing that was flushed before is lost.
-        """
+    ``throttled`` are the flags that held at any time of the run, null where the board can't tell at all;
+    ``throttling_unsupported`` are those that it can't tell.
+
+    ``labels`` counts the frames that were named, ``unknown`` those that weren't because their best score was under
+    ``unknown_below``; without a threshold there are none.
+    """
+
+    profile: str
+    model: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    source: str
+    unknown_below: float | None
+    duration_s: float
+    frames: int
+    dropped: int
+    bad_frames: int
+    interruptions: int
+    fps: float
+    latency_s: Percentiles | None
+    stage_s: StageSummary
+    sources: tuple[SourceSummary, ...]
+    power: PowerSummary | None
+    power_missing_reason: str | None
+    power_meters_missing: tuple[str, ...]
+    power_meters: tuple[MeterTotal, ...]
+    sampler_cpu_s: float | None
+    energy_per_inference_j: float | None
+    rss_bytes: int
+    peak_rss_bytes: int
+    temperature_c: float | None
+    throttled: tuple[ThrottleFlag, ...] | None
+    throttling_unsupported: tuple[ThrottleFlag, ...]
+    labels: dict[str, int]
+    unknown: int

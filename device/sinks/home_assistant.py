@@ -1,7 +1,7 @@
-"""What Home Assistant is told of a board, so that it makes a device of it by itself.
+"""The discovery message, from which Home Assistant makes a device of a board.
 
 One retained message names the device and all its entities. An entity that this run has no figure for is named by its platform
-alone, which takes away one of an earlier run. Measured and estimated power are different entities: their histories never mix.
+alone, which removes that of an earlier run. Measured and estimated power are different entities: their histories never mix.
 
 References:
     https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery: device discovery, since Home Assistant 2024.12.
@@ -23,14 +23,14 @@ from device.protocols import RunRecord
 from device.sinks.mqtt_state import Shown
 
 STATUS_TOPIC = "homeassistant/status"
-"""Where Home Assistant says ``online``, as it comes from its makers: so is the prefix of `Identity.discovery_topic`."""
+"""Where Home Assistant publishes ``online`` by default; the prefix of `BoardIdentity.discovery_topic` is its default, too."""
 
 
-class Identity(NamedTuple):
-    """What a board and its profile are called.
+class BoardIdentity(NamedTuple):
+    """The names of a board with its profile.
 
     Attributes:
-        device: stays when the board is renamed.
+        device: of the device; stays when the board is renamed.
         name: for topics: host, profile, and four letters that tell boards of one name apart.
         title: for people.
     """
@@ -41,12 +41,12 @@ class Identity(NamedTuple):
 
     @property
     def discovery_topic(self) -> str:
-        """Where Home Assistant looks for the device."""
+        """Topic of the discovery message."""
         return f"homeassistant/device/{self.device}/config"
 
     @property
     def client(self) -> str:
-        """For the broker, and always the same: so it lets go of the connection that a board had before its power was cut.
+        """The client's id; always the same, so that the broker closes the connection from before a power cut.
 
         References:
             MQTT 3.1.1, 3.1.3.1: brokers take 23 letters and digits; 3.1.4: the older connection of two is closed.
@@ -54,7 +54,7 @@ class Identity(NamedTuple):
         return "gw" + hashlib.sha256(self.device.encode()).hexdigest()[:21]
 
 
-def identify(profile: str, *, root: Path = Path("/"), hostname: str | None = None) -> Identity:
+def identify(profile: str, *, root: Path = Path("/"), hostname: str | None = None) -> BoardIdentity:
     """Names this board.
 
     Args:
@@ -69,24 +69,24 @@ def identify(profile: str, *, root: Path = Path("/"), hostname: str | None = Non
     except OSError:
         machine = b""
     if not machine:
-        return Identity(_letters(f"ghostwatt_{host}_{profile}"), _letters(f"{host}-{profile}"), title)
+        return BoardIdentity(_letters(f"ghostwatt_{host}_{profile}"), _letters(f"{host}-{profile}"), title)
     digest = hmac.new(machine, b"ghostwatt", hashlib.sha256).hexdigest()
-    return Identity(_letters(f"ghostwatt_{digest[:12]}_{profile}"), _letters(f"{host}-{profile}-{digest[:4]}"), title)
+    return BoardIdentity(_letters(f"ghostwatt_{digest[:12]}_{profile}"), _letters(f"{host}-{profile}-{digest[:4]}"), title)
 
 
 class Topics(NamedTuple):
-    """Where the board speaks."""
+    """Topics that the board publishes to."""
 
     state: str
     availability: str
 
     @classmethod
-    def under(cls, prefix: str, identity: Identity) -> Topics:
-        """Those below a prefix."""
+    def under(cls, prefix: str, identity: BoardIdentity) -> Topics:
+        """Makes the topics below a prefix."""
         return cls(f"{prefix}/{identity.name}/state", f"{prefix}/{identity.name}/availability")
 
 
-def describe(run: RunRecord, identity: Identity, topics: Topics, shown: Shown, *, expire_after_s: float) -> dict[str, Any]:
+def describe(run: RunRecord, identity: BoardIdentity, topics: Topics, shown: Shown, *, expire_after_s: float) -> dict[str, Any]:
     """The discovery message.
 
     Args:
@@ -139,7 +139,7 @@ def _entities(topics: Topics, shown: Shown) -> Iterator[tuple[str, dict[str, Any
     yield "temperature", temperature | _DIAGNOSTIC if shown.has_temperature else _gone(temperature)
     flags = "value_json.throttled"
     throttled = _problem("Throttled", f"{{{{ none if {flags} is none else 'ON' if {flags} else 'OFF' }}}}")
-    yield "throttled", throttled | _DIAGNOSTIC if shown.tells_throttling else _gone(throttled)
+    yield "throttled", throttled | _DIAGNOSTIC if shown.knows_throttling else _gone(throttled)
     camera = _problem("Camera problem", "{{ 'ON' if value_json.camera_problem else 'OFF' }}")
     yield "camera_problem", camera | _detail(topics)
     label = {"platform": "sensor", "name": "Label", "value_template": "{{ value_json.label }}"}

@@ -1,8 +1,8 @@
-"""Tells an MQTT broker how the board does, once an interval, and Home Assistant what to make of it.
+"""Publishes the board's state to an MQTT broker, once an interval, and describes it to Home Assistant.
 
 Below ``PREFIX/HOST-PROFILE-xxxx``: ``state`` is JSON, see `device.sinks.mqtt_state`; ``availability`` is ``online``, or
-``offline``, which the broker itself says where the board falls silent. A broker that is away is tried again with growing waits;
-what would have been sent meanwhile isn't kept: the next state says how things are then.
+``offline``, which the broker itself publishes when the board falls silent. A broker that is away is tried again with growing
+waits; states are not kept for it meanwhile.
 
 References:
     MQTT 3.1.1 (OASIS Standard, 2014); the client is paho-mqtt.
@@ -18,41 +18,61 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 from urllib.parse import unquote
 
 import msgspec
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
+from msgspec import Meta
 
 from device.core.errors import SinkError, SinkReason, UsageError
-from device.core.resources import Resource
+from device.core.plugin import Needs, import_package
 from device.net.address import Address, add_credentials, parse_address
-from device.protocols import Record, RunRecord
-from device.sinks.home_assistant import STATUS_TOPIC, Identity, Topics, describe, identify
+from device.protocols import (
+    Event,
+    FrameDone,
+    InterruptionRecord,
+    IntervalRecord,
+    Kinds,
+    RunRecord,
+    SinkContext,
+    SourceIntervalRecord,
+)
+from device.sinks.base import SinkPlugin
+from device.sinks.home_assistant import STATUS_TOPIC, BoardIdentity, Topics, describe, identify
 from device.sinks.mqtt_state import MqttState, Shown
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
 
 DEFAULT_PREFIX = "ghostwatt"
 
 KEEPALIVE_S = 30
-"""Between signs of life. The broker calls a board away after one and a half of it (MQTT 3.1.1, 3.1.2.10)."""
+"""Between signs of life. The broker takes a board for gone after one and a half of it (MQTT 3.1.1, 3.1.2.10)."""
 
 RETRY_MAX_S = 60
 """Waits between attempts double from a second to this."""
 
 FIRST_STATE_S = 5.0
-"""The first state comes after this: by then slow meters have spoken, so that no entity is taken away to come back at once."""
+"""The first state comes after this: by then slow meters have given a figure, and no entity is removed only to return."""
 
 LIFETIME_INTERVALS = 3
 """A figure that is older than this many intervals is no longer shown."""
 
 GOODBYE_S = 3.0
-"""For the broker to acknowledge that we go."""
+"""The longest wait for the broker to acknowledge ``offline``."""
 
 # Of messages that wait for an acknowledgement: one availability and one discovery is usual.
 _MAX_WAITING = 16
+
+
+class MqttOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a profile may give it."""
+
+    uri: Annotated[str, Meta(description="mqtt[s]://HOST[:PORT][/PREFIX]; user and password belong in the netrc file")]
+    interval_s: Annotated[float, Meta(gt=0.0, description="time between two states")] = 60.0
+    labels: Annotated[bool, Meta(description="publish what the camera sees, too")] = False
 
 
 class Broker(NamedTuple):
@@ -94,14 +114,15 @@ def _malformed(found: str) -> UsageError:
     return UsageError("--mqtt", found, expected=expected, reason="malformed_uri")
 
 
-class MqttSink(Resource):
-    """Speaks to one broker. Connects when it is told what runs, and from then on by itself.
+class MqttSink(SinkPlugin):
+    """Publishes the state to an MQTT broker, and describes it to Home Assistant.
 
-    `flush` sends: its caller's interval is the state's.
+    Connects when the run begins, and again by itself whenever the connection is lost.
 
     Args:
-        uri: see `parse_broker`; without a user, the netrc file is asked.
-        interval_s: between flushes.
+        uri: see `parse_broker`; without a user, the netrc file is consulted.
+        interval_s: between two states, which `flush` sends.
+        labels: publishes what the camera sees, too.
         environ: names the netrc file.
         root: of the file system that names this board.
 
@@ -110,32 +131,52 @@ class MqttSink(Resource):
         SinkError: ``missing``, ``malformed`` of the netrc file; ``certificate`` where this machine trusts nobody.
     """
 
-    def __init__(self, uri: str, *, interval_s: float, environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> None:
+    Options: ClassVar[type[msgspec.Struct]] = MqttOptions
+    needs: ClassVar[Needs] = Needs(extra="mqtt", is_networked=True)
+    takes: Kinds = (RunRecord, IntervalRecord, SourceIntervalRecord, InterruptionRecord)
+
+    @classmethod
+    def open(cls, options: MqttOptions, _context: SinkContext) -> Self:
+        """Reads the URI; connects when the run begins."""
+        return cls(options.uri, interval_s=options.interval_s, labels=options.labels)
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        interval_s: float,
+        labels: bool = False,
+        environ: Mapping[str, str] = os.environ,
+        root: Path = Path("/"),
+    ) -> None:
+        import_package("paho.mqtt.client", self.needs, "sink mqtt")
         broker = parse_broker(uri)
+        if labels:
+            self.takes = (*self.takes, FrameDone)
         self._broker = broker._replace(address=add_credentials(broker.address, environ, SinkError))
         self._tls = _make_tls(broker.address) if broker.address.scheme == "mqtts" else None
-        self._interval_s = interval_s
+        self.flush_interval_s = interval_s
         self._root = root
         self._state = MqttState()
         self._link: _Link | None = None
         self._last: dict[str, Any] | None = None
 
-    def write(self, record: Record) -> None:
-        """Sums a record up; sends at once what can't wait."""
-        if isinstance(record, RunRecord):
-            self._connect(record)
+    def write(self, event: Event) -> None:
+        """Adds an event to the next state; publishes at once what can't wait."""
+        if isinstance(event, RunRecord):
+            self._connect(event)
             return
-        is_urgent = self._state.add(record)
-        if self._last is None and self._state.span_s >= min(FIRST_STATE_S, self._interval_s):
+        is_urgent = self._state.add(event)
+        if self._last is None and self._state.span_s >= min(FIRST_STATE_S, self.flush_interval_s):
             self._renew()
         if self._last is not None and is_urgent:
-            self._last |= self._state.trouble()
+            self._last |= self._state.camera_problem()
             self._send()
         elif self._link is not None and self._link.is_asked:
             self._send()
 
     def flush(self) -> None:
-        """Sends the state.
+        """Publishes the state.
 
         Raises:
             SinkError: ``unreachable``, ``unauthorised`` where there is no connection.
@@ -146,7 +187,7 @@ class MqttSink(Resource):
             raise self._link.failure
 
     def close(self) -> None:
-        """Says ``offline``, and disconnects."""
+        """Publishes ``offline`` and disconnects."""
         link, self._link = self._link, None
         if link is not None:
             link.close()
@@ -154,7 +195,7 @@ class MqttSink(Resource):
     def _connect(self, run: RunRecord) -> None:
         self.close()
         identity = identify(run.profile, root=self._root)
-        lifetime_s = LIFETIME_INTERVALS * self._interval_s
+        lifetime_s = LIFETIME_INTERVALS * self.flush_interval_s
         self._link = _Link(self._broker, self._tls, run, identity, lifetime_s)
 
     def _renew(self) -> None:
@@ -171,7 +212,7 @@ class _Link:
     """The connection to the broker, for one run. Its callbacks come from paho's thread, the rest from the sink's."""
 
     def __init__(
-        self, broker: Broker, tls: ssl.SSLContext | None, run: RunRecord, identity: Identity, lifetime_s: float
+        self, broker: Broker, tls: ssl.SSLContext | None, run: RunRecord, identity: BoardIdentity, lifetime_s: float
     ) -> None:
         self.failure: SinkError | None = None
         self.is_asked = False
@@ -189,6 +230,9 @@ class _Link:
         self._client.loop_start()
 
     def _make_client(self, address: Address, tls: ssl.SSLContext | None) -> Client:
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+
         client = Client(CallbackAPIVersion.VERSION2, client_id=self._identity.client)
         client.will_set(self._topics.availability, "offline", qos=1, retain=True)
         client.reconnect_delay_set(1, RETRY_MAX_S)
@@ -204,7 +248,7 @@ class _Link:
         return client
 
     def send(self, state: Mapping[str, Any], shown: Shown) -> None:
-        """Sends a state, and before it what Home Assistant must know; drops it where there is no connection."""
+        """Publishes a state, after the discovery message where that has changed; drops it where there is no connection."""
         if not self._is_connected:
             return
         self.is_asked = False
@@ -215,14 +259,14 @@ class _Link:
         self._client.publish(self._topics.state, msgspec.json.encode(state))
 
     def close(self) -> None:
-        """Says goodbye, if anybody listens."""
+        """Publishes ``offline``, if there is a connection, and disconnects."""
         self._is_closing = True
         if self._is_connected:
             goodbye = self._client.publish(self._topics.availability, "offline", qos=1, retain=True)
-            # They say that the broker went first.
+            # Raised where the broker went first.
             with contextlib.suppress(RuntimeError, ValueError):
                 goodbye.wait_for_publish(GOODBYE_S)
-        # The thread isn't waited for: it may hang in a name server.
+        # Not joined: paho's thread may hang in a name server.
         self._client.disconnect()
         if self._is_connected:
             self._gone.wait(GOODBYE_S)
@@ -247,7 +291,7 @@ class _Link:
         self.failure = None
 
     def _on_connect_fail(self, _client: Client, _data: Any) -> None:
-        # paho calls this while it handles the exception, and hands nothing on.
+        # paho calls this while it handles the exception, and passes nothing.
         error = sys.exc_info()[1]
         self.failure = self._unreachable(error)
 
@@ -265,7 +309,7 @@ class _Link:
             self._announced = None
             self.is_asked = True
 
-    # --- what is wrong ---
+    # --- errors ---
 
     def _unreachable(self, error: BaseException | None) -> SinkError:
         if isinstance(error, ssl.SSLCertVerificationError):

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, ClassVar, Self
 
 import msgspec
+from msgspec import Meta
 
 from device.core.errors import SinkError
-from device.core.resources import Resource
-from device.protocols import Prediction, Record
+from device.protocols import FrameDone, Kinds, SinkContext
+from device.sinks.base import SinkPlugin
 
 
-class PredictionsFile(Resource):
-    """Writes each `Prediction` as a line: ``source`` (path or index), ``uri`` of the source, ``index``,
+class PredictionsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a profile may give it."""
+
+    path: Annotated[str, Meta(description="the file, which is replaced")]
+
+
+class PredictionsFile(SinkPlugin):
+    """A JSON line for every frame.
+
+    The keys are ``source`` (path or index), ``uri`` of the source, ``index``,
     ``timestamp_ns``, ``latency_s``, ``label``, ``is_unknown``, ``labels``, ``scores``.
 
     ``label`` is what the frame is called: the first of ``labels``, or "unknown" where ``is_unknown``.
@@ -24,6 +34,16 @@ class PredictionsFile(Resource):
         SinkError: the file can't be made.
     """
 
+    Options: ClassVar[type[msgspec.Struct]] = PredictionsOptions
+    keeps_every_frame: ClassVar[bool] = True
+    takes: Kinds = (FrameDone,)
+    flush_interval_s = 1.0
+
+    @classmethod
+    def open(cls, options: PredictionsOptions, _context: SinkContext) -> Self:
+        """Makes the file."""
+        return cls(Path(options.path))
+
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
@@ -32,20 +52,19 @@ class PredictionsFile(Resource):
         except OSError as error:
             raise self._trouble(error) from error
 
-    def write(self, record: Record) -> None:
+    def write(self, event: FrameDone) -> None:
         """Buffers a line."""
-        if not isinstance(record, Prediction):
-            return
+        prediction = event.prediction
         line = {
-            "source": record.origin if record.origin is not None else record.index,
-            "uri": record.source,
-            "index": record.index,
-            "timestamp_ns": record.timestamp_ns,
-            "latency_s": round(record.latency_s, 6),
-            "label": record.label,
-            "is_unknown": record.is_unknown,
-            "labels": record.labels,
-            "scores": [round(score, 6) for score in record.scores],
+            "source": prediction.origin if prediction.origin is not None else prediction.index,
+            "uri": prediction.source,
+            "index": prediction.index,
+            "timestamp_ns": prediction.timestamp_ns,
+            "latency_s": round(prediction.latency_s, 6),
+            "label": prediction.label,
+            "is_unknown": prediction.is_unknown,
+            "labels": prediction.labels,
+            "scores": [round(score, 6) for score in prediction.scores],
         }
         try:
             self._file.write(msgspec.json.encode(line) + b"\n")

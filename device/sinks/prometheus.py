@@ -1,4 +1,4 @@
-"""A page for Prometheus: what it scrapes is what the newest records say, see `device.sinks.prometheus_series`.
+"""A page for Prometheus: what the newest records say, see `device.sinks.prometheus_series`.
 
 References:
     https://prometheus.io/docs/instrumenting/exposition_formats/; the page is written by prometheus-client.
@@ -12,17 +12,20 @@ import socket
 import threading
 from collections.abc import Iterable
 from socketserver import TCPServer, ThreadingMixIn
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple, Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, Metric, make_wsgi_app
-from prometheus_client.core import Sample
-from prometheus_client.registry import Collector
+import msgspec
+from msgspec import Meta
 
 from device.core.errors import SinkError, UsageError
-from device.core.resources import Resource
-from device.protocols import Clock, Record
+from device.core.plugin import Needs, import_package
+from device.protocols import Clock, Event, SinkContext
+from device.sinks.base import SinkPlugin
 from device.sinks.prometheus_series import SeriesTable
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 DEFAULT_HOST = "127.0.0.1"
 """Only this machine; ``0.0.0.0:PORT`` lets others in."""
@@ -36,7 +39,7 @@ _SUFFIX = {"counter": "_total", "info": "_info"}
 
 
 class Listen(NamedTuple):
-    """Where to listen. ``str`` gives what the flag takes."""
+    """Where to listen. ``str`` gives it in the form of the flag."""
 
     host: str
     port: int
@@ -62,8 +65,14 @@ def parse_listen(text: str) -> Listen:
     return Listen((match["host"] or DEFAULT_HOST).strip("[]"), int(match["port"]))
 
 
-class PrometheusSink(Resource):
-    """Serves ``http://HOST:PORT/metrics``, from a thread of its own, for as long as it is open.
+class PrometheusOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a profile may give it."""
+
+    listen: Annotated[str, Meta(description="[HOST:]PORT; only this machine is served, unless HOST is 0.0.0.0")]
+
+
+class PrometheusSink(SinkPlugin):
+    """A page for Prometheus, ``http://HOST:PORT/metrics``, served from a thread of its own.
 
     Args:
         listen: where, see `parse_listen`.
@@ -75,35 +84,46 @@ class PrometheusSink(Resource):
         SinkError: ``busy``, ``permission``, or ``address`` where this machine doesn't have it.
     """
 
+    Options: ClassVar[type[msgspec.Struct]] = PrometheusOptions
+    needs: ClassVar[Needs] = Needs(extra="prometheus", is_networked=True)
+
+    @classmethod
+    def open(cls, options: PrometheusOptions, context: SinkContext) -> Self:
+        """Begins to listen."""
+        return cls(options.listen, clock=context.clock, interval_s=context.profile.telemetry.interval_s)
+
     def __init__(self, listen: str, *, clock: Clock, interval_s: float) -> None:
+        package = import_package("prometheus_client", self.needs, "sink prometheus")
         self._table = SeriesTable(clock, interval_s)
-        registry = CollectorRegistry()
-        registry.register(_TableCollector(self._table))
+        registry = package.CollectorRegistry()
+        registry.register(TableCollector(self._table))
         self._server: _Server | None = _open_server(parse_listen(listen))
-        self._server.set_app(make_wsgi_app(registry))
+        self._server.set_app(package.make_wsgi_app(registry))
         threading.Thread(target=self._server.serve_forever, name="prometheus", daemon=True).start()
 
-    def write(self, record: Record) -> None:
+    def write(self, event: Event) -> None:
         """Changes what the next scrape finds."""
-        self._table.take(record)
-
-    def flush(self) -> None:
-        """Nothing to do: who scrapes decides when."""
+        self._table.take(event)
 
     def close(self) -> None:
-        """Stops to listen."""
+        """Stops listening."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
             server.server_close()
 
 
-class _TableCollector(Collector):
+class TableCollector:
+    """What prometheus-client asks at each scrape."""
+
     def __init__(self, table: SeriesTable) -> None:
         self._table = table
 
     def collect(self) -> Iterable[Metric]:
-        """What a scrape finds."""
+        """Gives the table's series."""
+        from prometheus_client import Metric
+        from prometheus_client.core import Sample
+
         for family, series in self._table.read():
             metric = Metric(family.name, family.help, family.kind)
             name = family.name + _SUFFIX.get(family.kind, "")
@@ -115,7 +135,7 @@ class _Handler(WSGIRequestHandler):
     timeout = PATIENCE_S
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing: a journal is for people."""
+        """Logs nothing: a journal is for people."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -130,7 +150,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no trouble of ours."""
+        """Ignores clients that went away."""
 
 
 class _Server6(_Server):

@@ -1,7 +1,7 @@
 """Records as Prometheus series: which there are, how long each lives, and what tells them apart.
 
-Counters add up over the run. Everything else is of the newest record of its kind, which replaces the one before as a whole: a
-figure that it doesn't have is absent, never 0. Where no newer record comes, figures vanish when they have grown old.
+Counters add up over the run. All others are of the newest record of its kind, which replaces the one before as a whole: a
+figure that it doesn't have is absent, never 0. Where no newer record comes, figures vanish after their lifetime.
 
 Series of power and energy carry ``estimate``, so that no query mixes an estimate with a measurement unless it asks to.
 
@@ -13,16 +13,18 @@ References:
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from device.protocols import (
     Clock,
+    Event,
     InterruptionRecord,
     IntervalRecord,
     MeterRecord,
     Percentiles,
-    Record,
+    PowerFigure,
+    PowerOrigin,
     RunRecord,
     SourceIntervalRecord,
 )
@@ -37,11 +39,13 @@ class Family(NamedTuple):
         name: without a counter's ``_total`` and an info's ``_info``.
         kind: Prometheus's type.
         help: one line.
+        interval: the figure of an interval that is the series' value, or is added to it; None where it comes otherwise.
     """
 
     name: str
     kind: Kind
     help: str
+    interval: Callable[[IntervalRecord], float | None] | None = None
 
 
 _POWER = "estimate=true: by a model, not by a sensor."
@@ -50,25 +54,32 @@ FAMILIES = {
     family.name: family
     for family in (
         Family("ghostwatt_run", "info", "What runs, where."),
-        Family("ghostwatt_frames", "counter", "Inferences."),
-        Family("ghostwatt_dropped_frames", "counter", "Frames that came and were never looked at."),
+        Family("ghostwatt_frames", "counter", "Inferences.", lambda record: record.frames),
+        Family(
+            "ghostwatt_dropped_frames", "counter", "Frames that came and were never looked at.", lambda record: record.dropped
+        ),
         Family("ghostwatt_unknown_frames", "counter", "Inferences whose best score was too low to name a class."),
-        Family("ghostwatt_frames_per_second", "gauge", "Inferences a second, in the last interval."),
+        Family("ghostwatt_frames_per_second", "gauge", "Inferences a second, in the last interval.", lambda record: record.fps),
         Family("ghostwatt_latency_seconds", "summary", "From a frame's timestamp to its result, in the last interval."),
         Family("ghostwatt_stage_median_seconds", "gauge", "Median time of each stage, in the last interval."),
         Family("ghostwatt_power_watts", "gauge", f"By the headline meter, in the last interval that it covered. {_POWER}"),
         Family("ghostwatt_energy_joules", "counter", f"By the headline meter, over the time that it covered. {_POWER}"),
         Family("ghostwatt_power_covered_seconds", "counter", f"Time that the headline meter covered. {_POWER}"),
-        Family("ghostwatt_temperature_celsius", "gauge", "Of the processor."),
-        Family("ghostwatt_cpu_frequency_hertz", "gauge", "Of the fastest core."),
+        Family("ghostwatt_temperature_celsius", "gauge", "Of the processor.", lambda record: record.temperature_c),
+        Family("ghostwatt_cpu_frequency_hertz", "gauge", "Of the fastest core.", lambda record: record.frequency_hz),
         Family("ghostwatt_throttled", "gauge", "1 where a flag holds that the board can tell, 0 where none does."),
         Family(
             "ghostwatt_throttle_flag",
             "gauge",
-            "1 for each flag that holds; the others are absent, told or not.",
+            "1 for each flag that holds; the others are absent, whether the board can tell them or not.",
         ),
-        Family("ghostwatt_heat_limit_frames_per_second", "gauge", "Rate that the limit on heat holds the daemon to."),
-        Family("ghostwatt_resident_memory_bytes", "gauge", "Of the daemon."),
+        Family(
+            "ghostwatt_heat_limit_frames_per_second",
+            "gauge",
+            "Rate that the limit on heat holds the daemon to.",
+            lambda record: record.heat_limit_fps,
+        ),
+        Family("ghostwatt_resident_memory_bytes", "gauge", "Of the daemon.", lambda record: record.rss_bytes),
         Family("ghostwatt_source_frames", "counter", "Inferences on a source's frames."),
         Family("ghostwatt_source_dropped_frames", "counter", "A source's frames that were never looked at."),
         Family("ghostwatt_source_bad_frames", "counter", "A source's frames that came damaged."),
@@ -92,14 +103,14 @@ REASONS = ("stalled", "ended", "missing", "unreachable", "busy", "frozen", "dark
 
 LIFETIME_S = 10.0
 LIFETIME_INTERVALS = 3
-"""How old a figure may grow. A slow meter covers some intervals not at all; a daemon that hangs writes none."""
+"""How old a figure may grow. A slow meter leaves some intervals without one; a daemon that hangs writes none."""
 
 Labels = tuple[tuple[str, str], ...]
 Values = dict[tuple[str, Labels], float]
 
 
 class _Snapshot(NamedTuple):
-    """What one record gave; ``dies_ns`` is None where it stays true without news."""
+    """What one record gave; ``dies_ns`` is None where it has no lifetime."""
 
     values: Values
     dies_ns: int | None
@@ -121,8 +132,8 @@ class SeriesTable:
         self._counters: Values = {}
         self._snapshots: dict[tuple[str, ...], _Snapshot] = {}
 
-    def take(self, record: Record) -> None:
-        """Takes a record; those before the run's own, and predictions, tell nothing."""
+    def take(self, record: Event) -> None:
+        """Takes a record; those before the run's own are ignored."""
         with self._lock:
             if isinstance(record, RunRecord):
                 self._begin(record)
@@ -158,35 +169,33 @@ class SeriesTable:
         self._keep(("run",), {("ghostwatt_run", _labels(labels | {"threads": str(run.threads)})): 1.0}, None)
 
     def _take_interval(self, record: IntervalRecord, run: RunRecord) -> None:
-        self._add("ghostwatt_frames", (), record.frames)
-        self._add("ghostwatt_dropped_frames", (), record.dropped)
+        values: Values = {}
+        for family in FAMILIES.values():
+            if family.interval is None:
+                continue
+            if family.kind == "counter":
+                self._add(family.name, (), family.interval(record) or 0)
+            else:
+                _put(values, family.name, (), family.interval(record))
         if run.unknown_below is not None:
             self._add("ghostwatt_unknown_frames", (), record.unknown)
-        values: Values = {}
-        _put(values, "ghostwatt_frames_per_second", (), record.fps)
         _put_percentiles(values, "ghostwatt_latency_seconds", {}, record.latency_s)
         for stage in ("capture", "preprocess", "inference", "postprocess"):
             _put(values, "ghostwatt_stage_median_seconds", _labels({"stage": stage}), getattr(record, f"{stage}_s"))
-        _put(values, "ghostwatt_temperature_celsius", (), record.temperature_c)
-        _put(values, "ghostwatt_cpu_frequency_hertz", (), record.frequency_hz)
-        _put(values, "ghostwatt_heat_limit_frames_per_second", (), record.heat_limit_fps)
-        _put(values, "ghostwatt_resident_memory_bytes", (), record.rss_bytes)
         if record.throttled is not None:
             flags = [flag for flag in record.throttled.split(",") if flag]
             _put(values, "ghostwatt_throttled", (), bool(flags))
             for flag in flags:
                 _put(values, "ghostwatt_throttle_flag", _labels({"flag": flag}), 1)
         self._keep(("interval",), values, record.timestamp_ns)
-        self._take_power(record)
+        if record.power is not None:
+            self._take_power(record.power, record.timestamp_ns)
 
-    def _take_power(self, record: IntervalRecord) -> None:
-        if record.power_w is None:
-            return
-        labels = _power_labels(record.power_source, record.power_scope, is_estimate=record.power_is_estimate)
-        self._keep(("power",), {("ghostwatt_power_watts", labels): record.power_w}, record.timestamp_ns)
-        if record.energy_j is not None and record.power_covered_s is not None:
-            self._add("ghostwatt_energy_joules", labels, record.energy_j)
-            self._add("ghostwatt_power_covered_seconds", labels, record.power_covered_s)
+    def _take_power(self, figure: PowerFigure, timestamp_ns: int) -> None:
+        labels = _power_labels(figure)
+        self._keep(("power",), {("ghostwatt_power_watts", labels): figure.power_w}, timestamp_ns)
+        self._add("ghostwatt_energy_joules", labels, figure.energy_j)
+        self._add("ghostwatt_power_covered_seconds", labels, figure.covered_s)
 
     def _take_source(self, record: SourceIntervalRecord) -> None:
         source = {"source": record.source}
@@ -211,7 +220,7 @@ class SeriesTable:
             self._add("ghostwatt_source_interrupted_seconds", labels, record.duration_s)
 
     def _take_meter(self, record: MeterRecord) -> None:
-        power = _power_labels(record.source, record.scope, is_estimate=record.is_estimate)
+        power = _power_labels(record)
         # Two chips of one kind may measure the same: their place in the profile tells them apart.
         labels = (*power, ("place", str(record.place)))
         values: Values = {}
@@ -236,10 +245,8 @@ def _labels(values: Mapping[str, str]) -> Labels:
     return tuple(values.items())
 
 
-def _power_labels(source: str | None, scope: str | None, *, is_estimate: bool | None) -> Labels:
-    # Who doesn't say that it was measured has estimated.
-    estimate = "false" if is_estimate is False else "true"
-    return (("meter", source or "unknown"), ("scope", scope or "unknown"), ("estimate", estimate))
+def _power_labels(origin: PowerOrigin) -> Labels:
+    return (("meter", origin.source), ("scope", origin.scope), ("estimate", "true" if origin.is_estimate else "false"))
 
 
 def _put(values: Values, name: str, labels: Labels, value: float | None) -> None:

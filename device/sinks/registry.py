@@ -1,14 +1,17 @@
-"""The sinks that there are."""
+"""The sinks that there are, by the names that a profile's ``sinks:`` gives them."""
 
 from __future__ import annotations
 
-from device.core.registry import Entry, Registry
+from device.core.registry import Registry
 
 SINKS = Registry(
     "sink",
     {
-        "prometheus": Entry("device.sinks.prometheus:PrometheusSink", "pip install 'ghostwatt[prometheus]'"),
-        "mqtt": Entry("device.sinks.mqtt:MqttSink", "pip install 'ghostwatt[mqtt]'"),
+        "telemetry": "device.sinks.telemetry:TelemetryStore",
+        "predictions": "device.sinks.predictions:PredictionsFile",
+        "prometheus": "device.sinks.prometheus:PrometheusSink",
+        "mqtt": "device.sinks.mqtt:MqttSink",
+        "webhook": "device.sinks.webhook:WebhookSink",
     },
+    base="device.sinks.base:SinkPlugin",
 )
-"""What needs a package of its own; the others are named by their files, see `device.daemon.outlets`."""

@@ -2,7 +2,7 @@
 
 Write-ahead log and one transaction a flush: a power cut loses what was not flushed, and nothing else. Rows that can't be
 written wait in memory, up to a bound, for a disk that has room again. A store that is damaged is set aside under another
-name, and a new one begun.
+name, and a new one is begun.
 
 References:
     https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous: WAL with ``synchronous=NORMAL``.
@@ -18,12 +18,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+import msgspec
+from msgspec import Meta
 
 from device.contract import Telemetry
 from device.core.errors import SinkError
-from device.core.resources import Resource
-from device.protocols import Record, RunRecord
-from device.telemetry.retention import Limits, thin_out
+from device.protocols import RunRecord, SinkContext
+from device.sinks.base import SinkPlugin
+from device.telemetry.retention import Retention, thin_out
 from device.telemetry.schema import Row, insert, prepare_tables
 
 _HEADER = b"SQLite format 3\x00"
@@ -35,19 +39,38 @@ THIN_OUT_INTERVAL_S = 3600.0
 _MAX_LOG_BYTES = 4 << 20
 
 
-class TelemetryStore(Resource):
-    """Keeps every record but predictions.
+class TelemetryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a profile may give it; how long rows are kept stands under ``telemetry:``."""
+
+    path: Annotated[str, Meta(description="the SQLite file")]
+
+
+class TelemetryStore(SinkPlugin):
+    """A SQLite file with a row an interval, thinned out with age.
 
     Args:
         path: of the SQLite file; made, with its folder, at the first flush.
         settings: how long rows are kept.
         pending_limit: rows that may wait in memory while the disk is full; beyond it the oldest go.
-        on_trouble: told in one line of a store that was set aside; from the thread that flushes.
+        report: takes one line where a store was set aside; from the thread that flushes.
         wall_time_s: seconds since 1970, or None where the wall clock isn't synchronised.
 
     Raises:
         SinkError: ``permission`` where the path can't be a file, ``damaged`` where another kind of file lies there.
     """
+
+    Options: ClassVar[type[msgspec.Struct]] = TelemetryOptions
+
+    @classmethod
+    def open(cls, options: TelemetryOptions, context: SinkContext) -> Self:
+        """Checks the path; the file is made at the first flush."""
+        clock = context.clock
+        return cls(
+            Path(options.path),
+            settings=context.profile.telemetry,
+            report=context.report,
+            wall_time_s=lambda: clock.wall_time_s() if clock.wall_is_synchronised() else None,
+        )
 
     def __init__(
         self,
@@ -55,12 +78,14 @@ class TelemetryStore(Resource):
         *,
         settings: Telemetry | None = None,
         pending_limit: int = 7200,
-        on_trouble: Callable[[str], None] = lambda _: None,
+        report: Callable[[str], None] = lambda _: None,
         wall_time_s: Callable[[], float | None] = time.time,
     ) -> None:
         self._path = path
-        self._limits = Limits.of(settings or Telemetry())
-        self._on_trouble = on_trouble
+        settings = settings or Telemetry()
+        self.flush_interval_s = settings.flush_interval_s
+        self._retention = Retention.of(settings)
+        self._report = report
         self._wall_time_s = wall_time_s
         self._run: RunRecord | None = None
         self._run_is_stored = False
@@ -71,13 +96,13 @@ class TelemetryStore(Resource):
         self.lost = 0
         _check_path(path)
 
-    def write(self, record: Record) -> None:
+    def write(self, event: RunRecord | Row) -> None:
         """Buffers a record."""
-        if isinstance(record, RunRecord):
-            self._run, self._run_is_stored = record, False
-        elif isinstance(record, Row):
+        if isinstance(event, RunRecord):
+            self._run, self._run_is_stored = event, False
+        else:
             self.lost += len(self._pending) == self._pending.maxlen
-            self._pending.append(record)
+            self._pending.append(event)
 
     def flush(self) -> None:
         """Commits what is buffered in one transaction; once an hour, thins out what is old."""
@@ -112,7 +137,7 @@ class TelemetryStore(Resource):
         if now_s < self._thin_out_at_s:
             return
         self._thin_out_at_s = now_s + THIN_OUT_INTERVAL_S
-        thin_out(self._connect(), self._limits, self._wall_time_s())
+        thin_out(self._connect(), self._retention, self._wall_time_s())
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -123,7 +148,7 @@ class TelemetryStore(Resource):
         return self._connection
 
     def _check_whole(self) -> None:
-        """Looks once whether a store from before is whole; sets it aside where it isn't."""
+        """Checks once whether an existing store is whole; sets it aside where it isn't."""
         self._is_checked = True
         if not self._path.exists():
             return
@@ -146,7 +171,9 @@ class TelemetryStore(Resource):
             part = self._path.with_name(self._path.name + suffix)
             if part.exists():
                 part.rename(name.with_name(name.name + suffix))
-        self._on_trouble(f"telemetry {self._path}: is damaged ({' '.join(why.split())}); set aside as {name.name}, begun anew")
+        self._report(
+            f"telemetry {self._path}: is damaged ({' '.join(why.split())}); set aside as {name.name}, and a new one begun"
+        )
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -209,11 +236,11 @@ def _check_path(path: Path) -> None:
             header = file.read(len(_HEADER))
     except OSError as error:
         if error.errno == errno.EROFS:
-            return  # a worn card goes read-only; that is told at each flush, and the run goes on
+            return  # a worn card goes read-only: each flush reports it, and the run continues
         raise SinkError(
             where, error.strerror or str(error), expected="a file that can be written", reason="permission"
         ) from error
-    # What is called like a store is one, however damaged; anything else may be dear to someone.
+    # A file with a store's name is a store, however damaged; any other file may be precious to someone.
     if header and header != _HEADER and path.suffix not in _SUFFIXES:
         raise SinkError(
             where, "exists and is no telemetry store", remedy="name another file; this one was left as it is", reason="damaged"

@@ -1,15 +1,15 @@
 """Keeps the telemetry store small: rows grow coarser with age, and the oldest go when it would grow too large.
 
-A merged row is the end of its minute or hour. Counts and energy add up; power, rate and stage times are means over the rows,
-weighted by the time that a meter covered, by time, or by frames. Latency's p50 is the mean of the rows' p50, weighted by
-frames; p90, p99, temperature and memory are the largest that a row had: percentiles can't be merged, so these are upper
-bounds; the lowest rate that the limit on heat held to is the whole row's. Power figures of different sources, and measured
-and estimated ones, are never merged: they stay rows of their own, as does time without a figure, and time of which nobody
-could tell whether the board was throttled.
+A merged row is the end of its minute or hour. How each column is merged is declared beside the record's field, see
+`device.protocols.columns`: counts and energy add up; power, rate and stage times are means over the rows, weighted by the time
+that a meter covered, by time, or by frames; percentiles can't be merged, so p90 and p99 are upper bounds. Power figures of
+different sources, and measured and estimated ones, are never merged: they stay rows of their own, as does time without a
+figure, and time when the board could not tell whether it was throttled.
 
-Age is known only where the wall clock was synchronised at some time of the run, and is so now. Rows whose age nobody knows
-go by size alone.
+Age is known only where the wall clock was synchronised at some time of the run, and is now. Rows of unknown age are dropped
+by size alone.
 """
+# ruff: noqa: S608  # What is put into statements are names of ours; values are bound.
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import sqlite3
 from typing import NamedTuple
 
 from device.contract import Telemetry
+from device.protocols import IntervalRecord, SourceIntervalRecord
+from device.telemetry.schema import TABLES, Table, TableColumn
 
 MINUTE_S = 60
 HOUR_S = 3600
@@ -25,8 +27,8 @@ DAY_S = 86400
 _FOREVER_NS = (1 << 63) - 1
 
 
-class Limits(NamedTuple):
-    """Ages in seconds, and size in bytes; see `device.contract.profile.Telemetry`."""
+class Retention(NamedTuple):
+    """How long rows are kept: ages in seconds, and size in bytes; see `device.contract.profile.Telemetry`."""
 
     fine_s: float
     minutes_s: float
@@ -34,8 +36,8 @@ class Limits(NamedTuple):
     size_bytes: float
 
     @classmethod
-    def of(cls, settings: Telemetry) -> Limits:
-        """Of a profile."""
+    def of(cls, settings: Telemetry) -> Retention:
+        """Converts a profile's settings."""
         return cls(
             settings.fine_kept_h * HOUR_S,
             settings.minutes_kept_d * DAY_S,
@@ -60,86 +62,62 @@ class _Words:
         return ",".join(sorted(self._words)) if self._is_known else None
 
 
-def _time_mean(column: str) -> str:
-    return f"sum({column} * duration_s) / sum(CASE WHEN {column} IS NOT NULL THEN duration_s END)"
-
-
-def _frame_mean(column: str) -> str:
-    return f"sum({column} * frames) / sum(CASE WHEN {column} IS NOT NULL THEN frames END) AS {column}"
-
-
-_LATENCY = f"{_frame_mean('latency_p50_s')}, max(latency_p90_s) AS latency_p90_s, max(latency_p99_s) AS latency_p99_s"
-
-_INTERVAL = ", ".join(
-    (
-        "run_id",
-        "max(timestamp_ns) AS timestamp_ns",
-        "max(wall_time_s) AS wall_time_s",
-        "sum(duration_s) AS duration_s",
-        "sum(frames) AS frames",
-        "sum(dropped) AS dropped",
-        "sum(frames) / sum(duration_s) AS fps",
-        _LATENCY,
-        *(_frame_mean(stage) for stage in ("capture_s", "preprocess_s", "inference_s", "postprocess_s")),
-        f"ifnull(sum(power_w * power_covered_s) / sum(power_covered_s), {_time_mean('power_w')}) AS power_w",
-        "sum(energy_j) AS energy_j",
-        "sum(power_covered_s) AS power_covered_s",
-        "power_source",
-        "power_scope",
-        "power_is_estimate",
-        "max(temperature_c) AS temperature_c",
-        f"{_time_mean('frequency_hz')} AS frequency_hz",
-        "union_of_words(throttled) AS throttled",
-        "max(rss_bytes) AS rss_bytes",
-        "sum(unknown) AS unknown",
-        "min(wall_is_synchronised) AS wall_is_synchronised",
-        "min(heat_limit_fps) AS heat_limit_fps",
-    )
-)
-_INTERVAL_KEY = "run_id, timestamp_ns / {span_ns}, power_source, power_scope, power_is_estimate, throttled IS NULL"
-
-# A source's row has no length: those of the intervals, which tell of the same time and are merged after it, have.
 _SOURCE_LENGTH_S = (
     "(SELECT sum(i.duration_s) FROM interval AS i WHERE i.run_id = :run AND i.timestamp_ns"
     " BETWEEN source_interval.timestamp_ns / {span_ns} * {span_ns}"
     " AND min(:until, source_interval.timestamp_ns / {span_ns} * {span_ns} + {span_ns} - 1))"
 )
+"""A source's row has no length: the intervals of the same time, which are merged after it, have."""
 
-_SOURCE = ", ".join(
-    (
-        "run_id",
-        "max(timestamp_ns) AS timestamp_ns",
-        "source",
-        "sum(frames) AS frames",
-        "sum(dropped) AS dropped",
-        "sum(bad_frames) AS bad_frames",
-        # Rows whose intervals are lost are taken for equally long: nothing tells of their length.
-        f"ifnull(sum(frames) / {_SOURCE_LENGTH_S}, avg(fps)) AS fps",
-        _LATENCY,
-        _frame_mean("capture_s"),
-        "max(is_interrupted) AS is_interrupted",
-    )
-)
-_SOURCE_KEY = "run_id, timestamp_ns / {span_ns}, source"
+
+def _merged(table: Table, column: TableColumn) -> str:
+    """SQL for what becomes of a column's values."""
+    name = column.name
+    if column.merge in ("sum", "max", "min"):
+        return f"{column.merge}({name}) AS {name}"
+    if column.merge == "mean":
+        mean = _mean(name, column.weight)
+        # Rows of older stores have no such weight: their length stands in for it.
+        is_optional = any(other.name == column.weight and other.is_nullable for other in table.columns)
+        return f"ifnull({mean}, {_mean(name, 'duration_s')}) AS {name}" if is_optional else f"{mean} AS {name}"
+    if column.merge == "words":
+        return f"union_of_words({name}) AS {name}"
+    if column.merge == "rate" and any(other.name == "duration_s" for other in table.columns):
+        return f"sum(frames) / sum(duration_s) AS {name}"
+    if column.merge == "rate":
+        # Rows whose intervals are lost are taken for equally long: nothing records their length.
+        return f"ifnull(sum(frames) / {_SOURCE_LENGTH_S}, avg({name})) AS {name}"
+    return name
+
+
+def _mean(name: str, weight: str) -> str:
+    return f"sum({name} * {weight}) / sum(CASE WHEN {name} IS NOT NULL THEN {weight} END)"
+
+
+def _group(table: Table) -> list[str]:
+    """SQL for what rows must have in common, beside their run and their time, to be merged."""
+    same = [column.name for column in table.columns if column.merge == "group" and column.name != "run_id"]
+    return same + [f"{column.name} IS NULL" for column in table.columns if column.merge == "words"]
+
 
 _MOMENTS = {"interval": "timestamp_ns", "source_interval": "timestamp_ns", "interruption": "started_ns"}
 """Table -> the column by which its rows grow old."""
 
 
-def thin_out(connection: sqlite3.Connection, limits: Limits, now_s: float | None) -> None:
+def thin_out(connection: sqlite3.Connection, kept: Retention, now_s: float | None) -> None:
     """Merges and drops what is due, in one transaction a step.
 
     Args:
         connection: to a store.
-        limits: of the profile.
+        kept: of the profile.
         now_s: seconds since 1970; None where the wall clock isn't synchronised, so that no age is known.
     """
     connection.create_aggregate("union_of_words", 1, _Words)  # type: ignore[arg-type]  # its finalize may give None
     if now_s is not None:
-        _merge_older(connection, now_s - limits.fine_s, MINUTE_S)
-        _merge_older(connection, now_s - limits.minutes_s, HOUR_S)
-        _drop_older(connection, now_s - limits.hours_s)
-    _keep_size(connection, limits.size_bytes)
+        _merge_older(connection, now_s - kept.fine_s, MINUTE_S)
+        _merge_older(connection, now_s - kept.minutes_s, HOUR_S)
+        _drop_older(connection, now_s - kept.hours_s)
+    _keep_size(connection, kept.size_bytes)
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
@@ -170,36 +148,32 @@ def _merge_older(connection: sqlite3.Connection, wall_time_s: float, span_s: int
         if until_ns is None:
             continue
         with connection:
-            _merge(connection, "source_interval", _SOURCE, _SOURCE_KEY, run_id, until_ns, span_s)
-            _merge(connection, "interval", _INTERVAL, _INTERVAL_KEY, run_id, until_ns, span_s)
+            _merge(connection, TABLES[SourceIntervalRecord], run_id, until_ns, span_s)
+            _merge(connection, TABLES[IntervalRecord], run_id, until_ns, span_s)
 
 
-def _merge(connection: sqlite3.Connection, table: str, columns: str, key: str, run_id: str, until_ns: int, span_s: int) -> None:
+def _merge(connection: sqlite3.Connection, table: Table, run_id: str, until_ns: int, span_s: int) -> None:
     """Merges the rows of each group of more than one; names are ours, values are bound."""
-    same = f"m.identity = {_identity(table, key)}"
-    span_ns = span_s * 10**9
-    group, columns = key.format(span_ns=span_ns), columns.format(span_ns=span_ns)
+    name, span_ns, group = table.name, span_s * 10**9, _group(table)
+    names = ", ".join(column.name for column in table.columns)
+    merged = ", ".join(_merged(table, column) for column in table.columns).format(span_ns=span_ns)
+    # One text for what a group has in common.
+    identity = " || '|' || ".join(f"ifnull({name}.{part}, '')" for part in group)
     where = "run_id = :run AND timestamp_ns <= :until"
     values = {"run": run_id, "until": until_ns}
-    names = ", ".join(row[1] for row in connection.execute(f"PRAGMA table_info({table})"))
     connection.execute("DROP TABLE IF EXISTS temp.merged")
     connection.execute(
-        f"CREATE TEMP TABLE merged AS SELECT {columns}, min(timestamp_ns) AS first_ns, {_identity(table, key)} AS identity"  # noqa: S608
-        f" FROM {table} WHERE {where} GROUP BY {group} HAVING count(*) > 1",
+        f"CREATE TEMP TABLE merged AS SELECT {merged}, min(timestamp_ns) AS first_ns, {identity} AS identity"
+        f" FROM {name} WHERE {where} GROUP BY timestamp_ns / {span_ns}, {', '.join(group)} HAVING count(*) > 1",
         values,
     )
     connection.execute(
-        f"DELETE FROM {table} WHERE {where} AND EXISTS (SELECT 1 FROM temp.merged AS m WHERE {same}"  # noqa: S608
-        f" AND {table}.timestamp_ns BETWEEN m.first_ns AND m.timestamp_ns)",
+        f"DELETE FROM {name} WHERE {where} AND EXISTS (SELECT 1 FROM temp.merged AS m WHERE m.identity = {identity}"
+        f" AND {name}.timestamp_ns BETWEEN m.first_ns AND m.timestamp_ns)",
         values,
     )
-    connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM temp.merged")  # noqa: S608
+    connection.execute(f"INSERT INTO {name} ({names}) SELECT {names} FROM temp.merged")
     connection.execute("DROP TABLE temp.merged")
-
-
-def _identity(table: str, key: str) -> str:
-    """One text for what a group has in common beside its time."""
-    return " || '|' || ".join(f"ifnull({table}.{name}, '')" for name in key.split(", ")[2:])
 
 
 def _drop_older(connection: sqlite3.Connection, wall_time_s: float) -> None:
@@ -213,7 +187,7 @@ def _drop(connection: sqlite3.Connection, run_id: str, until_ns: int) -> None:
     """Drops a run's rows up to a moment; and the run, when none is left but the newest run's."""
     with connection:
         for table, moment in _MOMENTS.items():
-            connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND {moment} <= ?", (run_id, until_ns))  # noqa: S608
+            connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND {moment} <= ?", (run_id, until_ns))
         connection.execute(
             "DELETE FROM meter WHERE run_id = ?1 AND run_id <> (SELECT run_id FROM run ORDER BY rowid DESC LIMIT 1)"
             " AND NOT EXISTS (SELECT 1 FROM interval WHERE run_id = ?1)",

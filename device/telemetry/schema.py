@@ -1,119 +1,173 @@
-"""The telemetry store's tables, and how those of an older schema become these.
+"""The telemetry store's tables, made from what the records declare beside their fields, see `device.protocols.columns`.
+
+A record that gains a field gains a column, which must allow NULL: a fresh store is made with it, and an existing one gets it
+when it is opened next; rows from before have NULL there, and programs from before leave it NULL. A store that lacks any other
+column is damaged.
 
 References:
     https://sqlite.org/stricttables.html, https://sqlite.org/withoutrowid.html
 """
+# ruff: noqa: S608  # What is put into statements are names of ours; values are bound.
 
 from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from device.core.errors import SinkError
-from device.protocols import InterruptionRecord, IntervalRecord, MeterRecord, Percentiles, RunRecord, SourceIntervalRecord
+from device.protocols import InterruptionRecord, IntervalRecord, MeterRecord, RunRecord, SourceIntervalRecord
+from device.protocols.columns import Column, Columns, Merge
 
 STORE_SCHEMA = 3
-"""Raised with every change of the tables. A store of an older number is brought up to this one, and keeps its rows."""
-
-_TABLES_OF_3 = """
-CREATE TABLE source_interval (
-    run_id TEXT NOT NULL REFERENCES run, timestamp_ns INTEGER NOT NULL, source TEXT NOT NULL,
-    frames INTEGER NOT NULL, dropped INTEGER NOT NULL, bad_frames INTEGER NOT NULL, fps REAL NOT NULL,
-    latency_p50_s REAL, latency_p90_s REAL, latency_p99_s REAL, capture_s REAL, is_interrupted INTEGER NOT NULL,
-    PRIMARY KEY (run_id, timestamp_ns, source)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE interruption (
-    run_id TEXT NOT NULL REFERENCES run, source TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
-    started_ns INTEGER NOT NULL, wall_time_s REAL NOT NULL, duration_s REAL, attempts INTEGER NOT NULL,
-    is_over INTEGER NOT NULL,
-    PRIMARY KEY (run_id, source, started_ns, reason)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE meter (
-    run_id TEXT NOT NULL REFERENCES run, place INTEGER NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL,
-    is_estimate INTEGER NOT NULL, resolution_w REAL, power_w REAL, energy_j REAL, covered_s REAL NOT NULL,
-    sample_rate_hz REAL, samples INTEGER NOT NULL, failed INTEGER NOT NULL, error TEXT, sampler_cpu_s REAL NOT NULL,
-    PRIMARY KEY (run_id, place)
-) STRICT, WITHOUT ROWID;
-"""
-
-_TABLES = (
-    """
-CREATE TABLE IF NOT EXISTS run (
-    run_id TEXT PRIMARY KEY, started_at_utc TEXT NOT NULL, profile TEXT NOT NULL, model TEXT NOT NULL, weights TEXT NOT NULL,
-    manifest_sha256 TEXT NOT NULL, runtime TEXT NOT NULL, runtime_version TEXT NOT NULL, threads INTEGER NOT NULL,
-    source TEXT NOT NULL, board TEXT NOT NULL, machine TEXT NOT NULL, kernel TEXT NOT NULL, python TEXT NOT NULL,
-    governor TEXT, version TEXT NOT NULL, unknown_below REAL
-) STRICT;
-CREATE TABLE IF NOT EXISTS interval (
-    run_id TEXT NOT NULL REFERENCES run, timestamp_ns INTEGER NOT NULL, wall_time_s REAL NOT NULL, duration_s REAL NOT NULL,
-    frames INTEGER NOT NULL, dropped INTEGER NOT NULL, fps REAL NOT NULL,
-    latency_p50_s REAL, latency_p90_s REAL, latency_p99_s REAL,
-    capture_s REAL, preprocess_s REAL, inference_s REAL, postprocess_s REAL,
-    power_w REAL, energy_j REAL, power_source TEXT, power_scope TEXT, power_is_estimate INTEGER,
-    temperature_c REAL, frequency_hz REAL, throttled TEXT, rss_bytes INTEGER NOT NULL, unknown INTEGER,
-    wall_is_synchronised INTEGER, heat_limit_fps REAL, power_covered_s REAL,
-    PRIMARY KEY (run_id, timestamp_ns)
-) STRICT, WITHOUT ROWID;
-"""
-    + _TABLES_OF_3
-)
-
-_UPGRADES = {
-    1: "ALTER TABLE run ADD COLUMN unknown_below REAL; ALTER TABLE interval ADD COLUMN unknown INTEGER;",
-    2: _TABLES_OF_3 + "ALTER TABLE interval ADD COLUMN wall_is_synchronised INTEGER;"
-    "ALTER TABLE interval ADD COLUMN heat_limit_fps REAL; ALTER TABLE interval ADD COLUMN power_covered_s REAL;",
-}
-"""Schema -> what makes a store of it one of the next. Rows from before have NULL in what is new: nobody counted."""
+"""Raised when tables change in another way than by a new column."""
 
 Row = IntervalRecord | SourceIntervalRecord | InterruptionRecord | MeterRecord
 """What has a table of its own, beside `RunRecord`."""
 
-_TABLE_OF: dict[type, str] = {
-    RunRecord: "run",
-    IntervalRecord: "interval",
-    SourceIntervalRecord: "source_interval",
-    InterruptionRecord: "interruption",
-    MeterRecord: "meter",
+_TYPES = {int: "INTEGER", bool: "INTEGER", float: "REAL", str: "TEXT"}
+
+
+class TableColumn(NamedTuple):
+    """A column as SQLite has it.
+
+    Attributes:
+        name: of the column.
+        path: attributes that lead from the record to the value.
+        sql_type: ``INTEGER``, ``REAL``, ``TEXT``.
+        is_nullable: NULL may stand in it.
+        merge: see `device.protocols.columns.Merge`.
+        weight: the column that a mean is weighted by.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    sql_type: str
+    is_nullable: bool
+    merge: Merge
+    weight: str
+
+
+class Table(NamedTuple):
+    """A record's table.
+
+    Attributes:
+        name: of the table.
+        key: names of the columns that tell its rows apart.
+        columns: in order; ``run_id`` is among them.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    columns: tuple[TableColumn, ...]
+
+    def definition(self) -> str:
+        """The ``CREATE TABLE`` statement."""
+        lines = [self._define(column) for column in self.columns]
+        is_run = self.name == "run"
+        if not is_run:
+            lines.append(f"PRIMARY KEY ({', '.join(self.key)})")
+        return f"CREATE TABLE IF NOT EXISTS {self.name} ({', '.join(lines)}) STRICT{'' if is_run else ', WITHOUT ROWID'};"
+
+    def _define(self, column: TableColumn) -> str:
+        if column.name == "run_id":
+            return "run_id TEXT PRIMARY KEY" if self.name == "run" else "run_id TEXT NOT NULL REFERENCES run"
+        return f"{column.name} {column.sql_type}{'' if column.is_nullable else ' NOT NULL'}"
+
+
+def _read_table(name: str, record: type, *key: str) -> Table:
+    hints = get_type_hints(record, include_extras=True)
+    declared = [pair for field, hint in hints.items() for pair in _read_field(field, hint)]
+    if "run_id" not in hints:
+        declared.insert(0, (TableColumn("run_id", (), "TEXT", False, "group", ""), Column()))
+    columns = [column for column, how in declared if not how.after]
+    for column, how in declared:
+        if how.after:
+            columns.insert([other.name for other in columns].index(how.after) + 1, column)
+    return Table(name, key, tuple(columns))
+
+
+def _read_field(field: str, hint: Any) -> list[tuple[TableColumn, Column]]:
+    """The columns of a field, each with how it was declared."""
+    kind, is_optional, how = _resolve(hint)
+    if not isinstance(how, Columns):
+        return [(_make_column(how.name or field, (field,), kind, is_optional, how), how)]
+    parts = get_type_hints(kind, include_extras=True)
+    return [(_make_column(one.name, (field, one.part), _resolve(parts[one.part])[0], is_optional, one), one) for one in how]
+
+
+def _make_column(name: str, path: tuple[str, ...], kind: Any, is_optional: bool, how: Column) -> TableColumn:
+    return TableColumn(name, path, _TYPES[kind], is_optional or how.is_nullable, how.merge, how.weight)
+
+
+def _resolve(hint: Any) -> tuple[Any, bool, Column | Columns]:
+    """A field's type without None, whether it may be None, and how it is kept."""
+    how: Column | Columns = Column()
+    if get_origin(hint) is Annotated:
+        hint, *notes = get_args(hint)
+        how = next((note for note in notes if isinstance(note, Column | Columns)), how)
+    arms = [arm for arm in get_args(hint) if arm is not NoneType] if NoneType in get_args(hint) else []
+    kind = arms[0] if arms else hint
+    if get_origin(kind) is Literal:
+        kind = str
+    return kind, bool(arms), how
+
+
+TABLES: dict[type, Table] = {
+    RunRecord: _read_table("run", RunRecord, "run_id"),
+    IntervalRecord: _read_table("interval", IntervalRecord, "run_id", "timestamp_ns"),
+    SourceIntervalRecord: _read_table("source_interval", SourceIntervalRecord, "run_id", "timestamp_ns", "source"),
+    InterruptionRecord: _read_table("interruption", InterruptionRecord, "run_id", "source", "started_ns", "reason"),
+    MeterRecord: _read_table("meter", MeterRecord, "run_id", "place"),
 }
+"""Record -> its table."""
 
 
 def prepare_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Makes the tables, or brings those of an older schema up to this one: wholly or not at all.
+    """Makes the tables, or gives those that are there the columns that they lack: wholly or not at all.
 
     Raises:
-        SinkError: ``schema`` where the store is of a newer schema.
+        SinkError: ``schema`` where the store is of another schema.
     """
     found = connection.execute("PRAGMA user_version").fetchone()[0]
-    if found == STORE_SCHEMA:
-        return
-    if found and found not in _UPGRADES:
+    if found not in (0, STORE_SCHEMA):
         raise SinkError(
             f"telemetry {path}",
             f"has schema {found}",
-            expected=f"{STORE_SCHEMA} or older",
+            expected=f"{STORE_SCHEMA}",
             remedy="name another file with --telemetry",
             reason="schema",
         )
-    steps = "".join(_UPGRADES[schema] for schema in range(found, STORE_SCHEMA)) if found else _TABLES
-    connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version={STORE_SCHEMA}; COMMIT;")
+    steps = [step for table in TABLES.values() for step in _missing_columns(connection, table)] if found else []
+    if not found:
+        steps = [table.definition() for table in TABLES.values()]
+    if steps:
+        connection.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} PRAGMA user_version={STORE_SCHEMA}; COMMIT;")
+
+
+def _missing_columns(connection: sqlite3.Connection, table: Table) -> list[str]:
+    there = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
+    return [
+        f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.sql_type};"
+        for column in table.columns
+        if column.is_nullable and there and column.name not in there
+    ]
 
 
 def insert(connection: sqlite3.Connection, run_id: str, record: RunRecord | Row) -> None:
     """Writes a record's row, in place of one with the same key."""
-    row = {**_columns(record), "run_id": run_id}
-    names = ", ".join(row)
-    marks = ", ".join(f":{name}" for name in row)
-    table = _TABLE_OF[type(record)]
-    connection.execute(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", row)  # noqa: S608  # names are ours
+    table = TABLES[type(record)]
+    names = ", ".join(column.name for column in table.columns)
+    values = [_value(record, column.path) if column.path else run_id for column in table.columns]
+    marks = ", ".join("?" * len(values))
+    connection.execute(f"INSERT OR REPLACE INTO {table.name} ({names}) VALUES ({marks})", values)
 
 
-def _columns(record: RunRecord | Row) -> dict[str, Any]:
-    row = msgspec.structs.asdict(record)
-    if "latency_s" in row:
-        latency: Percentiles | None = row.pop("latency_s")
-        for name in ("p50", "p90", "p99"):
-            row[f"latency_{name}_s"] = getattr(latency, name) if latency else None
-    return row
+def _value(record: Any, path: tuple[str, ...]) -> Any:
+    value = record
+    for name in path:
+        if value is None:
+            return None
+        value = getattr(value, name)
+    return value

@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -31,12 +31,12 @@ from ai_edge_litert.interpreter import Interpreter
 from device.bundle import Bundle, open_bundle
 from device.contract import Artefact, Preprocessing, RateLimits
 from device.core.clock import SystemClock
-from device.core.errors import SourceError, UsageError
+from device.core.errors import UsageError
 from device.core.resources import Resource
-from device.daemon.pipeline import Pipeline, StageTimes
+from device.daemon.pipeline import Pipeline
 from device.image.opencv import convert_raw, decode_jpeg
 from device.image.preprocess import least_side_px
-from device.protocols import Array, FrameSource, Image, Prediction
+from device.protocols import Array, Event, FrameDamaged, FrameDone, FrameSource, Image
 from device.sources.base import SourceOptions
 from device.sources.isp import choose_stream_sizes, copy_yuv420, yuv420_to_rgb
 from device.sources.live import LiveSource, Picture
@@ -187,18 +187,16 @@ class Stopwatch:
         """Of the frames after the warm-up."""
         return self._ended_s - self._started_s
 
-    def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, FrameDamaged):
+            raise event.error
+        if not isinstance(event, FrameDone):
+            return
         self._seen += 1
         if self._seen == WARM_UP:
             self._started_s = time.process_time()
         elif self._seen == self._last:
             self._ended_s = time.process_time()
-
-    def on_bad_frame(self, source: str, error: SourceError) -> None:
-        raise error
-
-    def on_tick(self, dropped: Mapping[str, int]) -> None:
-        """Nothing to be done."""
 
 
 Opener = Callable[[threading.Semaphore], FrameSource]

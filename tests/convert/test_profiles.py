@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.profiles import FOLDER, SCHEMA_NAME, encode_schema, json_schema, load_profile, profile_names
-from device.contract import Profile
+from device.contract import MANIFEST_SCHEMA, Profile, manifest_schema_for
 from device.core.errors import ProfileError
 from device.meters.meter import Meter
 from device.meters.registry import METERS
@@ -343,3 +343,50 @@ def test_the_schema_takes_the_meters_of_the_shipped_profiles(name: str) -> None:
     branches = meter_branches()
     for meter in load_profile(name).profile.power.meters:
         assert set(meter) <= set(branches[meter["kind"]]["properties"])
+
+
+SINKS = """\
+sinks:
+  - kind: telemetry
+    path: /var/lib/ghostwatt/telemetry.sqlite
+  - kind: webhook
+    url: https://house/events
+    retries: 3
+"""
+
+
+def load_with_sinks(folder: Path, sinks: str) -> Profile:
+    (folder / "base.yaml").write_text(BASE + sinks)
+    return load_profile("base", folder).profile
+
+
+def test_a_profile_may_name_sinks_and_without_any_the_manifest_has_no_such_key(folder: Path) -> None:
+    plain = load_profile("base", folder).profile
+    assert b"sinks" not in msgspec.json.encode(plain)
+    assert manifest_schema_for(plain) == 3
+    profile = load_with_sinks(folder, SINKS)
+    assert [sink["kind"] for sink in profile.wanted_sinks] == ["telemetry", "webhook"]
+    assert msgspec.json.decode(msgspec.json.encode(profile), type=Profile) == profile
+    assert manifest_schema_for(profile) == MANIFEST_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("kind: webhook", "kind: webhok", "sinks[1].kind: 'webhok'; expected did you mean 'webhook'?"),
+        ("retries: 3", "retrys: 3", "sinks[1].retrys: is no key of webhook; expected did you mean 'retries'?"),
+        ("retries: 3", "retries: many", "sinks[1].retries: 'many'; expected"),
+        ("    url: https://house/events\n", "", "sinks[1].kind: webhook without url"),
+    ],
+)
+def test_a_sink_that_makes_no_sense_is_refused_with_its_line(folder: Path, old: str, new: str, expected: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        load_with_sinks(folder, SINKS.replace(old, new))
+    place, _, message = str(caught.value).partition(" ")
+    assert place.startswith("base.yaml:2")
+    assert message.startswith(expected)
+
+
+def test_a_sink_needs_a_kind(folder: Path) -> None:
+    with pytest.raises(ProfileError, match="a kind for each of sinks"):
+        load_with_sinks(folder, "sinks:\n  - url: https://house/events\n")

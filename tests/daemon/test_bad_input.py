@@ -174,7 +174,7 @@ class TestSinks:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["frames"] == 50
-        assert "the run goes on" in done.stderr
+        assert "the run continues" in done.stderr
         assert "Traceback" not in done.stderr
 
     @pytest.mark.unprivileged

@@ -1,4 +1,4 @@
-"""The daemon watched from outside: Prometheus scrapes it, a real broker hears of it."""
+"""The daemon watched from outside: Prometheus scrapes it, a real broker and a webhook hear of it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.daemon.conftest import PROJECT, command, daemon, environment
+from tests.unit.bundles import copy_bundle
+from tests.unit.endpoint import Endpoint
 from tests.unit.mosquitto import PASSWORD, USER, Listener, Mosquitto, wait_until
 from tests.unit.processes import free_port
 
@@ -93,7 +95,7 @@ def test_a_broker_that_is_away_is_told_once_and_stops_nothing(bundle: Path) -> N
     assert run.code == 0
     assert run.summary["frames"] > 0
     assert run.err.count("can't be reached") == 1
-    assert f"warning: --mqtt mqtt://127.0.0.1:{port}: can't be reached (Connection refused); the run goes on" in run.err
+    assert f"warning: --mqtt mqtt://127.0.0.1:{port}: can't be reached (Connection refused); the run continues" in run.err
     assert PASSWORD not in run.err
 
 
@@ -129,3 +131,63 @@ def test_a_package_that_is_missing_is_named(bundle: Path, tmp_path: Path, flag: 
     assert refused.returncode == 30
     assert f"pip install 'ghostwatt[{package}]'" in refused.stderr
     assert run("--frames", 3).returncode == 0
+
+
+def test_a_webhook_hears_of_a_run_from_its_beginning_to_its_end(bundle: Path) -> None:
+    endpoint = Endpoint()
+    try:
+        run = daemon("--bundle", bundle, "--source", SOURCE, "--webhook", endpoint.url, "--duration", 3, "--json")
+    finally:
+        endpoint.close()
+    assert run.code == 0
+    events = [body["event"] for body in endpoint.bodies]
+    assert events[0] == "run_started"
+    assert events[-1] == "run_ended"
+    assert {"interval", "source_interval", "run_stopping"} <= set(events)
+    assert endpoint.bodies[-1]["data"]["summary"] == run.summary
+    assert [int(body["id"].rpartition("-")[2]) for body in endpoint.bodies] == list(range(len(events)))
+
+
+def test_a_profile_names_sinks_beside_those_of_the_flags(bundle: Path, tmp_path: Path) -> None:
+    endpoint = Endpoint()
+    sinks = ({"kind": "webhook", "url": endpoint.url}, {"kind": "predictions", "path": str(tmp_path / "frames.jsonl")})
+    named = copy_bundle(bundle, tmp_path / "named", sinks=sinks)
+    try:
+        run = daemon("--bundle", named, "--source", SOURCE, "--telemetry", tmp_path / "t.sqlite", "--frames", 20, "--json")
+    finally:
+        endpoint.close()
+    assert run.code == 0
+    assert endpoint.bodies[-1]["event"] == "run_ended"
+    assert len((tmp_path / "frames.jsonl").read_text().splitlines()) == 20
+    assert (tmp_path / "t.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("sink", "error"),
+    [
+        ({"kind": "webhok"}, "sink: 'webhok' is not known; expected did you mean 'webhook'?"),
+        (
+            {"kind": "webhook", "url": "http://x", "retrys": 1},
+            "profile host sinks retrys: is no key of webhook; expected",
+        ),
+        ({"kind": "webhook"}, "profile host sinks kind: webhook without url"),
+        ({"kind": "webhook", "url": "http://x", "retries": "many"}, "profile host sinks retries: 'many'; expected `int`"),
+    ],
+)
+def test_a_profiles_sink_that_can_not_be_opened_ends_it_with_one_line(
+    bundle: Path, tmp_path: Path, sink: dict[str, object], error: str
+) -> None:
+    named = copy_bundle(bundle, tmp_path / "named", sinks=(sink,))
+    run = daemon("--bundle", named, "--source", SOURCE, "--frames", 1)
+    assert run.code in (2, 10)
+    (line,) = run.error_lines
+    assert line.startswith(f"error: {error}")
+
+
+def test_an_endpoint_that_is_away_costs_no_frame_and_no_time(bundle: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/hook"
+    run = daemon("--bundle", bundle, "--source", SOURCE, "--webhook", url, "--duration", 3, "--json")
+    assert run.code == 0
+    assert run.summary["frames"] > 50
+    assert run.summary["duration_s"] < 6
+    assert run.err.count("can't be reached") == 1

@@ -128,7 +128,7 @@ def test_the_daemon_runs_on_a_disk_that_went_read_only(eager_bundle: Path, tmp_p
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["frames"] > 0
     assert done.stderr.count("can't be written") == 1
-    assert "the run goes on" in done.stderr
+    assert "the run continues" in done.stderr
 
 
 def test_the_daemon_runs_with_a_damaged_store(eager_bundle: Path, tmp_path: Path) -> None:

@@ -27,11 +27,11 @@ from device.contract import MANIFEST_SCHEMA, OLDEST_MANIFEST_SCHEMA, PROFILE_SCH
 from device.core import errors
 from device.core.clock import ManualClock
 from device.daemon.journal import JournalSocket
-from device.daemon.link import JournalTell
-from device.daemon.recorder import RunSummary, Tell
+from device.daemon.journal_log import JournalLog
 from device.doctor.table import Findings
 from device.meters.calibration import Calibration
 from device.meters.registry import METERS
+from device.protocols import RunSummary
 from device.report.subjects import Report
 from device.report.table import encode_csv
 from device.runtimes.registry import RUNTIMES
@@ -50,7 +50,7 @@ from tests.surface.mqtt_broker import Broker, Message
 from tests.surface.shapes import describe_type, describe_value
 from tests.unit import test_service_install as boards
 from tests.unit.processes import free_port
-from tests.unit.records import interruption, interval, meter, prediction, run_record, source_interval
+from tests.unit.records import frame, interruption, interval, meter, run_record, source_interval
 from tests.unit.test_service_journal import Journal, Plain
 
 PROJECT = Path(__file__).parents[2]
@@ -180,16 +180,14 @@ def journal_facts(folder: Path) -> Iterator[str]:
     """Entries of the journal: a minute's summary, with and without figures, and an interruption's two ends."""
     journal = Journal(folder / "journal")
     with contextlib.closing(journal):
-        tell: Tell = JournalTell(Plain().tell(), JournalSocket(str(folder / "journal")), "rpi4").as_tell()
+        log = JournalLog(JournalSocket(str(folder / "journal")), "rpi4", Plain())
         for title, changes in (("summary", MEASURED | RICH), ("summary of an estimate", ESTIMATED), ("poor summary", POOR)):
             for second in range(60):
-                tell.on_interval(interval(second, **changes), None)
+                log.write(interval(second, **changes))
             yield from _describe_entries(title, journal)
-        tell.write(interruption("rtsp://camera/"))
-        tell.on_trouble("rtsp://camera/: stalled")
+        log.write(interruption("rtsp://camera/"))
         yield from _describe_entries("interruption", journal)
-        tell.write(interruption("rtsp://camera/", duration_s=7.25, attempts=3, is_over=True))
-        tell.on_recovery("rtsp://camera/: well again")
+        log.write(interruption("rtsp://camera/", duration_s=7.25, attempts=3, is_over=True))
         yield from _describe_entries("end of an interruption", journal)
 
 
@@ -211,7 +209,7 @@ def mqtt_facts(folder: Path) -> Iterator[str]:
         interval(1, **MEASURED, **RICH),
         interval(2, **ESTIMATED, **RICH),
         source_interval(2),
-        prediction(0),
+        frame(0),
         interruption(),
     ]
     with mock.patch.object(socket, "gethostname", return_value="board"):
@@ -329,7 +327,7 @@ def output_facts() -> Iterator[str]:
         yield f"device.bundle list --json [].{name}: {hint.__name__}"
     yield f"device.report --csv: {encode_csv(Report((), (), ())).strip()}"
     with tempfile.TemporaryDirectory() as folder, PredictionsFile(path := Path(folder) / "predictions.jsonl") as sink:
-        for record in (prediction(0), prediction(1, "a.jpg", is_unknown=True)):
+        for record in (frame(0), frame(1, "a.jpg", is_unknown=True)):
             sink.write(record)
         sink.flush()
         for line in path.read_bytes().splitlines():

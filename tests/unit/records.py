@@ -7,14 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from device.protocols import (
+    FrameDone,
     InterruptionRecord,
     IntervalRecord,
     MeterRecord,
     Percentiles,
+    PowerFigure,
     Prediction,
     RunRecord,
+    RunSummary,
     SourceIntervalRecord,
+    StageSummary,
+    StageTimes,
 )
+
+TIMES = StageTimes(0.001, 0.002, 0.005, 0.0001)
+"""Of one frame."""
 
 
 def run_record() -> RunRecord:
@@ -40,8 +48,26 @@ def run_record() -> RunRecord:
     )
 
 
+_POWER_PARTS = {
+    "power_covered_s": "covered_s",
+    "power_source": "source",
+    "power_scope": "scope",
+    "power_is_estimate": "is_estimate",
+}
+
+
 def interval(timestamp_ns: int, **changes: Any) -> IntervalRecord:
-    """A second at 100 FPS without a power figure."""
+    """A second at 100 FPS without a power figure; ``power_w`` and its like in ``changes`` give it one, whole or not."""
+    power: dict[str, Any] = {
+        "power_w": None,
+        "energy_j": None,
+        "power_covered_s": None,
+        "power_source": None,
+        "power_scope": None,
+        "power_is_estimate": None,
+    }
+    power |= {name: changes.pop(name) for name in power.keys() & changes.keys()}
+    parts = {_POWER_PARTS.get(name, name): value for name, value in power.items()}
     values: dict[str, Any] = {
         "timestamp_ns": timestamp_ns,
         "wall_time_s": 1e9,
@@ -55,12 +81,7 @@ def interval(timestamp_ns: int, **changes: Any) -> IntervalRecord:
         "preprocess_s": 0.001,
         "inference_s": 0.006,
         "postprocess_s": 0.0001,
-        "power_w": None,
-        "energy_j": None,
-        "power_covered_s": None,
-        "power_source": None,
-        "power_scope": None,
-        "power_is_estimate": None,
+        "power": None if power["power_w"] is None else PowerFigure(**parts),
         "temperature_c": 50.0,
         "frequency_hz": None,
         "throttled": None,
@@ -83,6 +104,11 @@ def prediction(index: int, origin: str | None = None, *, is_unknown: bool = Fals
         scores=(0.75, 0.25),
         is_unknown=is_unknown,
     )
+
+
+def frame(index: int, origin: str | None = None, *, is_unknown: bool = False, source: str = "images:x") -> FrameDone:
+    """A hat that went through."""
+    return FrameDone(prediction(index, origin, is_unknown=is_unknown, source=source), TIMES)
 
 
 def source_interval(timestamp_ns: int, source: str = "v4l2:0", **changes: Any) -> SourceIntervalRecord:
@@ -129,6 +155,42 @@ def meter(place: int = 0, **changes: Any) -> MeterRecord:
         "sampler_cpu_s": 0.5,
     }
     return MeterRecord(place=place, **(values | changes))
+
+
+def run_summary() -> RunSummary:
+    """A run of a minute without meters."""
+    nothing = StageSummary(None, None, None, None)
+    return RunSummary(
+        profile="host",
+        model="ghostnet_100",
+        runtime="litert",
+        runtime_version="ai-edge-litert 2.3.0",
+        threads=1,
+        source="images:photographs",
+        unknown_below=None,
+        duration_s=60.0,
+        frames=6000,
+        dropped=0,
+        bad_frames=0,
+        interruptions=0,
+        fps=100.0,
+        latency_s=Percentiles(0.01, 0.02, 0.03),
+        stage_s=nothing,
+        sources=(),
+        power=None,
+        power_missing_reason="the profile names no meter",
+        power_meters_missing=(),
+        power_meters=(),
+        sampler_cpu_s=None,
+        energy_per_inference_j=None,
+        rss_bytes=50_000_000,
+        peak_rss_bytes=60_000_000,
+        temperature_c=50.0,
+        throttled=None,
+        throttling_unsupported=(),
+        labels={"hat": 6000},
+        unknown=0,
+    )
 
 
 def read_rows(path: Path, query: str) -> list[dict[str, Any]]:

@@ -13,8 +13,6 @@ BASE = {"device", "numpy", "msgspec"}
 
 WRAPPERS = {
     "image/opencv.py": {"cv2"},
-    "sinks/prometheus.py": {"prometheus_client"},
-    "sinks/mqtt.py": {"paho"},
 }
 """File -> the library that it alone wraps, and imports at module level: itself imported when a profile or a flag names it.
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 
 from device.contract import Preprocessing, RateLimits
 from device.core.clock import ManualClock
-from device.core.errors import SourceError
-from device.core.resources import Resource
-from device.daemon.pipeline import Pipeline, StageTimes
-from device.protocols import Array, Image, Prediction, Record
+from device.daemon.pipeline import Pipeline
+from device.protocols import Array, Event, FrameDone, Image, Tick
 from device.sinks.background import BackgroundSink
+from device.sinks.base import SinkPlugin
 from device.sources.base import SourceOptions
 from device.sources.uri import open_source
 from tests.unit.fakes import LABELS, SIDE_PX, ColourSession
@@ -74,25 +73,21 @@ class SteppingSession(ColourSession):
         return super().run(pixels)
 
 
-class BlockedSink(Resource):
+class BlockedSink(SinkPlugin):
     """Takes a record and never comes back."""
+
+    queue_capacity = CAPACITY
 
     def __init__(self) -> None:
         self.is_blocked = threading.Event()
         self.release = threading.Event()
 
-    def write(self, record: Record) -> None:
+    def write(self, event: Event) -> None:
         self.is_blocked.set()
         self.release.wait()
 
-    def flush(self) -> None:
-        """Nothing is kept."""
 
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-class Observer:
+class Listener:
     """Hands results to the sink, and notes how old each is by then. While the loop has nothing to do, time passes."""
 
     def __init__(self, clock: SteppedClock, sink: BlockedSink, background: BackgroundSink) -> None:
@@ -102,16 +97,17 @@ class Observer:
         self._taken = -1
         self.ages_s: list[float] = []
 
-    def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
-        self._background.write(prediction, may_wait=False)
+    def __call__(self, event: Event) -> None:
+        assert isinstance(event, FrameDone | Tick)
+        if isinstance(event, Tick):
+            self._wait()
+            return
+        self._background.write(event)
         assert self._sink.is_blocked.wait(GUARD_S)
-        self._taken = prediction.index
-        self.ages_s.append((self._clock.now_ns() - prediction.timestamp_ns) / 1e9)
+        self._taken = event.prediction.index
+        self.ages_s.append((self._clock.now_ns() - event.prediction.timestamp_ns) / 1e9)
 
-    def on_bad_frame(self, source: str, error: SourceError) -> None:
-        raise error
-
-    def on_tick(self, dropped: Mapping[str, int]) -> None:
+    def _wait(self) -> None:
         if len(self.ages_s) == FRAMES:
             self._clock.end()
             return
@@ -122,7 +118,7 @@ class Observer:
 @pytest.fixture
 def blocked() -> Iterator[tuple[BlockedSink, BackgroundSink]]:
     sink = BlockedSink()
-    background = BackgroundSink(sink, flush_interval_s=60.0, on_trouble=lambda line: None, capacity=CAPACITY)
+    background = BackgroundSink(sink, lambda _: None)
     yield sink, background
     sink.release.set()
     background.close()
@@ -131,7 +127,7 @@ def blocked() -> Iterator[tuple[BlockedSink, BackgroundSink]]:
 def run(inference_s: float, sink: BlockedSink, background: BackgroundSink) -> list[float]:
     """Ages of the results when they are out, in seconds."""
     clock = SteppedClock()
-    observer = Observer(clock, sink, background)
+    listener = Listener(clock, sink, background)
     with open_source(f"synthetic:{SIDE_PX}x{SIDE_PX}@{RATE_FPS:g}", SourceOptions(clock=clock)) as source:
         pipeline = Pipeline(
             [source],
@@ -142,11 +138,11 @@ def run(inference_s: float, sink: BlockedSink, background: BackgroundSink) -> li
             clock=clock,
             stall_timeout_s=60.0,
         )
-        worker = threading.Thread(target=pipeline.run, args=(observer,), kwargs={"max_frames": FRAMES}, daemon=True)
+        worker = threading.Thread(target=pipeline.run, args=(listener,), kwargs={"max_frames": FRAMES}, daemon=True)
         worker.start()
         worker.join(GUARD_S)
         assert not worker.is_alive(), "the loop waits for the sink"
-    return observer.ages_s
+    return listener.ages_s
 
 
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.95])

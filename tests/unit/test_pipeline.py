@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -11,8 +10,20 @@ from device.contract import Preprocessing, RateLimits
 from device.core.clock import ManualClock, SystemClock
 from device.core.errors import InferenceError, SourceError
 from device.core.resources import Resource
-from device.daemon.pipeline import Pipeline, StageTimes, Turns
-from device.protocols import Clock, Frame, FrameSource, Image, Prediction, SourceSpec
+from device.daemon.pipeline import Pipeline, Turns
+from device.protocols import (
+    Clock,
+    Event,
+    Frame,
+    FrameDamaged,
+    FrameDone,
+    FrameSource,
+    Image,
+    Prediction,
+    SourceSpec,
+    StageTimes,
+    Tick,
+)
 from tests.unit.fakes import LABELS, SIDE_PX, ColourSession, ListSource, coloured
 
 
@@ -30,16 +41,15 @@ class Log:
     def dropped(self) -> int:
         return sum(self.dropped_by_source.values())
 
-    def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
-        self.predictions.append(prediction)
-        self.times.append(times)
-
-    def on_bad_frame(self, source: str, error: SourceError) -> None:
-        self.bad.append(error)
-
-    def on_tick(self, dropped: Mapping[str, int]) -> None:
-        self.dropped_by_source = dict(dropped)
-        self.ticks += 1
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, FrameDone):
+            self.predictions.append(event.prediction)
+            self.times.append(event.times)
+        elif isinstance(event, FrameDamaged):
+            self.bad.append(event.error)
+        elif isinstance(event, Tick):
+            self.dropped_by_source = dict(event.dropped)
+            self.ticks += 1
 
 
 def make_pipeline(
@@ -307,9 +317,10 @@ def test_heat_holds_the_loop_to_a_lower_rate_until_it_is_lifted() -> None:
     )
 
     class Hot(Log):
-        def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
-            super().on_frame(prediction, times)
-            pipeline.limit_rate(1.0 if 3 <= prediction.index < 6 else None)
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if isinstance(event, FrameDone):
+                pipeline.limit_rate(1.0 if 3 <= event.prediction.index < 6 else None)
 
     log = Hot()
     pipeline.run(log)

@@ -13,20 +13,20 @@ from typing import Any
 import pytest
 
 from device.core.clock import ManualClock
-from device.daemon.pipeline import StageTimes
-from device.daemon.recorder import Instruments, Recorder, RunSummary, Tell
+from device.daemon.instruments import Instruments
+from device.daemon.recorder import Recorder
+from device.daemon.stream import EventStream
 from device.machine.memory import Memory
 from device.meters.ina2xx import Ina2xxMeter, Ina2xxOptions
 from device.meters.meter import MeterContext
 from device.meters.sampler import PowerSampler
-from device.protocols import SourceSpec, ThermalSample
+from device.protocols import RunSummary, SourceSpec, ThermalSample, Tick
 from device.sinks.telemetry import TelemetryStore
 from tests.unit.fakes import FixedThermals
-from tests.unit.records import prediction, run_record
+from tests.unit.records import frame, run_record
 
 TREE = Path(__file__).parents[1] / "fixtures" / "sysfs" / "rpi4-ina219"
 SOURCE = SourceSpec(uri="images:x", is_live=False)
-TIMES = StageTimes(0.001, 0.002, 0.005, 0.0001)
 
 
 class MeteredRun:
@@ -37,6 +37,8 @@ class MeteredRun:
         self.clock = ManualClock(start_ns=7_000_000_000, wall_time_s=1e9)
         meter = Ina2xxMeter.open(Ina2xxOptions(shunt_ohm=0.1), MeterContext(root, self.clock))
         self.sampler = PowerSampler([meter], 10.0, self.clock)
+        stream = EventStream()
+        stream.add(store)
         self.recorder = Recorder(
             run_record(),
             (SOURCE,),
@@ -44,7 +46,7 @@ class MeteredRun:
             SimpleQueue(),
             clock=self.clock,
             interval_s=1.0,
-            tell=Tell(store.write, lambda _record, _newest: None, pytest.fail, pytest.fail),
+            emit=stream.emit,
         )
         store.write(run_record())
         self.sampler.sample()
@@ -56,8 +58,8 @@ class MeteredRun:
         for _ in range(10 * duration_s):
             self.clock.advance(0.1)
             self.sampler.sample()
-            self.recorder.on_frame(prediction(0), TIMES)
-            self.recorder.on_tick({})
+            self.recorder.write(frame(0))
+            self.recorder.write(Tick({}))
 
     def unbind(self) -> None:
         self.node = self.node.rename(self.node.parents[3] / "unbound")

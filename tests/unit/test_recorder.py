@@ -8,32 +8,35 @@ from msgspec import structs
 
 from device.core.clock import ManualClock
 from device.core.errors import SourceError
-from device.daemon.console import StatusLine, format_interval, format_power, format_summary
-from device.daemon.pipeline import StageTimes
-from device.daemon.recorder import Instruments, Recorder, Tell
+from device.daemon.console import Console, format_interval, format_summary
+from device.daemon.instruments import Instruments
+from device.daemon.recorder import Recorder
 from device.machine.memory import Memory
 from device.protocols import (
+    Event,
+    FrameDamaged,
     Interruption,
     InterruptionRecord,
     IntervalRecord,
     MeterRecord,
     MeterTotal,
+    Note,
     PowerFigure,
-    Prediction,
-    Record,
+    RunEnded,
     SourceIntervalRecord,
     SourceSpec,
     ThermalSample,
+    Tick,
+    Trouble,
 )
 from tests.unit.fakes import FixedThermals, ScriptedPower
-from tests.unit.records import interval, prediction, run_record
+from tests.unit.records import frame, interval, run_record
 
 MEASURED = PowerFigure(power_w=2.0, energy_j=2.0, covered_s=1.0, source="ina219 (hwmon)", scope="board", is_estimate=False)
 ESTIMATED = PowerFigure(power_w=4.0, energy_j=4.0, covered_s=1.0, source="estimate", scope="board", is_estimate=True)
 FILES = SourceSpec(uri="images:x", is_live=False)
 DOOR = SourceSpec(uri="v4l2:/dev/video0", is_live=True)
 YARD = SourceSpec(uri="rtsp://yard/stream", is_live=True)
-TIMES = StageTimes(0.001, 0.002, 0.005, 0.0001)
 
 
 class Bench:
@@ -49,11 +52,8 @@ class Bench:
         heat: ThermalSample | None = None,
     ) -> None:
         self.clock = ManualClock(wall_time_s=1e9)
-        self.records: list[Record] = []
-        self.troubles: list[str] = []
-        self.recoveries: list[str] = []
+        self.records: list[Event] = []
         self.interruptions: SimpleQueue[Interruption] = SimpleQueue()
-        self.newest: list[Prediction | None] = []
         self.allowed_fps: float | None = None
         thermals = FixedThermals(
             heat or ThermalSample(temperature_c=61.5, frequency_hz=1.5e9, throttled=("throttled", "under_voltage"))
@@ -65,20 +65,25 @@ class Bench:
             self.interruptions,
             clock=self.clock,
             interval_s=1.0,
-            tell=Tell(
-                self.records.append,
-                lambda _, newest: self.newest.append(newest),
-                self.troubles.append,
-                self.recoveries.append,
-                lambda _temperature_c, _now_ns: self.allowed_fps,
-            ),
+            emit=self.records.append,
+            limit_rate=lambda _temperature_c, _now_ns: self.allowed_fps,
         )
 
     def run(self, frames: int, period_s: float, dropped_each: int = 0) -> None:
         for index in range(frames):
             self.clock.advance(period_s)
-            self.recorder.on_frame(prediction(index), TIMES)
-            self.recorder.on_tick({FILES.uri: dropped_each * (index + 1)})
+            self.recorder.write(frame(index))
+            self.recorder.write(Tick({FILES.uri: dropped_each * (index + 1)}))
+
+    @property
+    def lines(self) -> list[str]:
+        """What a person reads of troubles and interruptions."""
+        stream = Stream(is_terminal=False)
+        console = Console(stream)  # type: ignore[arg-type]  # all of TextIO that it uses
+        for record in self.records:
+            if isinstance(record, Trouble | Note | InterruptionRecord):
+                console.write(record)
+        return stream.text.splitlines()
 
     @property
     def intervals(self) -> list[IntervalRecord]:
@@ -92,7 +97,7 @@ def test_a_row_a_second_with_what_happened_in_it() -> None:
     assert (first.frames, first.dropped) == (10, 20)
     assert first.fps == pytest.approx(10.0)
     assert second.dropped == 20
-    assert (first.power_w, first.power_source, first.power_is_estimate) == (2.0, "ina219 (hwmon)", False)
+    assert first.power == MEASURED
     assert first.inference_s == pytest.approx(0.005, rel=0.01)
     assert first.throttled == "throttled,under_voltage"
     assert first.temperature_c == 61.5
@@ -101,22 +106,15 @@ def test_a_row_a_second_with_what_happened_in_it() -> None:
 def test_a_gap_of_the_meter_is_a_gap_in_the_record() -> None:
     bench = Bench(ScriptedPower([MEASURED, None], MEASURED))
     bench.run(frames=20, period_s=0.1)
-    assert bench.intervals[1].power_w is None
-    assert bench.intervals[1].power_source is None
-
-
-def test_every_prediction_goes_out() -> None:
-    bench = Bench(None, "no meter")
-    bench.run(frames=5, period_s=0.01)
-    assert sum(isinstance(record, Prediction) for record in bench.records) == 5
+    assert [row.power for row in bench.intervals] == [MEASURED, None]
 
 
 def test_unknown_frames_are_counted_apart_from_the_labels() -> None:
     bench = Bench(None, "none", unknown_below=0.8)
     for index in range(12):
         bench.clock.advance(0.1)
-        bench.recorder.on_frame(prediction(index, is_unknown=index % 4 == 0), TIMES)
-        bench.recorder.on_tick({})
+        bench.recorder.write(frame(index, is_unknown=index % 4 == 0))
+        bench.recorder.write(Tick({}))
     summary = bench.recorder.finish()
     assert (summary.unknown, summary.unknown_below) == (3, 0.8)
     assert summary.labels == {"hat": 9}
@@ -133,11 +131,15 @@ def test_without_a_threshold_the_summary_says_nothing_of_unknown_frames() -> Non
 
 
 def test_the_status_line_tells_what_was_seen_last() -> None:
-    bench = Bench(None, "none")
-    bench.run(frames=25, period_s=0.1)
-    assert [one.index for one in bench.newest if one] == [9, 19]
-    assert "hat 75%" in format_interval(bench.intervals[0], bench.newest[0])
-    assert "unknown (hat 75%)" in format_interval(bench.intervals[0], prediction(0, is_unknown=True))
+    stream = Stream(is_terminal=False)
+    console = Console(stream)  # type: ignore[arg-type]
+    for second, is_unknown in enumerate([False, True]):
+        console.write(frame(0, is_unknown=not is_unknown))
+        console.write(frame(1, is_unknown=is_unknown))
+        console.write(interval(second * 10 * 10**9))
+    first, second_line = stream.text.splitlines()
+    assert "FPS | hat 75% |" in first
+    assert "FPS | unknown (hat 75%) |" in second_line
 
 
 def test_summary_has_the_energy_of_an_inference() -> None:
@@ -244,10 +246,6 @@ def test_a_throttled_run_says_so_beside_every_figure_that_this_bends() -> None:
     assert [line for line in bent if "THROTTLED (throttled)" not in line] == []
 
 
-def test_who_does_not_say_that_it_was_measured_has_estimated() -> None:
-    assert format_power(2.0, "x", "board", None) == "2.00 W (x, board, ESTIMATE)"
-
-
 def test_every_meter_is_recorded_and_the_first_gives_the_headline() -> None:
     bench = Bench(ScriptedPower([MEASURED], MEASURED, others=(PLUG,)))
     bench.run(frames=10, period_s=0.1)
@@ -292,7 +290,7 @@ def test_the_last_interval_is_kept_without_frames_too() -> None:
     bench.run(frames=10, period_s=0.1)
     bench.clock.advance(0.4)
     bench.recorder.finish()
-    assert [record.energy_j for record in bench.intervals] == [MEASURED.energy_j] * 2
+    assert [record.power for record in bench.intervals] == [MEASURED] * 2
     assert bench.intervals[-1].frames == 0
     assert bench.intervals[-1].duration_s == pytest.approx(0.4)
 
@@ -301,16 +299,16 @@ def test_dropped_frames_of_the_last_interval_are_kept() -> None:
     bench = Bench(None, "none")
     bench.run(frames=10, period_s=0.1)
     bench.clock.advance(0.4)
-    bench.recorder.on_tick({FILES.uri: 3})
+    bench.recorder.write(Tick({FILES.uri: 3}))
     bench.recorder.finish()
     assert [record.dropped for record in bench.intervals] == [0, 3]
 
 
 def test_damaged_frames_are_counted_and_told() -> None:
     bench = Bench(None, "none")
-    bench.recorder.on_bad_frame(FILES.uri, SourceError("a.jpg", "is no image", reason="decode"))
+    bench.recorder.write(FrameDamaged(FILES.uri, SourceError("a.jpg", "is no image", reason="decode")))
     assert bench.recorder.finish().bad_frames == 1
-    assert bench.troubles == ["a.jpg: is no image"]
+    assert bench.lines == ["warning: a.jpg: is no image"]
 
 
 @pytest.mark.parametrize("is_live", [False, True])
@@ -318,8 +316,8 @@ def test_damaged_files_are_each_told_and_counted_at_their_own_rate_too(is_live: 
     files = SourceSpec(uri="images:x", is_live=is_live, is_recorded=True)
     bench = Bench(None, "none", sources=(files,))
     for name in "abc":
-        bench.recorder.on_bad_frame(files.uri, SourceError(f"{name}.jpg", "is no image", reason="decode"))
-    assert bench.troubles == [f"{name}.jpg: is no image" for name in "abc"]
+        bench.recorder.write(FrameDamaged(files.uri, SourceError(f"{name}.jpg", "is no image", reason="decode")))
+    assert bench.lines == [f"warning: {name}.jpg: is no image" for name in "abc"]
     assert bench.recorder.bad_files == 3
 
 
@@ -327,8 +325,8 @@ def test_each_source_has_its_own_row_beside_the_intervals() -> None:
     bench = Bench(None, "none", sources=(DOOR, YARD))
     for index in range(20):
         bench.clock.advance(0.05)
-        bench.recorder.on_frame(prediction(index, source=(YARD if index % 4 == 0 else DOOR).uri), TIMES)
-        bench.recorder.on_tick({DOOR.uri: index, YARD.uri: 0})
+        bench.recorder.write(frame(index, source=(YARD if index % 4 == 0 else DOOR).uri))
+        bench.recorder.write(Tick({DOOR.uri: index, YARD.uri: 0}))
     (row,) = bench.intervals
     door, yard = (record for record in bench.records if isinstance(record, SourceIntervalRecord))
     assert (door.source, door.frames, door.dropped) == (DOOR.uri, 15, 19)
@@ -346,13 +344,13 @@ def test_an_interruption_is_told_and_kept_when_it_begins_and_when_it_ends() -> N
     bench.clock.advance(10.0)
     began = Interruption(YARD.uri, "stalled", "no frame within 5 s", started_ns=4 * 10**9)
     bench.interruptions.put(began)
-    bench.recorder.on_tick({})
-    assert bench.troubles == ["rtsp://yard/stream: stalled; no frame within 5 s"]
+    bench.recorder.write(Tick({}))
+    assert bench.lines == ["warning: rtsp://yard/stream: stalled; no frame within 5 s"]
     sources = {record.source: record for record in bench.records if isinstance(record, SourceIntervalRecord)}
     assert (sources[DOOR.uri].is_interrupted, sources[YARD.uri].is_interrupted) == (False, True)
     bench.interruptions.put(structs.replace(began, duration_s=7.25, attempts=2, is_over=True))
-    bench.recorder.on_tick({})
-    assert bench.recoveries == ["rtsp://yard/stream: well again after 7.2 s (stalled, attempts to open it again: 2)"]
+    bench.recorder.write(Tick({}))
+    assert bench.lines[1:] == ["note: rtsp://yard/stream: well again after 7.2 s (stalled, attempts to open it again: 2)"]
     first, last = (record for record in bench.records if isinstance(record, InterruptionRecord))
     assert (first.duration_s, first.is_over) == (None, False)
     assert (last.duration_s, last.attempts, last.is_over) == (7.25, 2, True)
@@ -366,8 +364,8 @@ def test_darkness_is_told_but_is_no_interruption() -> None:
     bench = Bench(None, "none", sources=(DOOR,))
     bench.interruptions.put(Interruption(DOOR.uri, "dark", "every pixel is black", started_ns=0))
     bench.clock.advance(1.0)
-    bench.recorder.on_tick({})
-    assert bench.troubles == ["v4l2:/dev/video0: dark; every pixel is black"]
+    bench.recorder.write(Tick({}))
+    assert bench.lines == ["warning: v4l2:/dev/video0: dark; every pixel is black"]
     assert not any(record.is_interrupted for record in bench.records if isinstance(record, SourceIntervalRecord))
     assert bench.recorder.finish().interruptions == 0
 
@@ -376,18 +374,18 @@ def test_a_run_that_ends_in_an_interruption_says_so() -> None:
     bench = Bench(None, "none", sources=(DOOR,))
     bench.interruptions.put(Interruption(DOOR.uri, "ended", "gone", started_ns=0, duration_s=3.0, attempts=1))
     assert bench.recorder.finish().interruptions == 1
-    assert bench.troubles == ["v4l2:/dev/video0: the run ends in it, after 3.0 s (ended, attempts to open it again: 1)"]
+    assert bench.lines == ["warning: v4l2:/dev/video0: the run ends in it, after 3.0 s (ended, attempts to open it again: 1)"]
 
 
 def test_a_camera_with_many_damaged_frames_is_told_of_once_a_minute() -> None:
     bench = Bench(None, "none", sources=(DOOR,))
     for index in range(130):
         bench.clock.advance(0.5)
-        bench.recorder.on_bad_frame(DOOR.uri, SourceError(f"frame {index}", "the JPEG is truncated", reason="decode"))
-        bench.recorder.on_tick({})
-    assert bench.troubles == [
-        "frame 0: the JPEG is truncated",
-        "frame 120: the JPEG is truncated (119 more frames since the last warning)",
+        bench.recorder.write(FrameDamaged(DOOR.uri, SourceError(f"frame {index}", "the JPEG is truncated", reason="decode")))
+        bench.recorder.write(Tick({}))
+    assert bench.lines == [
+        "warning: frame 0: the JPEG is truncated",
+        "warning: frame 120: the JPEG is truncated (119 more frames since the last warning)",
     ]
     assert bench.recorder.bad_files == 0
     assert bench.recorder.finish().bad_frames == 130
@@ -452,18 +450,18 @@ class Stream:
 
 def test_a_terminal_gets_one_line_that_changes() -> None:
     stream = Stream(is_terminal=True)
-    status = StatusLine(stream, is_quiet=False)  # type: ignore[arg-type]  # all of TextIO that it uses
+    console = Console(stream)  # type: ignore[arg-type]  # all of TextIO that it uses
     for second in range(5):
-        status.show(interval(second * 10**9))
-    status.end()
+        console.write(interval(second * 10**9))
+    console.write(RunEnded(Bench(None, "none").recorder.finish()))
     assert stream.text.count("\n") == 1
     assert stream.text.count("\r") == 5
 
 
 def test_a_journal_gets_a_line_now_and_then() -> None:
     stream = Stream(is_terminal=False)
-    status = StatusLine(stream, is_quiet=False)  # type: ignore[arg-type]
+    console = Console(stream)  # type: ignore[arg-type]
     for second in range(25):
-        status.show(interval(second * 10**9))
+        console.write(interval(second * 10**9))
     assert len(stream.text.splitlines()) == 3
     assert "\x1b" not in stream.text

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device.daemon.console import Console
 from device.daemon.journal import JournalSocket, PriorityStream, is_journal
-from device.daemon.link import INTERRUPTION_ID, SUMMARY_ID, JournalTell
-from device.daemon.recorder import Tell
-from device.protocols import InterruptionRecord, IntervalRecord, Record
+from device.daemon.journal_log import INTERRUPTION_ID, SUMMARY_ID, JournalLog
+from device.protocols import Event, InterruptionRecord, IntervalRecord, Note, Trouble
 
 from . import records
 
@@ -63,13 +63,13 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 class Plain:
     """What would have gone to stderr."""
 
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.intervals: list[IntervalRecord] = []
-        self.lines: list[str] = []
+    takes = Console.takes
 
-    def tell(self) -> Tell:
-        return Tell(self.records.append, lambda record, _: self.intervals.append(record), self.lines.append, self.lines.append)
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def write(self, event: Event) -> None:
+        self.events.append(event)
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def plain() -> Plain:
 
 
 @pytest.fixture
-def tell(tmp_path: Path, journal: Journal, plain: Plain) -> Tell:
-    return JournalTell(plain.tell(), JournalSocket(str(tmp_path / "journal")), "rpi4").as_tell()
+def log(tmp_path: Path, journal: Journal, plain: Plain) -> JournalLog:
+    return JournalLog(JournalSocket(str(tmp_path / "journal")), "rpi4", plain)
 
 
 def interval(**changes: Any) -> IntervalRecord:
@@ -96,9 +96,9 @@ def interruption(duration_s: float | None) -> InterruptionRecord:
     return InterruptionRecord("rtsp://camera/", "stalled", "no frame within 5 s", 1, duration_s, 3, is_over, wall_time_s=2.0)
 
 
-def test_a_minute_becomes_one_entry(tell: Tell, journal: Journal, plain: Plain) -> None:
+def test_a_minute_becomes_one_entry(log: JournalLog, journal: Journal, plain: Plain) -> None:
     for number in range(60):
-        tell.on_interval(interval(power_w=2.0 if number % 2 else 4.0, temperature_c=40.0 + number), None)
+        log.write(interval(power_w=2.0 if number % 2 else 4.0, temperature_c=40.0 + number))
     (entry,) = journal.entries()
     assert entry["MESSAGE"] == "10.0 FPS over 60 s | 3.00 W (ina219 (hwmon), board, measured) | dropped 60 | 99 °C at most"
     assert entry["PRIORITY"] == "6"
@@ -107,43 +107,39 @@ def test_a_minute_becomes_one_entry(tell: Tell, journal: Journal, plain: Plain) 
     assert entry["GHOSTWATT_POWER_IS_ESTIMATE"] == "0"
     assert entry["GHOSTWATT_FRAMES"] == "600"
     assert "GHOSTWATT_THROTTLED" not in entry
-    assert plain.intervals == []
+    assert plain.events == []
 
 
-def test_a_mean_weighs_power_by_the_time_that_was_covered(tell: Tell, journal: Journal) -> None:
+def test_a_mean_weighs_power_by_the_time_that_was_covered(log: JournalLog, journal: Journal) -> None:
     for number in range(60):
-        tell.on_interval(
-            interval(power_w=1.0, power_covered_s=0.9) if number % 2 else interval(power_w=6.0, power_covered_s=0.1), None
-        )
+        log.write(interval(power_w=1.0, power_covered_s=0.9) if number % 2 else interval(power_w=6.0, power_covered_s=0.1))
     (entry,) = journal.entries()
     assert entry["GHOSTWATT_POWER_W"] == "1.5"
 
 
-def test_no_figure_is_no_field(tell: Tell, journal: Journal) -> None:
+def test_no_figure_is_no_field(log: JournalLog, journal: Journal) -> None:
     nothing = interval(power_w=None, power_source=None, power_scope=None, power_is_estimate=None, temperature_c=None)
     for _ in range(60):
-        tell.on_interval(nothing, None)
+        log.write(nothing)
     (entry,) = journal.entries()
     assert "no power figure" in entry["MESSAGE"]
     assert not {name for name in entry if "POWER" in name or "TEMPERATURE" in name}
 
 
-def test_an_estimate_is_never_averaged_with_what_was_measured(tell: Tell, journal: Journal) -> None:
+def test_an_estimate_is_never_averaged_with_what_was_measured(log: JournalLog, journal: Journal) -> None:
     for _ in range(30):
-        tell.on_interval(interval(power_w=100.0), None)
+        log.write(interval(power_w=100.0))
     for _ in range(30):
-        tell.on_interval(interval(power_w=3.0, power_source="model", power_is_estimate=True, throttled="throttled"), None)
+        log.write(interval(power_w=3.0, power_source="model", power_is_estimate=True, throttled="throttled"))
     (entry,) = journal.entries()
     assert "3.00 W (model, board, ESTIMATE)" in entry["MESSAGE"]
     assert "THROTTLED (throttled)" in entry["MESSAGE"]
     assert entry["GHOSTWATT_POWER_IS_ESTIMATE"] == "1"
 
 
-def test_an_interruption_is_told_once_with_fields(tell: Tell, journal: Journal, plain: Plain) -> None:
-    tell.write(interruption(None))
-    tell.on_trouble("rtsp://camera/: stalled; no frame within 5 s")
-    tell.write(interruption(7.25))
-    tell.on_recovery("rtsp://camera/: well again after 7.2 s")
+def test_an_interruption_is_told_once_with_fields(log: JournalLog, journal: Journal, plain: Plain) -> None:
+    log.write(interruption(None))
+    log.write(interruption(7.25))
     began, ended = journal.entries()
     assert began["MESSAGE"] == "warning: rtsp://camera/: stalled; no frame within 5 s"
     assert (began["PRIORITY"], ended["PRIORITY"]) == ("4", "5")
@@ -151,26 +147,24 @@ def test_an_interruption_is_told_once_with_fields(tell: Tell, journal: Journal, 
     assert (began["GHOSTWATT_SOURCE"], began["GHOSTWATT_REASON"]) == ("rtsp://camera/", "stalled")
     assert "GHOSTWATT_DURATION_S" not in began
     assert (ended["GHOSTWATT_DURATION_S"], ended["GHOSTWATT_IS_OVER"]) == ("7.25", "1")
-    assert plain.lines == []
-    assert len(plain.records) == 2
+    assert ended["MESSAGE"] == "note: rtsp://camera/: well again after 7.2 s (stalled, attempts to open it again: 3)"
+    assert plain.events == []
 
 
-def test_other_troubles_stay_plain_lines(tell: Tell, journal: Journal, plain: Plain) -> None:
-    tell.write(interruption(None))
-    tell.on_trouble("first")
-    tell.on_trouble("second")
-    assert [entry["MESSAGE"] for entry in journal.entries()] == ["warning: first"]
-    assert plain.lines == ["second"]
+def test_other_troubles_stay_plain_lines(log: JournalLog, journal: Journal, plain: Plain) -> None:
+    others: list[Event] = [Trouble("first"), Note("second"), records.frame(0)]
+    for event in others:
+        log.write(event)
+    assert journal.entries() == []
+    assert plain.events == others
 
 
 def test_where_the_journal_takes_nothing_the_line_goes_the_plain_way(tmp_path: Path, plain: Plain) -> None:
-    tell = JournalTell(plain.tell(), JournalSocket(str(tmp_path / "nobody")), "rpi4").as_tell()
-    tell.write(interruption(None))
-    tell.on_trouble("stalled")
+    log = JournalLog(JournalSocket(str(tmp_path / "nobody")), "rpi4", plain)
+    log.write(interruption(None))
     for _ in range(60):
-        tell.on_interval(interval(), None)
-    assert plain.lines == ["stalled"]
-    assert len(plain.intervals) == 1
+        log.write(interval())
+    assert plain.events == [interruption(None), interval()]
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True), st.text()), st.text())

@@ -12,13 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from device.contract import Telemetry
 from device.core.errors import SinkError
-from device.core.resources import Resource
-from device.protocols import Record
+from device.protocols import Event
 from device.sinks.background import BackgroundSink
+from device.sinks.base import SinkPlugin
 from device.sinks.predictions import PredictionsFile
 from device.sinks.telemetry import TelemetryStore
-from tests.unit.records import interval, prediction, run_record
+from tests.unit.records import frame, interval, run_record
 
 
 def rows(path: Path, query: str) -> list[tuple[object, ...]]:
@@ -90,7 +91,20 @@ class TestTelemetryStore:
             store.flush()
         assert rows(path, "SELECT unknown_below, unknown FROM run NATURAL JOIN interval") == [(0.6, 7)]
 
-    def test_a_store_of_the_first_schema_is_brought_up_and_keeps_its_rows(self, tmp_path: Path) -> None:
+    def test_a_store_of_a_development_schema_is_refused_and_left_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "telemetry.sqlite"
+        with TelemetryStore(path) as store:
+            store.write(run_record())
+            store.flush()
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA user_version=2")
+        with TelemetryStore(path) as store:
+            store.write(msgspec.structs.replace(run_record(), run_id="run-2"))
+            with pytest.raises(SinkError, match="has schema 2; expected 3"):
+                store.flush()
+        assert rows(path, "SELECT run_id FROM run") == [("run-1",)]
+
+    def test_a_store_that_lacks_a_column_is_given_it_and_keeps_its_rows(self, tmp_path: Path) -> None:
         path = tmp_path / "telemetry.sqlite"
         with TelemetryStore(path) as store:
             store.write(run_record())
@@ -98,20 +112,31 @@ class TestTelemetryStore:
             store.flush()
         with sqlite3.connect(path) as connection:
             connection.executescript(
-                "ALTER TABLE run DROP COLUMN unknown_below; ALTER TABLE interval DROP COLUMN unknown;"
-                "ALTER TABLE interval DROP COLUMN wall_is_synchronised; ALTER TABLE interval DROP COLUMN heat_limit_fps;"
-                "ALTER TABLE interval DROP COLUMN power_covered_s; DROP TABLE meter;"
-                "DROP TABLE source_interval; DROP TABLE interruption; PRAGMA user_version=1;"
+                "ALTER TABLE interval DROP COLUMN rss_bytes; ALTER TABLE interval DROP COLUMN heat_limit_fps;"
             )
         with TelemetryStore(path) as store:
             store.write(msgspec.structs.replace(run_record(), run_id="run-2"))
-            store.write(interval(2, unknown=3))
+            store.write(interval(2, heat_limit_fps=5.0))
             store.flush()
-        assert rows(path, "SELECT run_id, fps, unknown FROM interval ORDER BY run_id") == [
-            ("run-1", 100.0, None),
-            ("run-2", 100.0, 3),
+        assert rows(path, "SELECT run_id, temperature_c, heat_limit_fps FROM interval ORDER BY run_id") == [
+            ("run-1", None, None),
+            ("run-2", 50.0, 5.0),
         ]
         assert rows(path, "PRAGMA user_version") == [(3,)]
+
+    def test_a_column_of_a_newer_program_stays_when_rows_are_merged(self, tmp_path: Path) -> None:
+        path = tmp_path / "telemetry.sqlite"
+        with TelemetryStore(path) as store:
+            store.write(run_record())
+            store.flush()
+        with sqlite3.connect(path) as connection:
+            connection.execute("ALTER TABLE interval ADD COLUMN novelty REAL")
+        with TelemetryStore(path, settings=Telemetry(fine_kept_h=0.1), wall_time_s=lambda: 2e9) as store:
+            store.write(msgspec.structs.replace(run_record(), run_id="run-2"))
+            for second in range(60):
+                store.write(interval(second * 10**9, wall_time_s=1.99999e9 + second, wall_is_synchronised=True))
+            store.flush()
+        assert rows(path, "SELECT frames, novelty FROM interval") == [(6000, None)]
 
     def test_rows_wait_while_the_disk_is_full_and_come_when_it_has_room(self, tmp_path: Path) -> None:
         path = tmp_path / "telemetry.sqlite"
@@ -145,9 +170,8 @@ class TestTelemetryStore:
 def test_predictions_are_a_json_line_a_frame(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     with PredictionsFile(path) as sink:
-        sink.write(run_record())
-        sink.write(prediction(0, origin="a.jpg"))
-        sink.write(prediction(1, origin=None, is_unknown=True))
+        sink.write(frame(0, origin="a.jpg"))
+        sink.write(frame(1, origin=None, is_unknown=True))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["source"] for line in lines] == ["a.jpg", 1]
     assert [(line["label"], line["is_unknown"]) for line in lines] == [("hat", False), ("unknown", True)]
@@ -162,22 +186,22 @@ def test_predictions_in_a_place_that_cannot_be_made_are_refused(tmp_path: Path) 
         PredictionsFile(tmp_path / "file" / "predictions.jsonl")
 
 
-class RecordingSink(Resource):
+class RecordingSink(SinkPlugin):
     """Remembers; blocks or fails on demand."""
 
     def __init__(self) -> None:
-        self.records: list[Record] = []
+        self.events: list[Event] = []
         self.gate = threading.Event()
         self.gate.set()
         self.is_broken = False
         self.flushes = 0
         self.closed = False
 
-    def write(self, record: Record) -> None:
+    def write(self, event: Event) -> None:
         self.gate.wait()
         if self.is_broken:
             raise SinkError("sink", "broken", reason="write")
-        self.records.append(record)
+        self.events.append(event)
 
     def flush(self) -> None:
         self.flushes += 1
@@ -189,25 +213,26 @@ class RecordingSink(Resource):
 class TestBackgroundSink:
     def test_writes_everything_in_order_and_closes(self) -> None:
         sink = RecordingSink()
-        outlet = BackgroundSink(sink, flush_interval_s=60.0, on_trouble=lambda _: None)
-        sent = [prediction(index) for index in range(100)]
-        for record in sent:
-            outlet.write(record, may_wait=True)
-        outlet.close()
-        outlet.close()
-        assert sink.records == sent
+        background = BackgroundSink(sink, lambda _: None, may_wait=True)
+        sent = [frame(index) for index in range(100)]
+        for event in sent:
+            background.write(event)
+        background.close()
+        background.close()
+        assert sink.events == sent
         assert sink.closed
         assert sink.flushes >= 1
 
     def test_a_sink_that_blocks_never_blocks_the_writer(self) -> None:
         sink = RecordingSink()
         sink.gate.clear()
+        sink.queue_capacity = 4
         troubles: list[str] = []
-        outlet = BackgroundSink(sink, flush_interval_s=60.0, on_trouble=troubles.append, capacity=4)
+        background = BackgroundSink(sink, troubles.append)
         for index in range(50):
-            outlet.write(prediction(index), may_wait=False)
-        assert outlet.lost >= 45
-        outlet.close(timeout_s=0.2)
+            background.write(frame(index))
+        assert background.lost >= 45
+        background.close(timeout_s=0.2)
         assert "hangs" in troubles[-1]
         sink.gate.set()
 
@@ -215,28 +240,29 @@ class TestBackgroundSink:
         sink = RecordingSink()
         sink.is_broken = True
         troubles: list[str] = []
-        outlet = BackgroundSink(sink, flush_interval_s=60.0, on_trouble=troubles.append)
+        background = BackgroundSink(sink, troubles.append, may_wait=True)
         for index in range(10):
-            outlet.write(prediction(index), may_wait=True)
-        outlet.close()
-        assert [line for line in troubles if "the run goes on" in line] == ["sink: broken; the run goes on"]
+            background.write(frame(index))
+        background.close()
+        assert [line for line in troubles if "the run continues" in line] == ["sink: broken; the run continues"]
 
     def test_what_a_sink_did_not_foresee_stops_neither_it_nor_the_writer(self) -> None:
         class Surprised(RecordingSink):
-            def write(self, record: Record) -> None:
-                if not self.records:
-                    self.records.append(record)
+            def write(self, event: Event) -> None:
+                if not self.events:
+                    self.events.append(event)
                     raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
-                super().write(record)
+                super().write(event)
 
         sink = Surprised()
+        sink.queue_capacity = 4
         troubles: list[str] = []
-        outlet = BackgroundSink(sink, flush_interval_s=60.0, on_trouble=troubles.append, capacity=4)
+        background = BackgroundSink(sink, troubles.append)
         for index in range(10):
-            outlet.write(prediction(index), may_wait=False)
-            while outlet._queue.qsize() > 2 and outlet._thread.is_alive():
-                outlet._thread.join(0.001)
-        outlet.close()
-        assert len(sink.records) == 10
+            background.write(frame(index))
+            while background._queue.qsize() > 2 and background._thread.is_alive():
+                background._thread.join(0.001)
+        background.close()
+        assert len(sink.events) == 10
         assert sink.closed
         assert "surrogates not allowed" in troubles[0]

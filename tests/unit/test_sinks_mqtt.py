@@ -27,7 +27,7 @@ from device.sinks.mqtt import MqttSink, parse_broker
 from device.sinks.mqtt_state import MqttState, Shown
 from tests.unit.certificates import make_certificate
 from tests.unit.mosquitto import PASSWORD, USER, Listener, Mosquitto, wait_until
-from tests.unit.records import interruption, interval, prediction, run_record, source_interval
+from tests.unit.records import frame, interruption, interval, run_record, source_interval
 
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 MEASURED = {
@@ -173,26 +173,27 @@ class TestBroker:
         listener = Listener(broker.port)
         troubles: list[str] = []
         sink = open_sink(broker, root)
-        with BackgroundSink(sink, flush_interval_s=0.1, on_trouble=troubles.append) as outlet:
-            outlet.write(run_record(), may_wait=True)
+        sink.flush_interval_s = 0.1
+        with BackgroundSink(sink, troubles.append) as background:
+            background.write(run_record())
             wait_until(lambda: listener.payloads("/availability"), "sign of life")
             listener.close()
             broker.kill()
             wait_until(lambda: troubles, "trouble")
             for index in range(500):
-                outlet.write(interval(index, frames=1), may_wait=True)
+                background.write(interval(index, frames=1))
             time.sleep(0.3)
             assert len(troubles) == 1
             broker.start()
             back = Listener(broker.port)
             wait_until(lambda: back.payloads("/availability"), "sign of life")
-            outlet.write(interval(501, frames=1), may_wait=True)
+            background.write(interval(501, frames=1))
             wait_until(lambda: back.payloads("/config"), "discovery")
             wait_until(lambda: [state for state in back.states() if state["frames_total"] == 501], "the newest state")
             wait_until(lambda: len(troubles) == 2, "all clear")
             assert len(back.states()) < 10
             back.close()
-        assert re.fullmatch(r"--mqtt mqtt://127.0.0.1:\d+: .+; the run goes on", troubles[0])
+        assert re.fullmatch(r"--mqtt mqtt://127.0.0.1:\d+: .+; the run continues", troubles[0])
         assert troubles[1:] == ["MqttSink works again"]
 
     def test_a_broker_that_is_not_there_is_told_of_and_holds_nobody_up(self, root: Path) -> None:
@@ -287,7 +288,7 @@ class TestState:
         state = MqttState()
         state.add(interval(1, **MEASURED | {"power_w": 1.0, "energy_j": 1.0}))
         state.add(interval(2, **ESTIMATED | {"power_w": 3.0, "energy_j": 3.0}))
-        state.add(interval(3, **ESTIMATED | {"power_w": 5.0, "energy_j": 5.0, "power_is_estimate": None}))
+        state.add(interval(3, **ESTIMATED | {"power_w": 5.0, "energy_j": 5.0}))
         taken = state.take()
         assert taken is not None
         assert (taken["power_measured_w"], taken["power_estimated_w"]) == (1.0, 4.0)
@@ -328,7 +329,7 @@ class TestState:
         taken = state.take()
         assert taken is not None
         assert "label" not in taken
-        state.add(prediction(0))
+        state.add(frame(0))
         state.add(interval(2))
         taken = state.take()
         assert taken is not None
@@ -337,21 +338,21 @@ class TestState:
     def test_darkness_is_no_trouble_and_each_trouble_ends_by_itself(self) -> None:
         state = MqttState()
         assert not state.add(interruption(reason="dark"))
-        assert not state.trouble()["camera_problem"]
+        assert not state.camera_problem()["camera_problem"]
         begun = [interruption("a", started_ns=1), interruption("b", "frozen", started_ns=2)]
         assert all(state.add(each) for each in begun)
-        assert state.trouble()["camera_problem_detail"] == "a: stalled; b: frozen"
+        assert state.camera_problem()["camera_problem_detail"] == "a: stalled; b: frozen"
         state.add(over(begun[0]))
-        assert state.trouble() == {"camera_problem": True, "camera_problem_detail": "b: frozen"}
+        assert state.camera_problem() == {"camera_problem": True, "camera_problem_detail": "b: frozen"}
         state.add(over(begun[1]))
-        assert state.trouble() == {"camera_problem": False, "camera_problem_detail": ""}
+        assert state.camera_problem() == {"camera_problem": False, "camera_problem_detail": ""}
 
 
 def over(record: InterruptionRecord) -> InterruptionRecord:
     return msgspec.structs.replace(record, duration_s=1.0, is_over=True)
 
 
-EVERYTHING = Shown("cpu", "board", has_temperature=True, tells_throttling=True, has_label=True)
+EVERYTHING = Shown("cpu", "board", has_temperature=True, knows_throttling=True, has_label=True)
 
 
 class TestHomeAssistant:
@@ -383,7 +384,7 @@ class TestHomeAssistant:
 
     def test_templates_give_what_the_state_says(self, root: Path) -> None:
         state = MqttState()
-        state.add(prediction(0))
+        state.add(frame(0))
         state.add(interruption())
         state.add(interval(1, throttled="throttled", temperature_c=61.04, **ESTIMATED))
         assert self.render(root, state) == {

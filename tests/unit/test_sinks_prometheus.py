@@ -21,17 +21,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from device.contract import Telemetry
 from device.core.clock import ManualClock
 from device.core.errors import SinkError, UsageError
-from device.daemon.outlets import Outlets
-from device.protocols import Percentiles, Record
-from device.sinks.prometheus import PrometheusSink, _TableCollector, parse_listen
+from device.protocols import Event, IntervalRecord, Percentiles, SinkContext
+from device.sinks.opening import OpenSinks, SinkSettings
+from device.sinks.prometheus import PrometheusSink, TableCollector, parse_listen
 from device.sinks.prometheus_series import FAMILIES, REASONS, SeriesTable
 from device.sources.opening import AWAY
+from tests.unit.bundles import make_profile
 from tests.unit.mosquitto import wait_until
 from tests.unit.processes import free_port
-from tests.unit.records import interruption, interval, meter, prediction, run_record, source_interval
+from tests.unit.records import frame, interruption, interval, meter, run_record, source_interval
 
 Series = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
@@ -142,11 +142,6 @@ def test_an_estimate_and_a_measurement_are_never_one_series(page: Page) -> None:
     assert found["ghostwatt_energy_joules_total"] == {power(estimate="false"): 2.0, power(estimate="true"): 2.0}
 
 
-def test_a_meter_that_does_not_say_what_it_is_estimates(page: Page) -> None:
-    page.second(**MEASURED | {"power_is_estimate": None})
-    assert page.read()["ghostwatt_power_watts"] == {power(estimate="true"): 2.5}
-
-
 def test_a_slow_meters_figure_stays_between_its_readings_and_a_dead_meters_goes(page: Page) -> None:
     page.second(**MEASURED)
     page.second()
@@ -221,7 +216,7 @@ def test_predictions_and_records_before_the_run_tell_nothing() -> None:
     table.take(interval(1))
     assert table.read() == []
     table.take(run_record())
-    table.take(prediction(0))
+    table.take(frame(0))
     assert [family.name for family, _ in table.read()] == ["ghostwatt_run"]
 
 
@@ -232,11 +227,11 @@ PERCENTILES = st.none() | st.builds(Percentiles, st.floats(0, 9), st.floats(0, 9
 INTERVALS = st.fixed_dictionaries(
     {
         "power_w": OPTIONAL,
-        "energy_j": OPTIONAL,
-        "power_covered_s": OPTIONAL,
-        "power_source": st.sampled_from([None, "rapl", 'a "\\\n']),
-        "power_scope": st.sampled_from([None, "board"]),
-        "power_is_estimate": st.sampled_from([None, True, False]),
+        "energy_j": st.floats(0, 1e6),
+        "power_covered_s": st.floats(0, 1e6),
+        "power_source": st.sampled_from(["rapl", 'a "\\\n']),
+        "power_scope": st.sampled_from(["cpu", "board"]),
+        "power_is_estimate": st.booleans(),
         "temperature_c": OPTIONAL,
         "throttled": st.sampled_from([None, "", "throttled", "throttled,under_voltage"]),
         "latency_s": PERCENTILES,
@@ -251,7 +246,7 @@ METERS = st.fixed_dictionaries(
         "resolution_w": OPTIONAL,
     }
 )
-RECORDS: st.SearchStrategy[Record] = st.one_of(
+RECORDS: st.SearchStrategy[Event] = st.one_of(
     st.builds(lambda at, values: interval(at, **values), TIMES_NS, INTERVALS),
     st.builds(
         lambda at, source, latency: source_interval(at, source, latency_s=latency), st.integers(0, 10**11), TEXT, PERCENTILES
@@ -260,27 +255,25 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
     st.builds(lambda source: interruption(source, duration_s=1.0, is_over=True), TEXT),
     st.builds(lambda place, values: meter(place, **values), st.integers(0, 3), METERS),
     st.just(run_record()),
-    st.just(prediction(0)),
+    st.just(frame(0)),
 )
 
 
 @given(st.lists(RECORDS, max_size=30), st.floats(0, 100))
-def test_whatever_comes_the_page_can_be_read_and_mixes_nothing(records: list[Record], now_s: float) -> None:
+def test_whatever_comes_the_page_can_be_read_and_mixes_nothing(records: list[Event], now_s: float) -> None:
     clock = ManualClock(round(now_s * 1e9))
     table = SeriesTable(clock, 1.0)
     registry = CollectorRegistry()
-    registry.register(_TableCollector(table))
+    registry.register(TableCollector(table))
     table.take(run_record())
     measured, estimated = 0.0, 0.0
     for record in records:
         table.take(record)
         if record == run_record():
             measured = estimated = 0.0
-        energy_j = getattr(record, "energy_j", None)
-        covered = getattr(record, "power_w", None) is not None and getattr(record, "power_covered_s", None) is not None
-        if hasattr(record, "frequency_hz") and covered and energy_j is not None:
-            is_measured = getattr(record, "power_is_estimate", None) is False
-            measured, estimated = (measured + energy_j, estimated) if is_measured else (measured, estimated + energy_j)
+        if isinstance(record, IntervalRecord) and record.power is not None:
+            measured += 0.0 if record.power.is_estimate else record.power.energy_j
+            estimated += record.power.energy_j if record.power.is_estimate else 0.0
     found = parse(generate_latest(registry).decode())
     energy = found.get("ghostwatt_energy_joules_total", {})
     for flag, expected in (("false", measured), ("true", estimated)):
@@ -353,27 +346,27 @@ def test_once_closed_nothing_answers(page: Page) -> None:
 
 
 def test_what_was_opened_before_a_port_that_is_taken_is_closed(page: Page, tmp_path: Path) -> None:
-    def open_outlets() -> Outlets:
-        return Outlets(
-            tmp_path / "predictions.jsonl",
-            tmp_path / "telemetry.sqlite",
-            Telemetry(),
-            may_wait=False,
-            clock=page.clock,
-            on_trouble=lambda _: None,
-            prometheus=str(page.port),
-        )
+    def open_sinks() -> OpenSinks:
+        wanted = [
+            SinkSettings("predictions", {"path": str(tmp_path / "predictions.jsonl")}, "--predictions"),
+            SinkSettings("telemetry", {"path": str(tmp_path / "telemetry.sqlite")}, "--telemetry"),
+            SinkSettings("prometheus", {"listen": str(page.port)}, "--prometheus"),
+        ]
+        return OpenSinks(wanted, SinkContext(make_profile(), page.clock, lambda _: None), may_wait=False)
 
     with pytest.raises(SinkError, match="is taken"):
-        open_outlets()
+        open_sinks()
     assert not sink_threads()
     page.sink.close()
-    outlets = open_outlets()
+    sinks = open_sinks()
     assert {"sink-TelemetryStore", "sink-PredictionsFile", "sink-PrometheusSink"} <= sink_threads()
-    for record in (run_record(), interval(page.clock.now_ns()), prediction(0)):
-        outlets.write(record)
+    for event in (run_record(), interval(page.clock.now_ns()), frame(0)):
+        for sink in sinks.listeners:
+            if isinstance(event, sink.takes):
+                sink.write(event)
     wait_until(lambda: "ghostwatt_frames_total" in scrape(page.port), "frames")
-    assert outlets.close() == 0
+    sinks.close()
+    assert sinks.lost == 0
     assert not sink_threads()
 
 

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from device.contract import Telemetry
 from device.core.errors import SinkError
-from device.protocols import InterruptionRecord, IntervalRecord, Percentiles, Record, SourceIntervalRecord
+from device.protocols import InterruptionRecord, IntervalRecord, Percentiles, SourceIntervalRecord
 from device.sinks.telemetry import TelemetryStore
-from device.telemetry.retention import Limits, thin_out, used_bytes
+from device.telemetry.retention import Retention, thin_out, used_bytes
+from device.telemetry.schema import Row
 from tests.unit.records import interval, read_rows, run_record
 
 NOW_S = 1_800_000_000.0
 SECOND_NS = 10**9
-LIMITS = Limits(fine_s=3600, minutes_s=86400, hours_s=30 * 86400, size_bytes=1e9)
+KEPT = Retention(fine_s=3600, minutes_s=86400, hours_s=30 * 86400, size_bytes=1e9)
 MEASURED: dict[str, Any] = {
     "power_w": 2.0,
     "energy_j": 2.0,
@@ -37,7 +38,7 @@ def second(index: int, age_s: float, **changes: Any) -> IntervalRecord:
     return interval(index * SECOND_NS, **values)
 
 
-def fill(path: Path, *runs: Sequence[Record]) -> None:
+def fill(path: Path, *runs: Sequence[Row]) -> None:
     with TelemetryStore(path, wall_time_s=lambda: None) as store:
         for number, records in enumerate(runs):
             store.write(msgspec.structs.replace(run_record(), run_id=f"run-{number}"))
@@ -46,10 +47,10 @@ def fill(path: Path, *runs: Sequence[Record]) -> None:
             store.flush()
 
 
-def thin(path: Path, limits: Limits = LIMITS, now_s: float | None = NOW_S) -> None:
+def thin(path: Path, kept: Retention = KEPT, now_s: float | None = NOW_S) -> None:
     connection = sqlite3.connect(path)
     try:
-        thin_out(connection, limits, now_s)
+        thin_out(connection, kept, now_s)
     finally:
         connection.close()
 
@@ -79,7 +80,7 @@ def test_old_seconds_become_minutes_and_older_minutes_hours(path: Path) -> None:
     assert minutes[0]["energy_j"] == pytest.approx(120.0)
     assert minutes[0]["power_w"] == pytest.approx(2.0)
     assert minutes[0]["timestamp_ns"] == 59 * SECOND_NS
-    thin(path, LIMITS, NOW_S + 86400)
+    thin(path, KEPT, NOW_S + 86400)
     assert [row["frames"] for row in rows(path)] == [60000]
 
 
@@ -134,7 +135,7 @@ def test_throttling_that_nobody_could_see_stays_unknown(path: Path) -> None:
 def test_time_of_unknown_throttling_never_becomes_not_throttled(path: Path) -> None:
     fill(path, [second(index, age_s=7200, throttled="" if index < 10 else None) for index in range(60)])
     thin(path)
-    thin(path, LIMITS, NOW_S + 86400)
+    thin(path, KEPT, NOW_S + 86400)
     assert {(row["throttled"], row["duration_s"]) for row in rows(path)} == {("", 10.0), (None, 50.0)}
 
 
@@ -144,7 +145,7 @@ def test_a_mean_weighs_rows_by_their_length(path: Path) -> None:
     short = second(1, age_s=7200, duration_s=1.0, frequency_hz=600e6, **old | {"power_w": 8.0})
     long = second(10, age_s=7200, duration_s=9.0, frequency_hz=1600e6, **old | {"power_w": 2.0})
     blind = second(12, age_s=7200, duration_s=2.0, **old)
-    sources: list[Record] = [
+    sources: list[Row] = [
         SourceIntervalRecord(1 * SECOND_NS, "v4l2:0", 10, 0, 0, 10.0, None, None, False),
         SourceIntervalRecord(10 * SECOND_NS, "v4l2:0", 0, 0, 0, 0.0, None, None, True),
         SourceIntervalRecord(12 * SECOND_NS, "v4l2:0", 2, 0, 0, 1.0, None, None, True),
@@ -159,7 +160,7 @@ def test_a_mean_weighs_rows_by_their_length(path: Path) -> None:
 
 
 def test_sources_are_merged_apart(path: Path) -> None:
-    records: list[Record] = []
+    records: list[Row] = []
     for index in range(120):
         records.append(second(index, age_s=7200))
         for source, frames in (("v4l2:0", 60), ("rtsp://yard/", 40)):
@@ -205,7 +206,7 @@ def test_a_clock_that_was_set_late_dates_the_whole_run(path: Path) -> None:
 
 def test_a_store_that_grows_too_large_loses_its_oldest_rows(path: Path) -> None:
     fill(path, [second(index, age_s=10**5) for index in range(3000)], [second(index, age_s=3500) for index in range(3000)])
-    thin(path, LIMITS._replace(size_bytes=300_000), now_s=None)
+    thin(path, KEPT._replace(size_bytes=300_000), now_s=None)
     connection = sqlite3.connect(path)
     assert used_bytes(connection) <= 300_000
     connection.close()
@@ -218,7 +219,7 @@ def test_a_store_that_grows_too_large_loses_its_oldest_rows(path: Path) -> None:
 def test_runs_that_ended_before_their_first_interval_do_not_pile_up(path: Path) -> None:
     gone = InterruptionRecord("v4l2:0", "ended", "gone" * 100, SECOND_NS, 3.0, 1, True, wall_time_s=NOW_S)
     fill(path, *[[gone]] * 300, [second(index, age_s=100) for index in range(50)])
-    thin(path, LIMITS._replace(size_bytes=100_000))
+    thin(path, KEPT._replace(size_bytes=100_000))
     connection = sqlite3.connect(path)
     assert used_bytes(connection) <= 100_000
     connection.close()
@@ -277,7 +278,7 @@ def test_a_damaged_store_is_set_aside_and_another_begun(path: Path, harm: Callab
     harm(data)
     path.write_bytes(data)
     troubles: list[str] = []
-    with TelemetryStore(path, on_trouble=troubles.append) as store:
+    with TelemetryStore(path, report=troubles.append) as store:
         store.write(run_record())
         store.write(interval(1))
         store.flush()

@@ -1,35 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from device.bundle.store import MAX_STARTS, BundleStore
 from device.core.errors import BundleError, InferenceError, SourceError
-from device.daemon.pipeline import StageTimes
-from device.daemon.trial import PROVEN_AFTER, TrialObserver, trial_of
-from device.protocols import Prediction
-from tests.unit.records import prediction
+from device.daemon.trial import PROVEN_AFTER, Trial, trial_of
+from device.protocols import Event, Note
+from tests.unit.records import frame
 from tests.unit.test_bundle_store import install, make_bundle, run_well
-
-TIMES = StageTimes(0.0, 0.0, 0.0, 0.0)
-
-
-class Log:
-    """An observer that counts what it is told."""
-
-    def __init__(self) -> None:
-        self.frames = self.bad_frames = self.ticks = 0
-
-    def on_frame(self, prediction: Prediction, times: StageTimes) -> None:
-        self.frames += 1
-
-    def on_bad_frame(self, source: str, error: SourceError) -> None:
-        self.bad_frames += 1
-
-    def on_tick(self, dropped: Mapping[str, int]) -> None:
-        self.ticks += 1
 
 
 @pytest.fixture
@@ -44,18 +24,15 @@ def store(tmp_path: Path) -> BundleStore:
 
 
 def test_a_bundle_has_proven_itself_after_enough_results_and_is_told_of_once(store: BundleStore) -> None:
-    log, said = Log(), list[str]()
-    observer = TrialObserver(log, store, "host", said.append)
+    said: list[Event] = []
+    trial = Trial(store, "host", said.append)
     for index in range(PROVEN_AFTER - 1):
-        observer.on_frame(prediction(index), TIMES)
-        observer.on_tick({})
-        observer.on_bad_frame("x", SourceError("x", "y", reason="ended"))
+        trial.write(frame(index))
     assert store.is_on_trial("host")
     for index in range(50):
-        observer.on_frame(prediction(index), TIMES)
+        trial.write(frame(index))
     assert not store.is_on_trial("host")
     assert len(said) == 1
-    assert (log.frames, log.bad_frames, log.ticks) == (PROVEN_AFTER + 49, PROVEN_AFTER - 1, PROVEN_AFTER - 1)
 
 
 def test_a_disk_that_cannot_be_written_does_not_stop_the_loop(store: BundleStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,12 +41,14 @@ def test_a_disk_that_cannot_be_written_does_not_stop_the_loop(store: BundleStore
 
     monkeypatch.setattr(BundleStore, "confirm", refuse)
     monkeypatch.setattr(BundleStore, "excuse", refuse)
-    said: list[str] = []
-    observer = TrialObserver(Log(), store, "host", said.append)
+    said: list[Event] = []
+    trial = Trial(store, "host", said.append)
     with trial_of(store, "host"):
         for index in range(PROVEN_AFTER):
-            observer.on_frame(prediction(index), TIMES)
-    assert "can't be noted" in said[0]
+            trial.write(frame(index))
+    (note,) = said
+    assert isinstance(note, Note)
+    assert "can't be noted" in note.line
 
 
 def test_a_failing_network_takes_the_bundle_back(store: BundleStore, capsys: pytest.CaptureFixture[str]) -> None:
