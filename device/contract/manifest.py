@@ -12,8 +12,8 @@ from device.contract.tensor import Preprocessing, TensorSpec
 
 MANIFEST_SCHEMA = 4
 """The newest schema that is read. Increased with every new key: a reader rejects unknown keys, and this number lets it report
-that it is too old. 2 added ``model.temperature`` and the profile's ``model.unknown_below``, 3 the profile's keys for cameras that
-fail, 4 the profile's ``sinks``."""
+that it is too old. 2 added ``model.temperature`` and the profile's ``model.unknown_below``, 3 the profile's keys for cameras
+that fail, 4 the profile's ``sinks``."""
 
 OLDEST_MANIFEST_SCHEMA = 1
 """Increased if an old manifest could be misread. The defaults of newer keys mean the same as their absence did."""
