@@ -17,8 +17,8 @@ import msgspec
 from device import __version__
 from device.core.clock import SystemClock
 from device.core.errors import GhostwattError, SourceError, exit_with_one_line
-from device.core.flags import positive_float, positive_int, share
-from device.daemon.choice import BundleChoice, Chosen, Overrides, choose
+from device.core.flags import positive_float, positive_int
+from device.daemon.choice import BundleChoice, Chosen, Overrides, add_choice_flags, choose
 from device.daemon.console import format_summary
 from device.daemon.heartbeat import find_service_manager
 from device.daemon.heat_limit import ThermalLimit
@@ -30,7 +30,6 @@ from device.daemon.signals import stop_on_signals
 from device.daemon.stream import EventStream
 from device.daemon.trial import Trial, trial_of
 from device.protocols import Interruption, RunStopping, RunSummary, SinkContext, Trouble
-from device.runtimes.registry import RUNTIMES
 from device.sinks.opening import OpenSinks, SinkSettings, settings_of
 from device.sources.opening import camera_options, open_frames
 from device.sources.registry import SOURCES
@@ -42,9 +41,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m device.run",
         description="Reads frames, runs the bundle's network on them, and logs frames a second, latency and power.",
     )
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle (default: this board's, under build/)")
-    parser.add_argument("--store", type=Path, metavar="DIR", help="run the current bundle of python -m device.bundle's store")
-    parser.add_argument("--profile", metavar="NAME", help="which of the store's profiles; needed where there are several")
     parser.add_argument("--camera", action="store_true", help="read the profile's own camera, or cameras")
     parser.add_argument(
         "--source",
@@ -56,14 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--loop", action="store_true", help="begin files again at their end")
     parser.add_argument("--realtime", action="store_true", help="play files at their own rate, as a camera would")
-    parser.add_argument("--runtime", metavar="NAME", help=f"instead of the profile's ({', '.join(RUNTIMES.own_names())})")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="instead of the profile's")
-    parser.add_argument(
-        "--unknown-below",
-        type=share,
-        metavar="X",
-        help='call a frame "unknown" whose best score is under X, from 0 (never) to 1, instead of the profile\'s threshold',
-    )
+    add_choice_flags(parser)
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--frames", type=positive_int, metavar="N", help="end after N results")
     length.add_argument("--duration", type=positive_float, metavar="S", help="end after S seconds")

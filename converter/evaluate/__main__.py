@@ -27,9 +27,9 @@ from converter.models import model_names
 from converter.weights.checkpoints import Checkpoint, load_checkpoint
 from device.bundle import Bundle, open_bundle
 from device.contract import Preprocessing
+from device.contract.tensor import dequantise
 from device.core.errors import BundleError, SourceError, TrainingError, UsageError, exit_with_one_line, nearest
 from device.image.opencv import decode_image
-from device.image.postprocess import dequantise
 from device.image.preprocess import fit_frame
 from device.protocols import Session
 

@@ -14,9 +14,8 @@ from converter.evaluate.accuracy import Logits, Pixels
 from converter.evaluate.sensitivity import LayerNoise
 from converter.quantise.recipes import Recipe, recipe_names
 from device.contract import TensorSpec
-from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT
+from device.contract.tensor import PIXEL_SCALE, PIXEL_ZERO_POINT, dequantise
 from device.core.errors import ConversionError
-from device.image.postprocess import dequantise
 from device.protocols import Session
 from device.runtimes.registry import RUNTIMES
 

@@ -10,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from device.contract.profile import Scope
 from device.core.errors import BenchError
 from device.machine.identity import Machine
+from device.protocols import PowerOrigin
 
 CaveatCode = Literal[
     "too_short", "throttled", "governor", "frequency_moved", "other_load", "stolen_time", "battery_charging", "interrupted"
@@ -71,7 +71,7 @@ class Quantiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deciles: tuple[float, ...]
 
 
-class WindowPower(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WindowPower(PowerOrigin, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The headline meter's figure for a window.
 
     Attributes:
@@ -79,9 +79,6 @@ class WindowPower(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         covered_s: part of the window that the meter covered.
         samples: number of samples.
         sampler_cpu_s: processor time spent on reading the meter, which is part of what was measured.
-        source: see `device.protocols.PowerMeter`.
-        scope: see `device.protocols.PowerMeter`.
-        is_estimate: see `device.protocols.PowerMeter`.
         resolution_w: see `device.protocols.PowerMeter`.
     """
 
@@ -89,9 +86,6 @@ class WindowPower(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     covered_s: float
     samples: int
     sampler_cpu_s: float
-    source: str
-    scope: Scope
-    is_estimate: bool
     resolution_w: float | None = None
 
 
@@ -225,7 +219,7 @@ class LatencyFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inferences: int
 
 
-class EnergyFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EnergyFigures(PowerOrigin, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Summary of the rounds' energy windows.
 
     Attributes:
@@ -236,9 +230,6 @@ class EnergyFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sampler_slowdown: share by which the rate was lower than in the latency windows; negative values are noise.
         sampler_cpu_share: share of one core spent on reading the meters.
         samples: total number of samples in all windows.
-        source: see `device.protocols.PowerMeter`.
-        scope: see `device.protocols.PowerMeter`.
-        is_estimate: see `device.protocols.PowerMeter`.
         resolution_w: see `device.protocols.PowerMeter`.
     """
 
@@ -249,9 +240,6 @@ class EnergyFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sampler_slowdown: float | None
     sampler_cpu_share: float
     samples: int
-    source: str
-    scope: Scope
-    is_estimate: bool
     resolution_w: float | None = None
 
 

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 
 from device.bundle import Bundle
+from device.contract.tensor import dequantise
 from device.core.errors import BundleError, SelfTestError
-from device.image.postprocess import dequantise
 from device.protocols import Session
 
 RELATIVE_TOLERANCE = 1e-4

@@ -77,6 +77,10 @@ class RuntimeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[int, Meta(ge=1, le=256)]
 
 
+JITTER = 0.2
+"""Largest random share that is added to or taken from a delay between attempts."""
+
+
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Delays between attempts to open a camera again.
 
@@ -90,6 +94,11 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     first_s: Positive = 0.5
     max_s: Positive = 15.0
+
+    @property
+    def longest_s(self) -> float:
+        """The longest delay, with its random share."""
+        return self.max_s * (1 + JITTER)
 
 
 class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

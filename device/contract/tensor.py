@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 DType = Literal["uint8", "int8", "float32"]
 Layout = Literal["NHWC", "NC"]
@@ -39,6 +41,22 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layout: Layout
     scale: float = 1.0
     zero_point: int = 0
+
+
+def dequantise(output: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.float32]:
+    """Converts a session's output to real scores.
+
+    Args:
+        output: ``(1, C)`` of ``spec.dtype``.
+        spec: the session's output.
+
+    Returns:
+        ``(C,)`` float32, a copy.
+    """
+    real: NDArray[np.float32] = output[0].astype(np.float32)
+    if spec.scale != 1.0 or spec.zero_point != 0:
+        real = (real - np.float32(spec.zero_point)) * np.float32(spec.scale)
+    return real
 
 
 class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

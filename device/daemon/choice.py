@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import sys
@@ -16,12 +17,28 @@ from device.bundle.selftest import SelfTestResult, run_self_test
 from device.bundle.store import BundleStore
 from device.contract import Profile
 from device.core.errors import BundleError, UsageError
+from device.core.flags import positive_int, share
 from device.daemon.pipeline import Pipeline
 from device.machine.board import BoardFacts, detect_board
 from device.protocols import Clock, FrameSource, RunRecord, Runtime, Session, SourceSpec
 from device.runtimes.registry import RUNTIMES
 
 BUILD = Path("build")
+
+
+def add_choice_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say what runs: bundle, runtime, threads and threshold."""
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="the bundle (default: this board's, under build/)")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="run the current bundle of python -m device.bundle's store")
+    parser.add_argument("--profile", metavar="NAME", help="which of the store's profiles; needed where there are several")
+    parser.add_argument("--runtime", metavar="NAME", help=f"instead of the profile's ({', '.join(RUNTIMES.own_names())})")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="instead of the profile's")
+    parser.add_argument(
+        "--unknown-below",
+        type=share,
+        metavar="X",
+        help='call a frame "unknown" whose best score is under X, from 0 (never) to 1, instead of the profile\'s threshold',
+    )
 
 
 class BundleChoice(NamedTuple):

@@ -27,7 +27,6 @@ from device.protocols import (
     RunStopping,
     Tick,
 )
-from device.sources.supervisor import JITTER
 
 BEATS_PER_WATCHDOG = 4
 """Signs of life in one ``WatchdogSec``; sd_watchdog_enabled(3) recommends at least two."""
@@ -55,7 +54,7 @@ def patience_of(profile: Profile) -> FramePatience:
     if camera.give_up_after_s is None:
         return FramePatience(frame_s, None)
     # The supervisor gives up at a failed attempt: after the last wait, and as long as opening may take.
-    last_attempt_s = camera.backoff.max_s * (1 + JITTER) + 2 * camera.stall_timeout_s
+    last_attempt_s = camera.backoff.longest_s + 2 * camera.stall_timeout_s
     return FramePatience(frame_s, camera.give_up_after_s + last_attempt_s)
 
 

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from device.contract import Preprocessing, RateLimits
+from device.contract.tensor import dequantise
 from device.core.errors import SourceError
 from device.core.resources import Resource
-from device.image.postprocess import dequantise, is_unknown, rank
+from device.image.postprocess import is_unknown, rank
 from device.image.preprocess import fit_frame, rotate
 from device.protocols import (
     Clock,

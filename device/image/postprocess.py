@@ -7,8 +7,6 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from device.contract import TensorSpec
-
 Real = TypeVar("Real", np.float32, np.float64)
 
 
@@ -17,22 +15,6 @@ class Ranking(NamedTuple):
 
     indices: tuple[int, ...]
     scores: tuple[float, ...]
-
-
-def dequantise(output: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.float32]:
-    """Converts a session's output to real scores.
-
-    Args:
-        output: ``(1, C)`` of ``spec.dtype``.
-        spec: the session's output.
-
-    Returns:
-        ``(C,)`` float32, a copy.
-    """
-    real: NDArray[np.float32] = output[0].astype(np.float32)
-    if spec.scale != 1.0 or spec.zero_point != 0:
-        real = (real - np.float32(spec.zero_point)) * np.float32(spec.scale)
-    return real
 
 
 def softmax(logits: NDArray[Real], temperature: float = 1.0) -> NDArray[Real]:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
 
-from device.contract import OwnOptions, Preprocessing
+from device.contract import Camera, OwnOptions, Preprocessing
 from device.core.clock import SystemClock
 from device.core.errors import ProfileError, SourceError
 from device.core.plugin import Needs, Plugin
@@ -47,6 +47,12 @@ class SourceOptions(msgspec.Struct, frozen=True):
     preprocessing: Preprocessing | None = None
     own: Mapping[str, OwnOptions] = {}
     clock: Clock = msgspec.field(default_factory=SystemClock)
+
+    @property
+    def requested_mode(self) -> tuple[int, int, float]:
+        """Width in pixels, height in pixels and frames a second to request: the profile's defaults in place of None."""
+        default = Camera(uri="")
+        return self.width_px or default.width_px, self.height_px or default.height_px, self.rate_fps or default.rate_fps
 
 
 AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)

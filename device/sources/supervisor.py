@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from device.contract import Backoff
+from device.contract.profile import JITTER
 from device.core.errors import GhostwattError, SourceError, SourceReason
 from device.protocols import Clock, Frame, FrameSource, Interruption
 from device.sources.base import BaseSource
@@ -21,9 +22,6 @@ from device.sources.watch import FrameWatch
 
 CLOSE_TIMEOUT_S = 2.0
 """Time for a source to close; one that hangs longer is left to a thread of its own."""
-
-JITTER = 0.2
-"""Largest random share that is added to or taken from a delay."""
 
 # A wait is cut into slices: a reader must return soon after its source is closed. It is also short, for a reader that means to
 # stop.

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ from device import __version__
 from device.bench.child import run_in_child
 from device.bench.choices import add_choice_flags, check_meters, describe_wait, find_candidates, open_bundles, show_progress
 from device.bench.runner import Candidate, interrupt_on_termination
-from device.bundle import Bundle
+from device.contract import Board, Profile
 from device.core.durable import write_durably
 from device.core.errors import BenchError, UsageError, exit_with_one_line
 from device.core.flags import positive_float
@@ -77,13 +77,12 @@ def choose_settings(flags: argparse.Namespace) -> TuneSettings:
     return TuneSettings(flags.exhaustive, True, rounds=3, warm_up_s=2.0, window_s=10.0, idle_s=30.0, noise=NOISE)
 
 
-def limit_threads(candidates: Sequence[Candidate], bundles: Sequence[Bundle], flags: argparse.Namespace) -> list[Candidate]:
+def limit_threads(candidates: Sequence[Candidate], board: Board, flags: argparse.Namespace) -> list[Candidate]:
     """Leaves out candidates with more threads than the profile's board has cores, since a profile can't set them.
 
     Raises:
         UsageError: ``threads`` if no candidate is left, or a flag asks for more.
     """
-    board = bundles[0].manifest.profile.board
     kept = [candidate for candidate in candidates if candidate.choice.threads <= board.cores]
     if not kept or any(threads > board.cores for threads in flags.threads):
         raise UsageError(
@@ -138,18 +137,20 @@ def run(flags: argparse.Namespace) -> int:
     facts = detect_board()
     aim = choose_aim(flags)
     bundles = open_bundles(flags.bundle, facts)
-    _check_rate(flags.fps, bundles[0].manifest.profile.camera.rate_fps)
-    candidates = limit_threads(find_candidates(bundles, flags, facts), bundles, flags)
+    profiles = {bundle.manifest_sha256: bundle.manifest.profile for bundle in bundles}
+    profile = bundles[0].manifest.profile
+    _check_rate(flags.fps, profile.camera.rate_fps)
+    candidates = limit_threads(find_candidates(bundles, flags, facts), profile.board, flags)
     power = check_meters(bundles[0])
     if aim.needs_power and power.no_power_reason:
         raise BenchError(
             f"aim: {aim.title}", f"no power figure: {power.no_power_reason}", remedy="fit a meter, or tune --for fps",
             reason="no_power",
         )  # fmt: skip
-    path = choose_file(flags.out, bundles[0].manifest.profile.name, aim)
+    path = choose_file(flags.out, profile.name, aim)
     with interrupt_on_termination(), contextlib.ExitStack() as stack:
         governors, names = choose_governors(flags.allow_governor, stack)
-        points = build_space(candidates, aim, bundles[0].manifest.profile.camera.rate_fps, names)
+        points = build_space(candidates, aim, profile.camera.rate_fps, names)
         settings = choose_settings(flags)
         most_s = len(points) * settings.rounds * (settings.warm_up_s + settings.window_s)
         show_progress(f"{len(points)} points, {settings.rounds} rounds each: this takes {describe_wait(most_s)} at most")
@@ -165,7 +166,7 @@ def run(flags: argparse.Namespace) -> int:
             on_progress=show_progress,
         )
         result = tuner.run()
-    return publish(result, bundles, path, flags)
+    return publish(result, profiles, path, flags)
 
 
 def _check_rate(rate_fps: float | None, camera_rate_fps: float) -> None:
@@ -179,15 +180,21 @@ def _no_governor(name: str) -> None:
     raise BenchError("governor", f"{name} was not allowed", remedy="pass --allow-governor", reason="governor")
 
 
-def publish(result: TuneResult, bundles: Sequence[Bundle], path: Path, flags: argparse.Namespace) -> int:
+def publish(result: TuneResult, profiles: Mapping[str, Profile], path: Path, flags: argparse.Namespace) -> int:
     """Writes the chosen point's profile, and prints the result.
+
+    Args:
+        result: of the search.
+        profiles: profile of each bundle, by the bundle's hash.
+        path: file for the new profile.
+        flags: of the command line.
 
     Raises:
         BenchError: ``infeasible`` if no point meets the aim, ``failed`` if none could be measured.
     """
     if result.pick is not None:
         point = result.points[result.pick]
-        parent = next(bundle.manifest.profile for bundle in bundles if bundle.manifest_sha256 == point.choice.manifest_sha256)
+        parent = profiles[point.choice.manifest_sha256]
         text = write_profile(path.stem, parent, result, point)
         result = msgspec.structs.replace(result, profile=text, profile_file=str(path))
         _write(path, text)

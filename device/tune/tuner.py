@@ -14,7 +14,6 @@ from device.bench.result import Caveat, Idle, InferenceWindow, Round, RoundFailu
 from device.bench.rounds import RoundJob
 from device.bench.runner import Execute, ProgressCallback
 from device.bench.table import format_power
-from device.contract.profile import Scope
 from device.core.errors import BenchError
 from device.tune.aims import Aim
 from device.tune.result import PointResult, PointState, TuneResult, TuneSettings
@@ -56,7 +55,7 @@ class Tuner:
         self._use_governor = use_governor
         self._on_progress = on_progress
         self._governor: str | None = None
-        self._meter: tuple[str, Scope, bool] | None = None
+        self._power_of: WindowPower | None = None  # whose meter all figures must come from
         self._idle: dict[str | None, Idle] = {}
         self._rounds: dict[OperatingPoint, list[Round]] = {point: [] for point in self._points}
         self._search: Search | None = None
@@ -96,7 +95,7 @@ class Tuner:
         if outcome.idle is None:
             raise BenchError("idle", outcome.failure.message if outcome.failure else "no answer", reason="failed")
         if outcome.idle.power:
-            self._meter = self._meter or _name_meter(outcome.idle.power)
+            self._power_of = self._power_of or outcome.idle.power
         return outcome.idle
 
     def _measure(self, point: OperatingPoint) -> PointMeasurement | RoundFailure:
@@ -122,8 +121,8 @@ class Tuner:
         if power is None:
             return None, window.power_missing_reason or self._power.no_power_reason or "no power figure"
         # Figures of different meters, or of a sensor and a model, can't be compared: the first meter to give one is used.
-        self._meter = self._meter or _name_meter(power)
-        if _name_meter(power) != self._meter:
+        self._power_of = self._power_of or power
+        if power.origin != self._power_of.origin:
             return None, f"another meter gave the figure: {power.source}"
         return power.power_w, ""
 
@@ -189,10 +188,6 @@ def _name_state(contender: Contender, search: Search) -> PointState:
     if search.is_done(contender):
         return "measured"
     return "stopped" if contender.measurements else "skipped"
-
-
-def _name_meter(power: WindowPower) -> tuple[str, Scope, bool]:
-    return power.source, power.scope, power.is_estimate
 
 
 def _describe_window(window: InferenceWindow) -> str:

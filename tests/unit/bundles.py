@@ -34,7 +34,7 @@ from device.contract import (
     TensorSpec,
 )
 from device.contract.profile import Arch
-from device.image.postprocess import dequantise
+from device.contract.tensor import dequantise
 from device.protocols import Image
 from device.runtimes.registry import RUNTIMES
 from tests.unit.fakes import INPUT, LABELS, OUTPUT, SIDE_PX, ColourSession, coloured

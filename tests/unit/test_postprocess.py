@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from device.contract import TensorSpec
-from device.image.postprocess import Ranking, dequantise, is_unknown, rank, softmax
+from device.contract.tensor import dequantise
+from device.image.postprocess import Ranking, is_unknown, rank, softmax
 
 
 def test_dequantises_by_scale_and_zero_point() -> None:

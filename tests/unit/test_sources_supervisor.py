@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from device.contract import Backoff
 from device.contract import Camera as ProfileCamera
+from device.contract.profile import JITTER
 from device.core.clock import ManualClock
 from device.core.errors import MissingDependencyError, SourceError, SourceReason, UsageError
 from device.core.resources import Resource
 from device.protocols import Frame, FrameSource, Interruption, SourceSpec
 from device.sources.base import SourceOptions
 from device.sources.opening import open_frames
-from device.sources.supervisor import JITTER, RetryPolicy, SupervisedSource
+from device.sources.supervisor import RetryPolicy, SupervisedSource
 from device.sources.uri import names_camera
 
 URI = "fake:camera"

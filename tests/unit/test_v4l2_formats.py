@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device.sources.base import SourceOptions
 from device.sources.v4l2 import node as kernel
 from device.sources.v4l2.formats import (
     COSTS_NS,
@@ -87,8 +88,8 @@ def test_thirty_frames_a_second_are_also_those_of_ntsc() -> None:
 
 
 def test_request_left_open_is_the_profiles_default() -> None:
-    assert ModeRequest.of(None, None, None, None) == ModeRequest(640, 480, 30.0)
-    assert ModeRequest.of(1280, 720, 15.0, "MJPG") == ModeRequest(1280, 720, 15.0, "MJPG")
+    assert SourceOptions().requested_mode == (640, 480, 30.0)
+    assert SourceOptions(width_px=1280, height_px=720, rate_fps=15.0).requested_mode == (1280, 720, 15.0)
 
 
 rates = st.lists(st.sampled_from((5.0, 7.5, 10.0, 15.0, 24.0, 30.0, 60.0)), max_size=4, unique=True)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from device.contract import Camera
 from device.sources.v4l2.node import (
     DISCRETE,
     ENUM_FMT,
@@ -101,12 +100,6 @@ class ModeRequest(NamedTuple):
     height_px: int
     rate_fps: float
     fourcc: str | None = None
-
-    @classmethod
-    def of(cls, width_px: int | None, height_px: int | None, rate_fps: float | None, fourcc: str | None) -> ModeRequest:
-        """Makes a request, with the profile's defaults in place of None."""
-        default = Camera(uri="v4l2:0")
-        return cls(width_px or default.width_px, height_px or default.height_px, rate_fps or default.rate_fps, fourcc)
 
 
 class Mode(NamedTuple):

@@ -64,7 +64,7 @@ class V4l2Source(LiveSource):
     ) -> None:
         options = options or SourceOptions()
         import_package("device.image.opencv", self.needs, "source v4l2")
-        request = ModeRequest.of(options.width_px, options.height_px, options.rate_fps, fourcc)
+        request = ModeRequest(*options.requested_mode, fourcc)
         side_px = least_side_px(options.preprocessing)
 
         # Runs in the thread that owns the camera: even a query to its driver may hang.
