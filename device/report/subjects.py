@@ -15,7 +15,6 @@ import msgspec
 
 from device import __version__
 from device.bench.result import BenchResult, ChoiceResult, ConfidenceInterval
-from device.contract.profile import Scope
 from device.protocols import PowerOrigin
 from device.report.summary import RunPower, RunReport, join_power, rate
 from device.report.throttling import ThrottleState, Throttling, describe_heat_limit, join_throttling
@@ -103,7 +102,7 @@ class Panel(msgspec.Struct, frozen=True):
 
     method: Method
     is_estimate: bool
-    scope: Scope
+    scope: str
     bars: tuple[tuple[Subject, SubjectPower], ...]
 
 
@@ -133,7 +132,7 @@ def make_report(
 
 def find_panels(subjects: Iterable[Subject]) -> list[Panel]:
     """Groups the power figures that may stand beside each other; measured ones first."""
-    found: dict[tuple[bool, Method, Scope], list[tuple[Subject, SubjectPower]]] = {}
+    found: dict[tuple[bool, Method, str], list[tuple[Subject, SubjectPower]]] = {}
     for subject in subjects:
         for power in subject.power:
             found.setdefault((power.is_estimate, subject.method, power.scope), []).append((subject, power))

@@ -162,7 +162,7 @@ class Work:
         self.awake_ns = 0
         self.number = 0
         self.frames_ms = iter([(0.0, 7.0), *frames_ms])
-        self.newest = NewestFrame(self.grab, lambda: self.number * period_ms / 1e3, self.clock, lambda: self.awake_ns)
+        self.newest = NewestFrame(self.grab, lambda: self.number * period_ms / 1e3, self.clock.now_ns, lambda: self.awake_ns)
 
     def grab(self) -> bool:
         times_ms = next(self.frames_ms, None)

@@ -23,7 +23,6 @@ from typing import ClassVar, Self
 from device.core.errors import SourceError, UsageError
 from device.core.plugin import Needs, import_package
 from device.net.address import Address, Scheme, add_credentials, parse_address
-from device.protocols import Clock
 from device.sources.base import OPENCV, SourceOptions
 from device.sources.live import Damage, LiveSource, Picture
 from device.sources.stream.rtsp_probe import explain_failure
@@ -73,7 +72,7 @@ class RtspSource(LiveSource):
         import_package("device.image.opencv", self.needs, f"source {self.scheme}")
         super().__init__(
             address.safe,
-            lambda: _RtspCapture(address, chosen.clock),
+            lambda: _RtspCapture(address, chosen.clock.now_ns),
             chosen,
             remedy="check the camera's power and network",
         )
@@ -101,7 +100,7 @@ class RtspsSource(RtspSource):
 class _RtspCapture:
     """An open stream. See `device.sources.live.Capture`."""
 
-    def __init__(self, address: Address, clock: Clock) -> None:
+    def __init__(self, address: Address, now_ns: Callable[[], int]) -> None:
         from device.image.opencv import StreamCapture
 
         self._where = address.safe
@@ -110,7 +109,7 @@ class _RtspCapture:
         if not self._stream.is_open:
             self._stream.close()
             raise explain_failure(address, timeout_s=PROBE_TIMEOUT_S)
-        self._newest = NewestFrame(self._stream.grab, lambda: self._stream.position_s, clock, ThreadTime().awake_ns)
+        self._newest = NewestFrame(self._stream.grab, lambda: self._stream.position_s, now_ns, ThreadTime().awake_ns)
 
     @property
     def rate_fps(self) -> float | None:
@@ -182,7 +181,7 @@ class NewestFrame:
     Args:
         grab: waits for a frame and decodes it; False at the end of the stream.
         position_s: the frame's time by the stream's own clock.
-        clock: stamps the frames.
+        now_ns: stamps the frames: monotonic nanoseconds.
         awake_ns: time that this thread has spent on a core or waiting for one.
 
     Attributes:
@@ -191,13 +190,13 @@ class NewestFrame:
     """
 
     def __init__(
-        self, grab: Callable[[], bool], position_s: Callable[[], float], clock: Clock, awake_ns: Callable[[], int]
+        self, grab: Callable[[], bool], position_s: Callable[[], float], now_ns: Callable[[], int], awake_ns: Callable[[], int]
     ) -> None:
         self._grab = grab
         self._position_s = position_s
-        self._clock = clock
+        self._now_ns = now_ns
         self._awake_ns = awake_ns
-        self._caught_up_ns = self._ended_ns = clock.now_ns()
+        self._caught_up_ns = self._ended_ns = now_ns()
         # A frame that is ready at the first call arrived while FFmpeg opened the stream, perhaps seconds ago.
         self._ready_in_a_row = 1
         self._last_s: float | None = None
@@ -222,10 +221,10 @@ class NewestFrame:
     def _grab_one(self) -> bool | None:
         """Decodes a frame; returns True if it had to wait for it, None at the end of the stream."""
         previous_ns = self._ended_ns
-        started_ns, started_awake_ns = self._clock.now_ns(), self._awake_ns()
+        started_ns, started_awake_ns = self._now_ns(), self._awake_ns()
         if not self._grab():
             return None
-        self._ended_ns = self._clock.now_ns()
+        self._ended_ns = self._now_ns()
         awake_ns = self._awake_ns() - started_awake_ns
         has_waited = self._has_waited((self._ended_ns - started_ns - awake_ns) / 1e9, (self._ended_ns - previous_ns) / 1e9)
         if has_waited:
