@@ -213,7 +213,7 @@ FOUND = {
 }
 
 
-def test_the_unit_lets_a_pis_libcamera_work(board: Machine, tmp_path: Path) -> None:
+def test_the_unit_lets_a_pis_libcamera_and_a_usb_meter_work(board: Machine, tmp_path: Path) -> None:
     places = {"probe": PROBE, "own": PROBE + OWN_LIBCAMERA}
     script = ["set -e", f"systemctl stop {UNIT}", "cd /var/tmp/trial"]
     # The meter's own rule, for what qemu plugs in.
