@@ -13,28 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from device.core.errors import MissingDependencyError, UsageError, UsageReason, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
-
-
-class Entry(NamedTuple):
-    """Where an implementation is, and what to do when its import fails: for tables whose classes don't declare it yet.
-
-    Attributes:
-        target: ``module:Class``.
-        install_hint: what to do when the import fails.
-        needs: keys that a profile must give it.
-        takes: keys that a profile may give it.
-    """
-
-    target: str
-    install_hint: str = ""
-    needs: tuple[str, ...] = ()
-    takes: tuple[str, ...] = ()
 
 
 class Registry:
@@ -46,7 +30,7 @@ class Registry:
         base: ``module:Class`` that every class of the table derives from; outsiders' are checked.
     """
 
-    def __init__(self, kind: str, targets: Mapping[str, str | Entry], base: str = "device.core.plugin:Plugin") -> None:
+    def __init__(self, kind: str, targets: Mapping[str, str], base: str = "device.core.plugin:Plugin") -> None:
         self.kind = kind
         self._targets = dict(targets)
         self._base = base
@@ -59,11 +43,6 @@ class Registry:
         """Every name that `load` takes, ours and outsiders'."""
         return tuple(sorted({point.name for point in self._outsiders()} | set(self._targets)))
 
-    def find_entry(self, name: str) -> Entry | None:
-        """What is known of an implementation without importing it; None for an outsider's, and for a name that isn't there."""
-        found = self._targets.get(name)
-        return found if isinstance(found, Entry) else None
-
     def load(self, name: str) -> Any:
         """Imports a plug-in's class. What the plug-in wraps is imported only when it opens.
 
@@ -73,8 +52,6 @@ class Registry:
             MissingDependencyError: ``not_installed``: an outsider's module that can't be imported.
         """
         found = self._targets.get(name)
-        if isinstance(found, Entry):
-            return self._load_entry(name, found)
         if found is not None:
             return _import_target(found)
         for point in self._outsiders():
@@ -114,17 +91,6 @@ class Registry:
                 reason=cast("UsageReason", f"malformed_{self.kind}"),
             )
         return found
-
-    def _load_entry(self, name: str, entry: Entry) -> Any:
-        try:
-            return _import_target(entry.target)
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{self.kind} {name}",
-                f"can't be imported ({error})",
-                remedy=entry.install_hint,
-                reason="not_installed",
-            ) from error
 
 
 def _import_target(target: str) -> Any:

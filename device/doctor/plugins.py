@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
 from device import __version__
 from device.core.errors import GhostwattError
-from device.core.plugin import Needs, Plugin, describe_option
+from device.core.plugin import Plugin, describe_option
 from device.core.registry import Registry
 from device.meters.registry import METERS
 from device.runtimes.registry import RUNTIMES
@@ -93,7 +93,7 @@ def installed_plugins() -> tuple[InstalledPlugin, ...]:
     return tuple(
         InstalledPlugin(table.kind, name, needs.extra, needs.system_packages, needs.devices, needs.groups, needs.is_networked)
         for table in TABLES
-        for name, needs in ((name, _load(table, name).needs) for name in table.own_names())
+        for name, needs in ((name, table.load(name).needs) for name in table.own_names())
     )
 
 
@@ -157,7 +157,7 @@ def _format(plugin: Listed) -> Iterator[str]:
 
 def _list(table: Registry, name: str) -> Listed:
     try:
-        plugin = _load(table, name)
+        plugin: type[Plugin] = table.load(name)
     except GhostwattError as error:
         return Listed(table.kind, name, str(error))
     needs = plugin.needs
@@ -173,27 +173,6 @@ def _list(table: Registry, name: str) -> Listed:
         is_live=plugin.is_live,
         options=tuple(list_options(plugin.Options)),
     )
-
-
-class _Undeclared(NamedTuple):
-    """Stands for a class of a table that still has entries with hints."""
-
-    needs: Needs
-    is_live: bool | None = None
-    Options: type[msgspec.Struct] = Plugin.Options
-
-    def summary(self) -> str:
-        return ""
-
-
-_UNDECLARED = {
-    "prometheus": Needs(extra="prometheus", is_networked=True),
-    "mqtt": Needs(extra="mqtt", is_networked=True),
-}
-
-
-def _load(table: Registry, name: str) -> Any:
-    return _Undeclared(_UNDECLARED.get(name, Needs())) if table.find_entry(name) else table.load(name)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from converter.deploy.probe import BoardProbe, probe
 from converter.deploy.transport import SshTransport
 from device.bundle import open_bundle
 from device.contract import Power, Telemetry
+from device.meters.fnirsi import UDEV_RULE
 from device.runtimes.native import build as native
 from device.sources.isp import choose_stream_sizes
 from tests.unit.bundles import copy_bundle, write_fp32_bundle
@@ -202,6 +204,8 @@ OWN_LIBCAMERA = "RestrictNamespaces=user net\n"
 FOUND = {
     "camera's pipeline": "",
     "camera": "",
+    "usb meter": "",
+    "usb hub": "EACCES",
     "udev's events": "",
     "worker": "",
     "memory to write and run": "EACCES",
@@ -209,9 +213,14 @@ FOUND = {
 }
 
 
-def test_the_unit_lets_a_pis_libcamera_work(board: Machine, tmp_path: Path) -> None:
+def test_the_unit_lets_a_pis_libcamera_and_a_usb_meter_work(board: Machine, tmp_path: Path) -> None:
     places = {"probe": PROBE, "own": PROBE + OWN_LIBCAMERA}
     script = ["set -e", f"systemctl stop {UNIT}", "cd /var/tmp/trial"]
+    # The meter's own rule, for what qemu plugs in.
+    rule = re.sub(r'ATTR\{idVendor\}=="[^"]*", ATTR\{idProduct\}=="[^"]*"', 'ATTR{idVendor}=="0627"', UDEV_RULE)
+    (tmp_path / "90-usb.rules").write_text(rule + "\n")
+    script += ["install -m 644 -t /etc/udev/rules.d 90-usb.rules"]
+    script += ["udevadm control --reload", "udevadm trigger --settle --subsystem-match=usb --action=add"]
     # The unit has a /var/tmp of its own.
     script += ["install -m 644 -t /usr/local/lib sandbox.py"]
     shutil.copy(PROGRAMS / "sandbox.py", tmp_path)

@@ -135,7 +135,7 @@ def name_facts() -> Iterator[str]:
     """Names that a profile, a flag, the environment or a package from outside uses."""
     for table in (SOURCES, RUNTIMES, METERS, SINKS):
         for name in table.own_names():
-            options = () if table.find_entry(name) else msgspec.structs.fields(table.load(name).Options)
+            options = msgspec.structs.fields(table.load(name).Options)
             needs = ",".join(field.name for field in options if field.required)
             takes = ",".join(field.name for field in options if not field.required)
             keys = (f" needs={needs}" if needs else "") + (f" takes={takes}" if takes else "")

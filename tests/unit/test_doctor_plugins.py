@@ -50,11 +50,13 @@ def test_a_person_reads_what_a_meter_is_needs_and_takes(capsys: pytest.CaptureFi
 
 
 def test_an_outsider_is_listed_and_one_that_is_broken_says_why(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    install(site, "sink", mine="mine:Mine", broken="mine:Nobody")
+    install(site, "meter", mine="mine:MyMeter", broken="mine:Nobody")
+    with (site / "mine.py").open("a") as module:
+        module.write("from device.meters.meter import Meter\nclass MyMeter(Mine, Meter):\n    'A meter of my own.'\n")
     main(["--plug-ins"])
     out = capsys.readouterr().out
-    assert "sink mine: One of my own.\n    needs    /dev/mine" in out
-    assert "sink broken: sink broken: mine:Nobody can't be imported" in out
+    assert "meter mine: A meter of my own.\n    needs    /dev/mine" in out
+    assert "meter broken: meter broken: mine:Nobody can't be imported" in out
     assert encode_installed() == PLUGINS.read_bytes(), "the installer's copy is of our own plug-ins alone"
 
 

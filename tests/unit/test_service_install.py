@@ -175,7 +175,7 @@ def test_installs_and_starts(service: Service, layout: Layout, board: FakeBoard,
     assert board.running == {"ghostwatt@eco.service"}
     assert board.users == {"ghostwatt"}
     unit = layout.unit.read_text()
-    assert "SupplementaryGroups=video i2c\n" in unit
+    assert "SupplementaryGroups=i2c video\n" in unit
     assert "/var/lib/ghostwatt --profile %i" in unit
     assert str(layout.root) not in unit
     launcher = layout.launcher

@@ -1,7 +1,7 @@
 #!/bin/sh
-# What the board in a box has plugged in, each time that it boots: network, camera, and an INA219 on an I2C bus.
+# What the board in a box has plugged in, each time that it boots: network, USB, camera, and an INA219 on an I2C bus.
 set -e
-modprobe -a virtio_net i2c-dev ina2xx
+modprobe -a virtio_net xhci_pci i2c-dev ina2xx
 modprobe vivid n_devs=1 node_types=0x1
 modprobe i2c-stub chip_addr=0x40
 ip() { /bin/busybox ip "$@"; }

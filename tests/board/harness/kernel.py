@@ -38,6 +38,7 @@ STOCK = (
     "crc32c_generic",
     "vivid",
     "i2c-dev",
+    "xhci_pci",
 )
 
 # Needed before the root file system is there, in the order of loading.

@@ -171,6 +171,8 @@ class Machine:
         command += ["-kernel", str(self._image / "vmlinuz"), "-initrd", str(self._image / "initrd.img"), "-append", kernel_line]
         command += ["-drive", f"file={self._disk},format=raw,if=none,id=disk,cache=writeback"]
         command += ["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci"]
+        # Something on USB, whose node a meter's would be like; no driver of it is there.
+        command += ["-device", "qemu-xhci", "-device", "usb-kbd"]
         command += ["-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22"]
         return [*command, "-device", "virtio-net-pci,netdev=net,romfile="]
 

@@ -1,5 +1,5 @@
 """Runs under the daemon's unit on the booted board, in the daemon's place: tries what libcamera does for a Pi's camera beyond
-what a virtual one needs, and what nobody should do.
+what a virtual one needs, what libusb does for a meter, and what nobody should do.
 
 Prints a JSON object: what was tried, and the error that came of it, or nothing. Judges nothing: that is the host's part.
 
@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 # Of linux/netlink.h, and libudev's name for the group of events that udev has already worked on.
 NETLINK_KOBJECT_UEVENT = 15
@@ -41,6 +42,8 @@ def main() -> None:
     trials: dict[str, Callable[[], None]] = {
         "camera's pipeline": lambda: os.close(os.open("/dev/media0", os.O_RDWR)),
         "camera": lambda: os.close(os.open("/dev/video0", os.O_RDWR)),
+        "usb meter": lambda: os.close(os.open(find_usb_device(), os.O_RDWR)),
+        "usb hub": lambda: os.close(os.open("/dev/bus/usb/001/001", os.O_RDWR)),
         "udev's events": listen_to_udev,
         "worker": start_worker,
         "worker in namespaces": unshare,
@@ -56,6 +59,11 @@ def error_of(trial: Callable[[], None]) -> str:
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, str(error))
     return ""
+
+
+def find_usb_device() -> str:
+    """The node of what is plugged in: a hub of the kernel's own is the first on its bus."""
+    return next(str(path) for path in sorted(Path("/dev/bus/usb").glob("*/*")) if path.name != "001")
 
 
 def listen_to_udev() -> None:
