@@ -145,13 +145,30 @@ def test_the_daemon_runs_with_a_damaged_store(eager_bundle: Path, tmp_path: Path
     assert telemetry.with_name("telemetry.damaged-1.sqlite").read_bytes() == bytes(data)
 
 
+def wait_for_runs(telemetry: Path, count: int) -> None:
+    """Waits until the store holds so many runs."""
+
+    def found() -> int:
+        try:
+            ((runs,),) = rows(telemetry, "SELECT count(*) FROM run") if telemetry.exists() else [(0,)]
+        except sqlite3.OperationalError:
+            return 0
+        return int(str(runs))
+
+    deadline_s = time.monotonic() + 120.0
+    while found() < count:
+        assert time.monotonic() < deadline_s, f"no run {count}"
+        time.sleep(0.05)
+
+
 def test_kill_9_of_the_daemon_leaves_a_store_that_the_next_one_goes_on_with(eager_bundle: Path, tmp_path: Path) -> None:
     telemetry = tmp_path / "telemetry.sqlite"
     flags = ("--bundle", eager_bundle, "--source", "synthetic:64x48@50", "--telemetry", telemetry, "--threads", "1")
     chance = random.Random(3)
-    for _ in range(3):
+    for number in range(1, 4):
         process = subprocess.Popen(command(*flags), stderr=subprocess.DEVNULL, cwd=PROJECT, env=environment())
-        time.sleep(2.0 + chance.random())
+        wait_for_runs(telemetry, number)
+        time.sleep(1.0 + chance.random())
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert rows(telemetry, "PRAGMA integrity_check") == [("ok",)]

@@ -20,6 +20,8 @@ from tests.daemon.conftest import PROJECT, Run, environment
 from tests.daemon.meters import POWER_W, install_meters
 from tests.unit.bundles import make_profile, write_tiny_bundle
 
+ATTEMPTS = 5
+
 
 def run(module: str, *arguments: object, env: dict[str, str] | None = None, cwd: Path = PROJECT) -> Run:
     command = [sys.executable, "-m", module, *(str(argument) for argument in arguments)]
@@ -152,10 +154,14 @@ def test_more_threads_than_a_profile_of_the_board_may_ask_for(bundle: Path) -> N
 
 def test_bench_with_a_meter_gives_energy_and_says_whose(metered: Path, env: dict[str, str], tmp_path: Path) -> None:
     flags = ("--bundle", metered, "--threads", "1", "--runtime", "litert", "--out", tmp_path)
-    done = run("device.bench", "--quick", *flags, env=env)
-    assert done.code == 0, done.err
-    result = read_result(tmp_path / "bench.json")
-    (choice,) = result.choices
+    # On a busy machine samples come too late for a figure, and the result says so: then another try.
+    for _ in range(ATTEMPTS):
+        done = run("device.bench", "--quick", *flags, env=env)
+        assert done.code == 0, done.err
+        result = read_result(tmp_path / "bench.json")
+        (choice,) = result.choices
+        if choice.energy or "steady covered" not in str(choice.energy_missing_reason):
+            break
     assert choice.energy is not None, choice.energy_missing_reason
     assert choice.energy.power_w.median == pytest.approx(POWER_W)
     assert choice.energy.source == "steady"
