@@ -147,11 +147,12 @@ def prepare_tables(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _missing_columns(connection: sqlite3.Connection, table: Table) -> list[str]:
-    there = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
+    # Compared by SQLite: the names in a damaged store may be no text that Python can decode.
+    query = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?)"
     return [
         f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.sql_type};"
         for column in table.columns
-        if column.is_nullable and there and column.name not in there
+        if column.is_nullable and connection.execute(query, (table.name, column.name)).fetchone() == (0,)
     ]
 
 

@@ -112,7 +112,7 @@ class TestTelemetryStore:
             store.flush()
         with sqlite3.connect(path) as connection:
             connection.executescript(
-                "ALTER TABLE interval DROP COLUMN rss_bytes; ALTER TABLE interval DROP COLUMN heat_limit_fps;"
+                "ALTER TABLE interval DROP COLUMN temperature_c; ALTER TABLE interval DROP COLUMN heat_limit_fps;"
             )
         with TelemetryStore(path) as store:
             store.write(msgspec.structs.replace(run_record(), run_id="run-2"))
