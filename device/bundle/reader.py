@@ -196,7 +196,7 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
                 reason="schema",
             )
         return msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the second: bytes in a text that are no UTF-8
         raise BundleError(
             str(path), f"is no manifest: {error}", remedy="convert the bundle again", reason="malformed"
         ) from error

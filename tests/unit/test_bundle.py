@@ -143,6 +143,12 @@ def test_junk_for_a_manifest_is_refused(root: Path, junk: bytes) -> None:
     assert refusal(root).reason in {"malformed", "schema"}
 
 
+def test_bytes_that_are_no_utf8_in_a_manifests_text_are_refused(root: Path) -> None:
+    manifest = root / MANIFEST_NAME
+    manifest.write_bytes(manifest.read_bytes().replace(b"a board for tests", b"a board\x93for tests"))
+    assert refusal(root).reason == "malformed"
+
+
 def test_golden_images_that_would_fill_the_memory_are_refused(root: Path) -> None:
     np.savez_compressed(root / GOLDEN_NAME, pixels=np.zeros((1, 9000, 9000, 3), np.uint8))
     change_manifest(root)
