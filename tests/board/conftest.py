@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "arm: runs ARM code under qemu-user; a minute or more")
     config.addinivalue_line("markers", "camera: runs picamera2 on a virtual camera; a minute")
     config.addinivalue_line("markers", "board: boots the emulated board under qemu-system; a minute or more")
+    config.addinivalue_line("markers", "upgrade: replaces an older release on a booted board; make test-upgrade")
     config.addinivalue_line("markers", "debian: runs on Debian 13's Python, on this machine's processor")
     config.stash[REPORT] = []
 
