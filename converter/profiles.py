@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
 import yaml
 
-from device.contract import MeterConfig, Profile
+from device.contract import Profile
 from device.core.errors import ProfileError, nearest
-from device.core.plugin import describe_option
+from device.core.plugin import OptionError, read_options, split_kind
 from device.meters.meter import Meter
 from device.meters.registry import METERS
-from device.meters.select import given_options
 from device.runtimes.registry import RUNTIMES
 from device.sinks.registry import SINKS
 from device.sources.registry import SOURCES
@@ -406,32 +406,18 @@ def _check_meters(loaded: LoadedProfile) -> None:
         _check_options(loaded, ("power", "meters", index), meter, plugin.Options)
 
 
-def _check_options(loaded: LoadedProfile, path: KeyPath, meter: MeterConfig, options: type[msgspec.Struct]) -> None:
+def _check_options(loaded: LoadedProfile, path: KeyPath, config: Mapping[str, Any], options: type[msgspec.Struct]) -> None:
     """Checks the keys of the plug-in at ``path`` against the options that its class declares."""
-    fields = msgspec.structs.fields(options)
-    names = sorted(field.name for field in fields)
-    kind, given = meter["kind"], given_options(meter)
-    for key in meter:
-        if key not in ("kind", *names):
-            raise ProfileError(
-                loaded.where(*path, key),
-                f"is no key of {kind}",
-                expected=nearest(key, names) if names else "no key beside kind",
-                reason="unknown_key",
-            )
-    for field in fields:
-        if field.required and field.name not in given:
-            meaning = describe_option(field.type)
-            raise ProfileError(
-                loaded.where(*path, "kind"),
-                f"{kind} without {field.name}",
-                expected=f"{field.name}, which is never guessed" + (f": {meaning}" if meaning else ""),
-                reason="contradiction",
-            )
+    kind, keys = split_kind(config)
     try:
-        msgspec.convert(given, options)
-    except msgspec.ValidationError as error:
-        raise _invalid(loaded.positions, loaded.profile.name, path, given, error) from error
+        read_options(kind, keys, options)
+    except OptionError as error:
+        raise ProfileError(
+            loaded.where(*path, error.key),
+            error.found,
+            expected=error.expected + _unit_hint((error.key,)),
+            reason="unknown_key" if error.is_unknown else "invalid",
+        ) from error
 
 
 def _check_sinks(loaded: LoadedProfile) -> None:

@@ -11,13 +11,16 @@ declare the same things; what a class doesn't declare has the default of `Plugin
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType, UnionType
-from typing import Any, ClassVar, NamedTuple, Union, get_args, get_origin
+from typing import Any, ClassVar, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from device.core.errors import MissingDependencyError
+from device.core.errors import MissingDependencyError, nearest
+
+AnyOptions = TypeVar("AnyOptions", bound=msgspec.Struct)
 
 
 class Needs(NamedTuple):
@@ -88,6 +91,60 @@ def describe_option(annotation: Any) -> str:
         return next(filter(None, map(describe_option, get_args(annotation))), "")
     notes = getattr(annotation, "__metadata__", ())
     return next((note.description for note in notes if isinstance(note, msgspec.Meta) and note.description), "")
+
+
+def split_kind(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Splits a plug-in's mapping in a profile into its ``kind`` and its options."""
+    return config["kind"], {key: value for key, value in config.items() if key != "kind"}
+
+
+class OptionError(Exception):
+    """An option that a plug-in can't take. Its reader knows where the option was written, and says so in an error of its own.
+
+    Attributes:
+        key: the option; ``kind`` where a required one is missing, or several don't go together.
+        found: what is wrong.
+        expected: what should be there.
+        is_unknown: there is no such option.
+    """
+
+    def __init__(self, key: str, found: str, expected: str, *, is_unknown: bool = False) -> None:
+        super().__init__(f"{key}: {found}; expected {expected}")
+        self.key = key
+        self.found = found
+        self.expected = expected
+        self.is_unknown = is_unknown
+
+
+def read_options(kind: str, given: Mapping[str, object], options: type[AnyOptions]) -> AnyOptions:
+    """Checks the options of a plug-in.
+
+    Args:
+        kind: the plug-in's name in its table.
+        given: option -> value; None counts as not given.
+        options: the class's ``Options``.
+
+    Raises:
+        OptionError: an unknown option, a missing one, or a wrong value.
+    """
+    fields = {field.name: field for field in msgspec.structs.fields(options)}
+    for key in given:
+        if key not in fields:
+            expected = nearest(key, fields) if fields else "no key beside kind"
+            raise OptionError(key, f"is no key of {kind}", expected, is_unknown=True)
+    values = {key: value for key, value in given.items() if value is not None}
+    for name, field in fields.items():
+        if field.required and name not in values:
+            meaning = describe_option(field.type)
+            raise OptionError("kind", f"{kind} without {name}", f"{name}: {meaning}" if meaning else name)
+    try:
+        return msgspec.convert(values, options)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$.")
+        key = place.rstrip("`").partition("[")[0].partition(".")[0] or "kind"
+        value = values.get(key)
+        found = repr(value) if isinstance(value, str) else f"{value}"
+        raise OptionError(key, found if key in values else "can't be used", message.removeprefix("Expected ")) from error
 
 
 def import_package(module: str, needs: Needs, where: str) -> ModuleType:

@@ -7,16 +7,11 @@ from contextlib import ExitStack
 import msgspec
 
 from device.contract import MeterConfig, Power
-from device.core.errors import MeterError, MissingDependencyError, nearest
-from device.core.plugin import describe_option
+from device.core import plugin
+from device.core.errors import MeterError, MissingDependencyError
 from device.meters.meter import Meter, MeterContext
 from device.meters.registry import METERS
 from device.protocols import PowerMeter
-
-
-def given_options(config: MeterConfig) -> MeterConfig:
-    """The keys beside ``kind`` that say something: older manifests hold every key of every kind, most of them null."""
-    return {key: value for key, value in config.items() if key != "kind" and value is not None}
 
 
 def read_options(config: MeterConfig) -> msgspec.Struct:
@@ -27,18 +22,17 @@ def read_options(config: MeterConfig) -> msgspec.Struct:
         MeterError: ``options``: a key that the kind doesn't take, a wrong value, or a required one that is missing.
         MissingDependencyError: an outsider's kind that can't be imported.
     """
-    plugin: type[Meter] = METERS.load(config["kind"])
-    given, where = given_options(config), f"power.meters {config['kind']}"
-    fields = {field.name: field for field in msgspec.structs.fields(plugin.Options)}
-    for key in given.keys() - fields.keys():
-        raise MeterError(where, f"takes no {key}", expected=nearest(key, fields), reason="options")
-    for name, field in fields.items():
-        if field.required and name not in given:
-            raise MeterError(where, f"no {name}", expected=describe_option(field.type), reason="options")
+    kind, keys = plugin.split_kind(config)
+    meter: type[Meter] = METERS.load(kind)
+    # Manifests of older releases hold every key of every kind, most of them null.
+    given = {key: value for key, value in keys.items() if value is not None}
     try:
-        return msgspec.convert(given, plugin.Options)
-    except msgspec.ValidationError as error:
-        raise MeterError(where, str(error), remedy="correct its keys in the profile", reason="options") from error
+        return plugin.read_options(kind, given, meter.Options)
+    except plugin.OptionError as error:
+        where = f"power.meters {kind}" if error.key == "kind" else f"power.meters {kind} {error.key}"
+        raise MeterError(
+            where, error.found, expected=error.expected, remedy="correct its keys in the profile", reason="options"
+        ) from error
 
 
 def open_meter(config: MeterConfig, context: MeterContext) -> PowerMeter:
@@ -49,8 +43,8 @@ def open_meter(config: MeterConfig, context: MeterContext) -> PowerMeter:
         MeterError: its keys are wrong (``options``), it isn't there, or can't be used.
         MissingDependencyError: the package that it wraps isn't installed.
     """
-    plugin: type[Meter] = METERS.load(config["kind"])
-    return plugin.open(read_options(config), context)
+    meter: type[Meter] = METERS.load(config["kind"])
+    return meter.open(read_options(config), context)
 
 
 def open_meters(power: Power, context: MeterContext) -> tuple[list[PowerMeter], list[str]]:

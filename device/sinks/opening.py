@@ -8,8 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 from device.contract import Profile
-from device.core.errors import ProfileError, nearest
-from device.core.plugin import Plugin
+from device.core import plugin
+from device.core.errors import ProfileError, ProfileReason
 from device.core.resources import Resource
 from device.protocols import Sink, SinkContext
 from device.sinks.background import BackgroundSink
@@ -32,15 +32,12 @@ class SinkSettings(NamedTuple):
 
 def settings_of(profile: Profile) -> list[SinkSettings]:
     """The sinks that a profile names."""
-    return [
-        SinkSettings(
-            sink["kind"], {key: value for key, value in sink.items() if key != "kind"}, f"profile {profile.name} sinks"
-        )
-        for sink in profile.wanted_sinks
-    ]
+    return [SinkSettings(*plugin.split_kind(sink), f"profile {profile.name} sinks") for sink in profile.wanted_sinks]
 
 
-def read_options(kind: str, sink: type[Plugin], options: Mapping[str, object], where: Callable[[str], str]) -> msgspec.Struct:
+def read_options(
+    kind: str, sink: type[plugin.Plugin], options: Mapping[str, object], where: Callable[[str], str]
+) -> msgspec.Struct:
     """Checks options against those that a sink takes.
 
     Args:
@@ -52,21 +49,11 @@ def read_options(kind: str, sink: type[Plugin], options: Mapping[str, object], w
     Raises:
         ProfileError: ``unknown_key``, ``invalid``.
     """
-    fields = msgspec.structs.fields(sink.Options)
-    known = [field.name for field in fields]
-    for key in options:
-        if key not in known:
-            raise ProfileError(where(key), f"is no key of {kind}", expected=nearest(key, known), reason="unknown_key")
-    for field in fields:
-        if field.required and field.name not in options:
-            raise ProfileError(where("kind"), f"{kind} without {field.name}", expected=f"{field.name}", reason="invalid")
     try:
-        return msgspec.convert(dict(options), sink.Options)
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$.")
-        key = place.rstrip("`")
-        found = repr(options[key]) if key in options else "can't be used"
-        raise ProfileError(where(key), found, expected=message.removeprefix("Expected "), reason="invalid") from error
+        return plugin.read_options(kind, options, sink.Options)
+    except plugin.OptionError as error:
+        reason: ProfileReason = "unknown_key" if error.is_unknown else "invalid"
+        raise ProfileError(where(error.key), error.found, expected=error.expected, reason=reason) from error
 
 
 class OpenSinks(Resource):

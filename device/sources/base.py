@@ -13,7 +13,7 @@ import msgspec
 from device.contract import Camera, OwnOptions, Preprocessing
 from device.core.clock import SystemClock
 from device.core.errors import ProfileError, SourceError
-from device.core.plugin import Needs, Plugin
+from device.core.plugin import Needs, OptionError, Plugin, read_options
 from device.core.programs import Run
 from device.core.resources import Resource
 from device.protocols import Clock, Frame, FrameSource, SourceSpec
@@ -70,9 +70,12 @@ def own_options(kind: str, struct: type[AnyStruct], options: SourceOptions) -> A
         ProfileError: ``invalid``: an unknown key, or a wrong value.
     """
     try:
-        return msgspec.convert(options.own.get(kind, {}), struct)
-    except msgspec.ValidationError as error:
-        raise ProfileError(f"camera.{kind}", str(error), remedy="convert the bundle again", reason="invalid") from error
+        return read_options(kind, options.own.get(kind, {}), struct)
+    except OptionError as error:
+        where = f"camera.{kind}" if error.key == "kind" else f"camera.{kind}.{error.key}"
+        raise ProfileError(
+            where, error.found, expected=error.expected, remedy="convert the bundle again", reason="invalid"
+        ) from error
 
 
 class Diagnosis(NamedTuple):
