@@ -129,7 +129,7 @@ def format_figure(figure: PowerFigure | None) -> str:
 
 def format_power(power_w: float, origin: PowerOrigin) -> str:
     """``2.31 W (ina219 (hwmon), board, measured)``."""
-    return f"{power_w:.2f} W ({origin.source}, {origin.scope}, {'ESTIMATE' if origin.is_estimate else 'measured'})"
+    return f"{power_w:.2f} W ({origin.source}, {origin.scope}, {origin.kind})"
 
 
 def _format_percentiles(values: Percentiles | None) -> str:
@@ -179,9 +179,8 @@ def _headline_rows(summary: RunSummary, power: PowerSummary, throttled: str) -> 
     how = format_fineness(summary.power_meters[0]) if summary.power_meters else ""
     rows = [("power", format_power(power.w, power) + how + covered + throttled)]
     if summary.energy_per_inference_j is not None:
-        kind = "ESTIMATE" if power.is_estimate else "measured"
         rows.append(
-            ("energy", f"{summary.energy_per_inference_j * 1e3:.1f} mJ an inference (gross, {kind}){covered}{throttled}")
+            ("energy", f"{summary.energy_per_inference_j * 1e3:.1f} mJ an inference (gross, {power.kind}){covered}{throttled}")
         )
     return rows
 
