@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from converter.compare.claims import CLAIMED_PARAMETERS_M
 from converter.compare.records import Comparison
-from converter.report.plots import RUNTIME_TITLES, find_role
+from converter.exporters import runtime_title
+from converter.report.plots import find_role
 from device.report.drawing import NARROW_IN, Palette, add_axes, encode_png, encode_svg, new_figure, write_heading
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 PNG_WIDTH_IN = 7.5
 
-_MARKERS = {"litert": "o", "executorch": "s"}
-_OFFSETS = {"litert": -0.16, "executorch": 0.16}
+_MARKERS = "os^D"
+_STEP = 0.32
+"""Between the rows of two runtimes, as a share of a network's row."""
 
 _NAMES_IN = 1.55
 _HEAD_IN = 0.4
@@ -25,7 +27,7 @@ _ROW_IN = 0.26
 _AXIS_IN = 0.45
 
 
-class _Plot(NamedTuple):
+class _Chart(NamedTuple):
     """A plot: what it shows, how it is drawn, and the height of its axes."""
 
     title: str
@@ -47,25 +49,25 @@ def draw_png(comparison: Comparison) -> bytes:
     return encode_png(_drawing(comparison, _plots(comparison), PNG_WIDTH_IN, with_titles=True))
 
 
-def _plots(comparison: Comparison) -> list[_Plot]:
+def _plots(comparison: Comparison) -> list[_Chart]:
     """The plots that have a figure to show."""
     rows_in = _ROW_IN * len(comparison.rows)
     title = f"Parameters ({comparison.num_classes} classes) beside the article's {CLAIMED_PARAMETERS_M} M"
-    parameters = _Plot(title, _plot_parameters, rows_in)
+    parameters = _Chart(title, _plot_parameters, rows_in)
     if not any(one.timing for row in comparison.rows for one in row.artefacts):
         return [parameters]
     plots = [
-        _Plot(f"Latency on {comparison.machine.processor}, int8, 1 thread", _plot_latency, rows_in),
-        _Plot("Latency per multiply-accumulate", _plot_cost, rows_in),
+        _Chart(f"Latency on {comparison.machine.processor}, int8, 1 thread", _plot_latency, rows_in),
+        _Chart("Latency per multiply-accumulate", _plot_cost, rows_in),
         parameters,
     ]
     if any(row.published and row.artefact(comparison.runtimes[0]).timing for row in comparison.rows):
-        plots.append(_Plot("Published accuracy (fp32) against the latency here", _plot_accuracy, 2.6, has_row_names=False))
+        plots.append(_Chart("Published accuracy (fp32) against the latency here", _plot_accuracy, 2.6, has_row_names=False))
     return plots
 
 
 def _drawing(
-    comparison: Comparison, plots: Sequence[_Plot], width_in: float, *, with_titles: bool = False
+    comparison: Comparison, plots: Sequence[_Chart], width_in: float, *, with_titles: bool = False
 ) -> Callable[[Palette], Figure]:
     """Draws plots, one above the other."""
     head_in = _HEAD_IN if with_titles else 0.1
@@ -105,7 +107,9 @@ def _plot_cost(axes: Axes, comparison: Comparison, palette: Palette) -> None:
 
 def _plot_latencies(axes: Axes, comparison: Comparison, palette: Palette, factors: dict[str, float]) -> None:
     """Latencies in seconds, times a factor per network: dots with whiskers, a row per network."""
-    for runtime in comparison.runtimes:
+    count = len(comparison.runtimes)
+    for place, runtime in enumerate(comparison.runtimes):
+        offset = (place - (count - 1) / 2) * _STEP
         found = [
             (index, one.latency_s, factors[row.network])
             for index, row in enumerate(comparison.rows)
@@ -113,16 +117,16 @@ def _plot_latencies(axes: Axes, comparison: Comparison, palette: Palette, factor
         ]
         axes.errorbar(
             [latency_s.p50 * factor for _, latency_s, factor in found],
-            [index + _OFFSETS[runtime] for index, _, _ in found],
+            [index + offset for index, _, _ in found],
             xerr=[
                 [(latency_s.p50 - latency_s.p10) * factor for _, latency_s, factor in found],
                 [(latency_s.p90 - latency_s.p50) * factor for _, latency_s, factor in found],
             ],
-            fmt=_MARKERS[runtime],
+            fmt=_MARKERS[place % len(_MARKERS)],
             color=getattr(palette, find_role(runtime)),
             markersize=4.5,
             capsize=2.5,
-            label=RUNTIME_TITLES[runtime],
+            label=runtime_title(runtime),
         )
     axes.set_xlim(left=0)
     axes.legend(frameon=False, loc="best", labelcolor="linecolor", handletextpad=0.2)
@@ -146,7 +150,7 @@ def _plot_accuracy(axes: Axes, comparison: Comparison, palette: Palette) -> None
     ]
     limit_ms = 1.1 * max(latency_ms for _, latency_ms, _ in found)
     for network, latency_ms, top1_percent in found:
-        axes.plot(latency_ms, top1_percent, _MARKERS[runtime], color=getattr(palette, find_role(runtime)), markersize=5)
+        axes.plot(latency_ms, top1_percent, _MARKERS[0], color=getattr(palette, find_role(runtime)), markersize=5)
         # The name stands where there is room for it.
         side, offset_points = ("left", 6) if latency_ms < limit_ms / 2 else ("right", -6)
         axes.annotate(
@@ -162,5 +166,5 @@ def _plot_accuracy(axes: Axes, comparison: Comparison, palette: Palette) -> None
     axes.set_xlim(0, limit_ms)
     axes.margins(y=0.15)
     axes.locator_params(nbins=5)
-    axes.set_xlabel(f"ms per inference here, median, {RUNTIME_TITLES[runtime]}")
+    axes.set_xlabel(f"ms per inference here, median, {runtime_title(runtime)}")
     axes.set_ylabel("ImageNet top-1, %")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from converter.compare.figures import draw_png, draw_svgs
 from converter.compare.records import JSON_NAME, Comparison, encode, replace_file
-from converter.report.plots import RUNTIME_TITLES
+from converter.exporters import runtime_title
 from converter.work.machine import format_machine
 from device.report import document
 
@@ -26,7 +26,7 @@ def render(comparison: Comparison) -> str:
     return document.render(
         "converter.compare",
         "compare.html",
-        {"runtime_title": RUNTIME_TITLES.__getitem__},
+        {"runtime_title": runtime_title},
         comparison=comparison,
         machine=format_machine(comparison.machine),
         plots=draw_svgs(comparison),

@@ -7,13 +7,11 @@ from rich.table import Table
 
 from converter.compare.claims import format_verdict
 from converter.compare.records import ArtefactFigures, Comparison
-from converter.report.plots import RUNTIME_TITLES
+from converter.exporters import load_exporter, runtime_title
 from converter.work.machine import format_machine
 
 _LEAST_WIDTH = 128
 """Where there is no terminal, or a narrow one: a line of a table stays a line."""
-
-_SUFFIXES = {"litert": ".tflite", "executorch": ".pte"}
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
@@ -24,7 +22,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         console.print()
         console.print(table)
     failures = [
-        f"{row.network}, {RUNTIME_TITLES[one.runtime]}: {one.failure}"
+        f"{row.network}, {runtime_title(one.runtime)}: {one.failure}"
         for row in comparison.rows
         for one in row.artefacts
         if one.failure
@@ -51,7 +49,7 @@ def _make_table(*headings: str) -> Table:
 
 
 def _sizes(comparison: Comparison) -> Table:
-    sizes = [f"{_SUFFIXES[runtime]} int8" for runtime in comparison.runtimes]
+    sizes = [f"{load_exporter(runtime).suffix} int8" for runtime in comparison.runtimes]
     table = _make_table("network", "parameters", "MACs", *sizes, "ImageNet top-1, published", "top-5")
     for row in comparison.rows:
         sizes = [_format(row.artefact(runtime).size_bytes, 1e-6, ".2f", " MB") for runtime in comparison.runtimes]
@@ -70,7 +68,7 @@ def _sizes(comparison: Comparison) -> Table:
 def _latencies(comparison: Comparison) -> Table:
     headings = []
     for runtime in comparison.runtimes:
-        headings += [f"{RUNTIME_TITLES[runtime]}, ms", "p10–p90", f"of {comparison.reference}"]
+        headings += [f"{runtime_title(runtime)}, ms", "p10–p90", f"of {comparison.reference}"]
     table = _make_table("latency", *headings)
     for row in comparison.rows:
         cells = []
@@ -94,7 +92,7 @@ def _latency_cells(one: ArtefactFigures) -> list[str]:
 def _instructions(comparison: Comparison) -> Table:
     cpus = sorted({cpu for row in comparison.rows for one in row.artefacts for cpu in one.arm_instructions})
     columns = [(runtime, cpu) for runtime in comparison.runtimes for cpu in cpus]
-    table = _make_table("million ARM instructions", *(f"{RUNTIME_TITLES[runtime]}, {cpu}" for runtime, cpu in columns))
+    table = _make_table("million ARM instructions", *(f"{runtime_title(runtime)}, {cpu}" for runtime, cpu in columns))
     for row in comparison.rows:
         counts = [row.artefact(runtime).arm_instructions.get(cpu) for runtime, cpu in columns]
         table.add_row(row.network, *(_format(count, 1e-6, ".1f") for count in counts))

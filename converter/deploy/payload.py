@@ -37,11 +37,11 @@ class BundleFacts(NamedTuple):
 
     Attributes:
         root: its folder.
-        sha256: its name.
-        profile: likewise.
-        arch: that it was made for.
-        files: in it.
-        extras: of ours that the profile's camera, meters, runtime and sinks need.
+        sha256: hash of its manifest.
+        profile: name of its profile.
+        arch: machine that it was made for.
+        files: names of its files.
+        extras: extras of ours that the profile's camera, meters, runtime and sinks need.
         system_packages: of the distribution that they need, and that come no other way.
     """
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from converter.evaluate.accuracy import ConfidenceInterval
 from converter.evaluate.confidence import ReliabilityBin
+from converter.exporters import exporter_names, runtime_title
 from device.protocols import Percentiles
 from device.report.drawing import NARROW_IN, Palette, add_axes, encode_svg, new_figure, set_tooltip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RUNTIME_TITLES = {"litert": "LiteRT", "executorch": "ExecuTorch"}
-
-_ROLES = {"litert": "first", "executorch": "second"}
+_ROLES = ("first", "second", "third")
+"""Colours of the runtimes, in their order."""
 
 _ROW_IN = 0.21
 _LABELS_IN = 0.88
@@ -44,12 +44,12 @@ class _Dot(NamedTuple):
 
 def find_title(series: str) -> str:
     """What a series is called for people: ``fp32``, or a runtime's name."""
-    return RUNTIME_TITLES.get(series, series)
+    return runtime_title(series)
 
 
 def find_role(series: str) -> str:
     """The colour of a series, as a role of `Palette`."""
-    return _ROLES.get(series, "faint")
+    return dict(zip(exporter_names(), _ROLES, strict=False)).get(series, "faint")
 
 
 def plot_shares(title: str, groups: Mapping[str, Sequence[Share]]) -> str:

@@ -20,20 +20,20 @@ from device.bench.result import (
     Caveat,
     Choice,
     ChoiceResult,
-    ConfidenceInterval,
     EnergyFigures,
     Idle,
     InferenceWindow,
     LatencyFigures,
+    MedianRange,
     Round,
     RoundFailure,
     WindowPower,
 )
 
 
-def find_interval(values: Sequence[float]) -> ConfidenceInterval:
+def find_interval(values: Sequence[float]) -> MedianRange:
     """Computes median and range. The confidence of a single round is 0."""
-    return ConfidenceInterval(
+    return MedianRange(
         median=statistics.median(values),
         low=min(values),
         high=max(values),
@@ -47,7 +47,7 @@ def find_confidence(rounds: int) -> float:
     return 1 - 2 * 0.5**rounds
 
 
-def overlap(one: ConfidenceInterval, other: ConfidenceInterval) -> bool:
+def overlap(one: MedianRange, other: MedianRange) -> bool:
     """Whether the ranges of two measurements overlap, so that they may have the same true median."""
     return one.low <= other.high and other.low <= one.high
 
@@ -155,7 +155,7 @@ def energy_per_inference_j(window: InferenceWindow, power_w: float) -> float:
     return power_w * window.duration_s / window.inferences
 
 
-def _find_net(pairs: Iterable[tuple[InferenceWindow, WindowPower]], idle: Idle | None) -> ConfidenceInterval | None:
+def _find_net(pairs: Iterable[tuple[InferenceWindow, WindowPower]], idle: Idle | None) -> MedianRange | None:
     if idle is None or idle.power is None:
         return None
     idle_w = idle.power.power_w

@@ -34,7 +34,7 @@ class Caveat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     figure: float | None = None
 
 
-class ConfidenceInterval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MedianRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The median of the rounds, and the range that contains the true median.
 
     The range spans the lowest to the highest round. Whatever the distribution, it contains the true median with a probability
@@ -212,10 +212,10 @@ class LatencyFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         inferences: total number in all windows.
     """
 
-    p50_s: ConfidenceInterval
-    p90_s: ConfidenceInterval
-    p99_s: ConfidenceInterval | None
-    rate_fps: ConfidenceInterval
+    p50_s: MedianRange
+    p90_s: MedianRange
+    p99_s: MedianRange | None
+    rate_fps: MedianRange
     inferences: int
 
 
@@ -233,10 +233,10 @@ class EnergyFigures(PowerOrigin, frozen=True, kw_only=True, forbid_unknown_field
         resolution_w: see `device.protocols.PowerMeter`.
     """
 
-    gross_j: ConfidenceInterval
-    net_j: ConfidenceInterval | None
-    power_w: ConfidenceInterval
-    rate_fps: ConfidenceInterval
+    gross_j: MedianRange
+    net_j: MedianRange | None
+    power_w: MedianRange
+    rate_fps: MedianRange
     sampler_slowdown: float | None
     sampler_cpu_share: float
     samples: int

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from device.bench.conditions import list_unknowns
 from device.bench.figures import find_confidence
 from device.bench.machine import format_machine
-from device.bench.result import BenchResult, Caveat, ChoiceResult, ConfidenceInterval, EnergyFigures, Idle
+from device.bench.result import BenchResult, Caveat, ChoiceResult, EnergyFigures, Idle, MedianRange
 from device.bench.runner import describe_choice
 
 _HEADINGS = ("runtime", "threads", "precision", "px", "p50 ms", "p90 ms", "p99 ms", "FPS", "mJ gross", "mJ net", "W", "MB", "")
@@ -57,15 +57,15 @@ def _row(one: ChoiceResult) -> tuple[str, ...]:
     return (*known, *figures, ", ".join(marks))
 
 
-def _milli(interval: ConfidenceInterval | None) -> str:
+def _milli(interval: MedianRange | None) -> str:
     return format_interval(interval, 2, 1e3) if interval else "-"
 
 
-def _median(interval: ConfidenceInterval | None, digits: int, factor: float = 1.0) -> str:
+def _median(interval: MedianRange | None, digits: int, factor: float = 1.0) -> str:
     return f"{interval.median * factor:.{digits}f}" if interval else "-"
 
 
-def format_interval(interval: ConfidenceInterval, digits: int, factor: float = 1.0) -> str:
+def format_interval(interval: MedianRange, digits: int, factor: float = 1.0) -> str:
     """``4.53 (4.51-4.60)``."""
     median, low, high = (f"{value * factor:.{digits}f}" for value in (interval.median, interval.low, interval.high))
     return f"{median} ({low}-{high})"

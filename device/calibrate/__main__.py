@@ -27,8 +27,8 @@ from device.core.state import make_state_folder
 from device.machine.thermals import SysfsThermals
 from device.machine.utilisation import read_ticks
 from device.meters.calibration import (
-    BoardIdentity,
     Calibration,
+    MeasuredBoard,
     Point,
     calibration_path,
     identify_board,
@@ -348,7 +348,7 @@ def measure(setup: CalibrationSetup, make_load: Callable[[], Load]) -> tuple[Poi
     return idle, busy, load.kind, thermals.read().throttled_since_start or ()
 
 
-def calibrate(flags: argparse.Namespace, board: BoardIdentity, root: Path, clock: Clock, operator: Operator) -> Calibration:
+def calibrate(flags: argparse.Namespace, board: MeasuredBoard, root: Path, clock: Clock, operator: Operator) -> Calibration:
     """Measures both points, or takes them from the flags, and checks them.
 
     Raises:

@@ -34,7 +34,7 @@ BEATS_PER_WATCHDOG = 4
 _FOREVER_NS = 1 << 62
 
 
-class FramePatience(NamedTuple):
+class FrameTimeouts(NamedTuple):
     """How long there may be no finished frame.
 
     Attributes:
@@ -46,16 +46,16 @@ class FramePatience(NamedTuple):
     interruption_s: float | None
 
 
-def patience_of(profile: Profile) -> FramePatience:
+def timeouts_of(profile: Profile) -> FrameTimeouts:
     """What a profile allows: its slowest rate and a stall until it is noticed; and its patience with a camera that is away."""
     camera, limits = profile.camera, profile.limits
     slowest_s = max((1.0 / rate for rate in (limits.max_rate_fps, limits.slow_rate_fps) if rate), default=0.0)
     frame_s = slowest_s + camera.stall_timeout_s
     if camera.give_up_after_s is None:
-        return FramePatience(frame_s, None)
+        return FrameTimeouts(frame_s, None)
     # The supervisor gives up at a failed attempt: after the last wait, and as long as opening may take.
     last_attempt_s = camera.backoff.longest_s + 2 * camera.stall_timeout_s
-    return FramePatience(frame_s, camera.give_up_after_s + last_attempt_s)
+    return FrameTimeouts(frame_s, camera.give_up_after_s + last_attempt_s)
 
 
 class Heartbeat:
@@ -65,17 +65,17 @@ class Heartbeat:
         notifier: sends them.
         watchdog_s: how long the service manager waits for one; None where it doesn't.
         sources: `SourceSpec.uri` of every source.
-        patience: see `FramePatience`.
+        timeouts: see `FrameTimeouts`.
         clock: the loop's.
     """
 
     def __init__(
-        self, notifier: Notifier, *, watchdog_s: float | None, sources: Collection[str], patience: FramePatience, clock: Clock
+        self, notifier: Notifier, *, watchdog_s: float | None, sources: Collection[str], timeouts: FrameTimeouts, clock: Clock
     ) -> None:
         self._notifier = notifier
         self._period_ns = None if watchdog_s is None else round(watchdog_s / BEATS_PER_WATCHDOG * 1e9)
         self._sources = frozenset(sources)
-        self._patience = patience
+        self._timeouts = timeouts
         self._clock = clock
         self._is_ready = False
         self._interrupted: dict[str, int] = {}
@@ -93,7 +93,7 @@ class Heartbeat:
             self._is_ready = True
             self._notifier.ready()
         now_ns = self._clock.now_ns()
-        self._due_ns = now_ns + round(self._patience.frame_s * 1e9)
+        self._due_ns = now_ns + round(self._timeouts.frame_s * 1e9)
         self._beat(now_ns)
 
     def on_tick(self) -> None:
@@ -114,10 +114,10 @@ class Heartbeat:
     def _give_up_ns(self) -> int:
         if self._interrupted.keys() != self._sources:
             return 0
-        if self._patience.interruption_s is None:
+        if self._timeouts.interruption_s is None:
             return _FOREVER_NS
         # From when the last of them failed: another may have been away for days, while that one worked.
-        return max(self._interrupted.values()) + round(self._patience.interruption_s * 1e9)
+        return max(self._interrupted.values()) + round(self._timeouts.interruption_s * 1e9)
 
     def _beat(self, now_ns: int) -> None:
         if self._period_ns is not None and now_ns >= self._next_beat_ns:
@@ -179,5 +179,5 @@ def find_service_manager(
         return None
     notifier = Notifier(address, report)
     watchdog_s = read_watchdog_s(variables)
-    heartbeat = Heartbeat(notifier, watchdog_s=watchdog_s, sources=sources, patience=patience_of(profile), clock=clock)
+    heartbeat = Heartbeat(notifier, watchdog_s=watchdog_s, sources=sources, timeouts=timeouts_of(profile), clock=clock)
     return ServiceManager(notifier, heartbeat)

@@ -39,7 +39,7 @@ class PowerModel(NamedTuple):
     span_w: float
 
 
-class BoardIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MeasuredBoard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which board a model belongs to.
 
     Attributes:
@@ -80,7 +80,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         throttled: flags that held under load: then a cooler board may draw more.
     """
 
-    board: BoardIdentity
+    board: MeasuredBoard
     idle: Point
     load: Point
     meter: str
@@ -110,7 +110,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.measured_at_utc[:10]
 
 
-def identify_board(root: Path = Path("/")) -> BoardIdentity | None:
+def identify_board(root: Path = Path("/")) -> MeasuredBoard | None:
     """Asks the device tree, or where there is none the firmware's tables; None where neither names the machine.
 
     References:
@@ -119,10 +119,10 @@ def identify_board(root: Path = Path("/")) -> BoardIdentity | None:
     """
     serial = read_text(root / "proc/device-tree/serial-number")
     if compatible := read_compatible(root):
-        return BoardIdentity(compatible[0], serial if serial and serial.isprintable() else None)
+        return MeasuredBoard(compatible[0], serial if serial and serial.isprintable() else None)
     names = [read_text(root / "sys/class/dmi/id" / name) for name in ("sys_vendor", "product_name")]
     product = " ".join(name for name in names if name and name.isprintable())
-    return BoardIdentity(product) if product else None
+    return MeasuredBoard(product) if product else None
 
 
 def calibration_path(root: Path = Path("/")) -> Path:

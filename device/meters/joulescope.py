@@ -90,7 +90,7 @@ class JoulescopeMeter(Meter):
         self._serial = options.address
         self._clock = context.clock
         self._last: _Count | None = None
-        self._stream: _Stream | None = None
+        self._stream: _Statistics | None = None
         self._driver: Any = None
         try:
             self._driver = library.Driver()
@@ -133,10 +133,10 @@ class JoulescopeMeter(Meter):
             raise MeterError(_WHERE, found, expected=f"0 to {MAX_POWER_W:g} W", remedy=remedy, reason="malformed")
         return PowerSample(timestamp_ns=count.arrived_ns, power_w=max(0.0, power_w), energy_j=max(0.0, energy_j))
 
-    def _start(self) -> _Stream:
+    def _start(self) -> _Statistics:
         try:
             path = self._find()
-            return _Stream(self._driver, path, self._clock)
+            return _Statistics(self._driver, path, self._clock)
         except MeterError:
             raise
         except Exception as error:  # The driver's own errors: TimeoutError, RuntimeError, ValueError.
@@ -164,7 +164,7 @@ class JoulescopeMeter(Meter):
         return str(path)
 
 
-class _Stream:
+class _Statistics:
     """An open instrument that sends its counters."""
 
     def __init__(self, driver: Any, path: str, clock: Clock) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from device import __version__
-from device.bench.result import BenchResult, ChoiceResult, ConfidenceInterval
+from device.bench.result import BenchResult, ChoiceResult, MedianRange
 from device.protocols import PowerOrigin
 from device.report.summary import RunPower, RunReport, join_power, rate
 from device.report.throttling import ThrottleState, Throttling, describe_heat_limit, join_throttling
@@ -260,7 +260,7 @@ def _throttling_of_choice(result: ChoiceResult) -> Throttling:
     return Throttling("not_throttled" if told else "unsupported", {}, None)
 
 
-def _range_of(interval: ConfidenceInterval) -> Range:
+def _range_of(interval: MedianRange) -> Range:
     return Range(interval.median, interval.low, interval.high)
 
 

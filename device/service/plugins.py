@@ -6,10 +6,10 @@ The file is made from the classes: ``python -m device.doctor.plugins > device/se
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import pkgutil
 from typing import Any, NamedTuple
 
-PLUGINS = Path(__file__).parent / "plugins.json"
+NAME = "plugins.json"
 
 
 class InstalledPlugin(NamedTuple):
@@ -36,7 +36,10 @@ class InstalledPlugin(NamedTuple):
 
 def read_plugins() -> tuple[InstalledPlugin, ...]:
     """Every plug-in of ours."""
-    rows: list[dict[str, Any]] = json.loads(PLUGINS.read_text())
+    # On a board that is being set up, the installer runs from inside the wheel: there is no file to open.
+    data = pkgutil.get_data(__package__, NAME)
+    assert data is not None, f"{NAME} is part of the package"
+    rows: list[dict[str, Any]] = json.loads(data)
     return tuple(_read_row(row) for row in rows)
 
 

@@ -63,7 +63,7 @@ EnvironmentFile=-{configuration}/%i.env
 ExecStart={launcher} run --store {state} --profile %i \\
     --telemetry {state}/telemetry-%i.sqlite $GHOSTWATT_ARGS
 WorkingDirectory={state}
-# Up is who made its first inference on a real frame. Cameras get the time that the daemon itself has patience for.
+# The service is up after its first inference on a real frame. Cameras get as long as the daemon itself waits for them.
 TimeoutStartSec={start_limit}
 TimeoutStopSec=20
 # A sign of life comes after a finished frame, see device/daemon/heartbeat.py.

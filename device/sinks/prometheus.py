@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_HOST = "127.0.0.1"
 """Only this machine; ``0.0.0.0:PORT`` lets others in."""
 
-PATIENCE_S = 10.0
+REQUEST_TIMEOUT_S = 10.0
 """For a client's request: Prometheus itself waits no longer for an answer (``scrape_timeout``)."""
 
 _LISTEN = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):)?(?P<port>[0-9]{1,5})")
@@ -132,7 +132,7 @@ class TableCollector:
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = PATIENCE_S
+    timeout = REQUEST_TIMEOUT_S
 
     def log_message(self, format: str, *args: object) -> None:
         """Logs nothing: a journal is for people."""

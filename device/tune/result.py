@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from device.bench.result import BenchMachine, Caveat, Choice, ConfidenceInterval, Idle, Round, RoundFailure
+from device.bench.result import BenchMachine, Caveat, Choice, Idle, MedianRange, Round, RoundFailure
 from device.contract.profile import Scope
 
 
@@ -62,10 +62,10 @@ class PointResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     governor: str | None
     state: PointState
     failure: RoundFailure | None
-    rate_fps: ConfidenceInterval | None
-    power_w: ConfidenceInterval | None
+    rate_fps: MedianRange | None
+    power_w: MedianRange | None
     energy_j: float | None
-    p50_s: ConfidenceInterval | None
+    p50_s: MedianRange | None
     source: str | None
     scope: Scope | None
     is_estimate: bool | None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from device.bench.figures import overlap
 from device.bench.machine import format_machine
-from device.bench.result import BenchResult, ConfidenceInterval, read_result
+from device.bench.result import BenchResult, MedianRange, read_result
 from device.bench.runner import describe_choice
 from device.bench.table import format_columns, format_interval
 from device.core.errors import exit_with_one_line
@@ -24,7 +24,7 @@ def run_bench(folder: Path, arguments: list[str]) -> BenchResult:
     return read_result(folder / "bench.json")
 
 
-def compare(one: BenchResult, other: BenchResult) -> Iterator[tuple[str, str, ConfidenceInterval, ConfidenceInterval]]:
+def compare(one: BenchResult, other: BenchResult) -> Iterator[tuple[str, str, MedianRange, MedianRange]]:
     """Pairs of figures: which choice, which figure, and both intervals."""
     for first, second in zip(one.choices, other.choices, strict=True):
         name = describe_choice(first.choice)
@@ -35,7 +35,7 @@ def compare(one: BenchResult, other: BenchResult) -> Iterator[tuple[str, str, Co
             yield name, "mJ gross", first.energy.gross_j, second.energy.gross_j
 
 
-def verdict(one: ConfidenceInterval, other: ConfidenceInterval) -> str:
+def verdict(one: MedianRange, other: MedianRange) -> str:
     """Whether the second median lies in the first interval, or at least the intervals overlap."""
     if one.low <= other.median <= one.high or other.low <= one.median <= other.high:
         return "agree"

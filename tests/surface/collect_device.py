@@ -57,7 +57,7 @@ PROJECT = Path(__file__).parents[2]
 PACKAGES = ("device", "converter")
 """Where our code is."""
 
-PATIENCE_S = 30.0
+REQUEST_TIMEOUT_S = 30.0
 
 MEASURED = {
     "power_w": 2.5,
@@ -253,7 +253,7 @@ def _describe_message(message: Message) -> str:
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline_s, "the broker didn't hear of it"
         time.sleep(0.01)
@@ -269,7 +269,7 @@ def prometheus_facts() -> Iterator[str]:
             sink.write(interval(clock.now_ns(), **changes))
         for record in (source_interval(clock.now_ns()), interruption(duration_s=7.5, is_over=True), meter()):
             sink.write(record)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=REQUEST_TIMEOUT_S) as response:
             yield f"content type {response.headers.get_content_type()}"
             page: str = response.read().decode()
     for line in page.splitlines():

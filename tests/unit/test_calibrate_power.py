@@ -20,8 +20,8 @@ from device.calibrate.__main__ import Operator, main, parse_watts
 from device.core.clock import ManualClock
 from device.core.errors import GhostwattError, MeterError, SinkError, UsageError
 from device.meters.calibration import (
-    BoardIdentity,
     Calibration,
+    MeasuredBoard,
     Point,
     calibration_path,
     identify_board,
@@ -113,7 +113,7 @@ def test_a_named_meter_is_read_at_idle_and_under_load(root: Path, capsys: pytest
     assert calibration.idle.utilisation == pytest.approx(0.04, abs=1e-3)
     assert calibration.load.utilisation == pytest.approx(0.96, abs=1e-3)
     assert (calibration.meter, calibration.scope) == ("ina219 (hwmon)", "board")
-    assert calibration.board == BoardIdentity("raspberrypi,4-model-b", "10000000b2c3d4e5")
+    assert calibration.board == MeasuredBoard("raspberrypi,4-model-b", "10000000b2c3d4e5")
     assert printed["path"] == str(root / "home/pi/.local/state/ghostwatt/power-model.json")
     assert printed["model"]["span_w"] == pytest.approx(3.6 / 0.92, rel=1e-2)
     assert "Step 1 of 2" in screen
@@ -282,15 +282,15 @@ def test_a_board_without_a_published_model_gets_figures_by_its_own(tmp_path: Pat
 def test_a_machine_without_a_device_tree_is_known_by_its_maker(tmp_path: Path, root: Path) -> None:
     host = Path(shutil.copytree(TREES / "x86-rapl", tmp_path / "host"))
     run(host, LivingBoard(host), "--scope", "wall", "--idle-w", "8", "--load-w", "45")
-    assert stored(host).board == BoardIdentity("Example Systems Mini 8 G4")
+    assert stored(host).board == MeasuredBoard("Example Systems Mini 8 G4")
     assert estimate_w(host, 0.0) == pytest.approx(8.0)
 
 
 @pytest.mark.parametrize(
     "board",
-    [BoardIdentity("raspberrypi,4-model-b", "10000000ffffffff"), BoardIdentity("raspberrypi,5-model-b", "10000000b2c3d4e5")],
+    [MeasuredBoard("raspberrypi,4-model-b", "10000000ffffffff"), MeasuredBoard("raspberrypi,5-model-b", "10000000b2c3d4e5")],
 )
-def test_a_model_of_another_board_is_refused_and_the_published_one_does_not_step_in(root: Path, board: BoardIdentity) -> None:
+def test_a_model_of_another_board_is_refused_and_the_published_one_does_not_step_in(root: Path, board: MeasuredBoard) -> None:
     calibration_path(root).parent.mkdir(parents=True)
     write_calibration(make_calibration(root, board=board), root)
     with pytest.raises(MeterError, match="belongs to") as caught:
@@ -335,7 +335,7 @@ def test_a_model_that_was_changed_by_hand_is_checked_like_a_new_one(root: Path, 
     at=st.floats(0, 1),
 )
 def test_the_line_goes_through_both_points(idle: float, load: float, idle_w: float, rise_w: float, at: float) -> None:
-    board = BoardIdentity("board")
+    board = MeasuredBoard("board")
     points = Point(idle, idle_w), Point(load, idle_w + rise_w)
     try:
         calibration = Calibration(board, *points, "meter", "board", "load", "2026-02-25T00:00:00")

@@ -523,6 +523,14 @@ def test_a_bare_board_can_make_its_own_payload() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_the_installer_runs_from_inside_the_wheel(tmp_path: Path) -> None:
+    wheel = write_wheel(tmp_path, "x86_64")
+    command = [sys.executable, "-sP", "-m", "device.service", "unit"]
+    done = subprocess.run(command, env={"PYTHONPATH": str(wheel)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "DeviceAllow=char-video4linux rw\n" in done.stdout
+
+
 def test_unpacked_files_are_those_of_the_wheel(tmp_path: Path) -> None:
     wheel = write_wheel(tmp_path, "x86_64")
     with zipfile.ZipFile(wheel) as archive:

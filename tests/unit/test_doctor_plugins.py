@@ -12,12 +12,13 @@ import pytest
 from device.doctor.__main__ import main
 from device.doctor.plugins import TABLES, Listing, describe_schema, encode_installed, installed_plugins, list_options
 from device.meters.ina_smbus import Ina3221Meter
-from device.service.plugins import PLUGINS, read_plugins
+from device.service.plugins import NAME, read_plugins
 from tests.unit.test_registry import install, site
 
 __all__ = ["site"]
 
 PROJECT = Path(__file__).parents[2]
+PLUGINS = PROJECT / "device/service" / NAME
 
 
 def test_what_the_installer_reads_is_what_the_classes_declare() -> None:

@@ -9,12 +9,12 @@ import pytest
 
 from device.contract import Backoff, Board, Camera, Model, Profile, RateLimits, RuntimeSettings
 from device.core.clock import ManualClock
-from device.daemon.heartbeat import FramePatience, Heartbeat, patience_of
+from device.daemon.heartbeat import FrameTimeouts, Heartbeat, timeouts_of
 from device.daemon.notify import Notifier, read_watchdog_s
 from device.protocols import InterruptionRecord
 
 WATCHDOG_S = 20.0
-PATIENCE = FramePatience(frame_s=5.0, interruption_s=120.0)
+TIMEOUTS = FrameTimeouts(frame_s=5.0, interruption_s=120.0)
 
 
 class Manager:
@@ -70,7 +70,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def heartbeat(notifier: Notifier, clock: ManualClock) -> Heartbeat:
-    return Heartbeat(notifier, watchdog_s=WATCHDOG_S, sources=["a:", "b:"], patience=PATIENCE, clock=clock)
+    return Heartbeat(notifier, watchdog_s=WATCHDOG_S, sources=["a:", "b:"], timeouts=TIMEOUTS, clock=clock)
 
 
 def interruption(source: str, clock: ManualClock, *, reason: str = "stalled", is_over: bool = False) -> InterruptionRecord:
@@ -185,7 +185,7 @@ def test_a_camera_that_is_back_must_give_frames_again(heartbeat: Heartbeat, mana
 
 
 def test_without_a_watchdog_no_sign_is_sent(notifier: Notifier, manager: Manager, clock: ManualClock) -> None:
-    heartbeat = Heartbeat(notifier, watchdog_s=None, sources=["a:"], patience=PATIENCE, clock=clock)
+    heartbeat = Heartbeat(notifier, watchdog_s=None, sources=["a:"], timeouts=TIMEOUTS, clock=clock)
     heartbeat.on_frame()
     assert manager.heard() == ["READY=1"]
     assert tick_for(heartbeat, clock, 10, manager) == []
@@ -205,5 +205,5 @@ def profile(limits: RateLimits, give_up_after_s: float | None) -> Profile:
 
 def test_patience_is_the_profiles() -> None:
     slow = RateLimits(max_rate_fps=0.1, slow_above_c=80.0, slow_rate_fps=0.05)
-    assert patience_of(profile(slow, None)) == FramePatience(25.0, None)
-    assert patience_of(profile(RateLimits(), 120.0)) == FramePatience(5.0, 142.0)
+    assert timeouts_of(profile(slow, None)) == FrameTimeouts(25.0, None)
+    assert timeouts_of(profile(RateLimits(), 120.0)) == FrameTimeouts(5.0, 142.0)
