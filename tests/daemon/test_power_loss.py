@@ -28,7 +28,7 @@ from msgspec import structs
 from device.sinks.telemetry import TelemetryStore
 from tests.unit.records import interval, run_record
 
-store = TelemetryStore(Path(sys.argv[1]), on_trouble=lambda line: print("trouble", line, flush=True))
+store = TelemetryStore(Path(sys.argv[1]), report=lambda line: print("trouble", line, flush=True))
 store.write(structs.replace(run_record(), run_id=sys.argv[2]))
 for index in range(1, 10**6):
     store.write(interval(index))

@@ -144,7 +144,7 @@ def test_aims_that_make_no_sense(flags: tuple[str, ...], code: int, word: str, b
 
 def test_files_that_can_be_no_profile(bundle: Path, tmp_path: Path) -> None:
     refused(tune("--for", "fps", "--bundle", bundle, "--out", tmp_path / "x.txt"), 2, ".yaml")
-    refused(tune("--for", "fps", "--bundle", bundle, "--out", tmp_path / "My Board.yaml"), 2, "profile's name")
+    refused(tune("--for", "fps", "--bundle", bundle, "--out", tmp_path / "My Board.yaml"), 2, "valid profile name")
     refused(tune("--for", "fps", "--bundle", bundle, "--out", tmp_path / "none" / "x.yaml"), 70, "no folder")
 
 
