@@ -16,6 +16,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,7 +131,8 @@ class Daemon:
         return self._err.read_text(errors="replace")
 
     def rows(self, query: str) -> list[dict[str, Any]]:
-        with sqlite3.connect(self.telemetry) as connection:
+        # Whoever closes the store last removes its log, so an open connection would leave that to the garbage collector.
+        with closing(sqlite3.connect(self.telemetry)) as connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(query)]
 

@@ -145,7 +145,7 @@ def test_aims_that_make_no_sense(flags: tuple[str, ...], code: int, word: str, b
 def test_files_that_can_be_no_profile(bundle: Path, tmp_path: Path) -> None:
     refused(tune("--for", "fps", "--bundle", bundle, "--out", tmp_path / "x.txt"), 2, ".yaml")
     refused(tune("--for", "fps", "--bundle", bundle, "--out", tmp_path / "My Board.yaml"), 2, "valid profile name")
-    refused(tune("--for", "fps", "--bundle", bundle, "--out", tmp_path / "none" / "x.yaml"), 70, "no folder")
+    refused(tune("--for", "fps", "--bundle", bundle, "--out", tmp_path / "none" / "x.yaml"), 70, "writable folder")
 
 
 def test_more_threads_than_a_profile_of_the_board_may_ask_for(bundle: Path) -> None:
