@@ -112,7 +112,13 @@ def host_facts() -> list[str]:
     ]
 
 
-def artefact_facts(bundle: Path) -> Iterator[str]:
-    """Hashes of what a conversion gave."""
+def artefact_sizes(bundle: Path) -> Iterator[str]:
+    """What a conversion gave, roughly."""
+    for path in sorted(bundle.glob("model.*")):
+        yield f"size of {path.name}: {path.stat().st_size / 1e6:.2f} MB"
+
+
+def artefact_hashes(bundle: Path) -> Iterator[str]:
+    """What a conversion gave, to the byte."""
     for path in sorted(bundle.glob("model.*")):
         yield f"sha256 of {path.name}: {hashlib.sha256(path.read_bytes()).hexdigest()}"
